@@ -49,8 +49,12 @@ class SetupError(DaemonizeError):
     """Something of ours could not be made or opened (a file, a pipe, a process), before any server ran."""
 
     def __init__(self, action: str, what: str, error: OSError) -> None:
-        self.action, self.what, self.errno = action, what, error.errno
-        super().__init__(f"cannot {action} {printable(what)}: {error.strerror}")
+        self.action, self.what, self.errno, self.reason = action, what, error.errno, error.strerror
+        super().__init__(action, what, error)
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"cannot {self.action} {printable(self.what)}: {self.reason}"
 
 
 class StillRunning(DaemonizeError):
@@ -60,8 +64,12 @@ class StillRunning(DaemonizeError):
 
     def __init__(self, survivors: Sequence[tuple[int, str]]) -> None:
         self.survivors = list(survivors)
-        names = ", ".join(f"{printable(name)} (pid {pid})" for pid, name in survivors)
-        super().__init__(f"still running after SIGKILL: {names}")
+        super().__init__(self.survivors)
+
+    def __str__(self) -> str:
+        """One line."""
+        names = ", ".join(f"{printable(name)} (pid {pid})" for pid, name in self.survivors)
+        return f"still running after SIGKILL: {names}"
 
 
 class LaunchError(DaemonizeError):
@@ -114,13 +122,15 @@ class Exited(LaunchError):
     """
 
     outcome = "exited"
+    #: Whether it said something on stderr; whether it had been ready before (foreground).
+    spoke = served = False
 
     def __init__(self, wait_status: int, unmet: str | None = None) -> None:
         code = os.waitstatus_to_exitcode(wait_status)
         self.signal = -code if code < 0 else None
         self.status = STATUS_SIGNAL - code if code < 0 else code
         self.unmet = unmet
-        super().__init__(self.status)
+        super().__init__(wait_status, unmet)
 
     @property
     def exit_status(self) -> int:  # type: ignore[override]
@@ -165,7 +175,7 @@ class NotExecuted(LaunchError):
 
     def __init__(self, stage: str, errno: int, what: str = "", *, found: bool = False) -> None:
         self.stage, self.errno, self.what, self.found = stage, errno, what, found
-        super().__init__(stage, errno)
+        super().__init__(stage, errno, what)
 
     @property
     def exit_status(self) -> int:  # type: ignore[override]
@@ -180,7 +190,8 @@ class NotExecuted(LaunchError):
 
         reason = os.strerror(self.errno)
         if self.stage != "exec":
-            return f"cannot start {self.name}: {self.stage} {printable(self.what)}: {reason}".replace(" : ", ": ")
+            on = f" {printable(self.what)}" if self.what else ""
+            return f"cannot start {self.name}: {self.stage}{on}: {reason}"
         if not self.found:
             reason = "command not found" if "/" not in self.name else reason
         elif self.errno == errno.ENOENT:

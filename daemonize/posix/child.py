@@ -29,7 +29,7 @@ class Program:
 
     argv: the arguments. paths: files to try, in this order (execvp(3)). directory: to change to, or None.
     stdin: a descriptor, or None to keep 0. stdout, stderr: descriptors. keep: descriptors above 2 that are inherited.
-    session: whether the child is to die with its parent instead of living in a session of its own.
+    dies_with_parent: whether it gets SIGTERM when its parent ends (foreground: nobody else would look after it).
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class Program:
 
 def search(command: bytes, environment: Mapping[bytes, bytes]) -> list[bytes]:
     """The files that execvp(3) would try, made absolute while the directory is still the caller's."""
+    if not command:
+        return []
     if b"/" in command:
         return [_absolute(command)]
     path = environment.get(b"PATH", os.defpath.encode())
@@ -63,8 +65,8 @@ def _absolute(path: bytes) -> bytes:
     return path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
 
 
-def fork(program: Program, report: int, gate: int, *, mask: set[int]) -> int:
-    """Fork the server; returns its pid. `mask`: the signal mask to execute with. Raises OSError.
+def fork(program: Program, report: int, gate: int) -> int:
+    """Fork the server; returns its pid. Raises OSError.
 
     Signals must be blocked when this is called: a handler of ours must not run in the child.
     """
@@ -72,13 +74,13 @@ def fork(program: Program, report: int, gate: int, *, mask: set[int]) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            _become(program, report, gate, mask, parent)
+            _become(program, report, gate, parent)
         finally:
             os._exit(_UNEXECUTED)
     return pid
 
 
-def _become(program: Program, report: int, gate: int, mask: set[int], parent: int) -> None:
+def _become(program: Program, report: int, gate: int, parent: int) -> None:
     """The child's side. Returns only when something failed, after reporting it."""
     stage = "descriptors"
     try:
@@ -101,7 +103,7 @@ def _become(program: Program, report: int, gate: int, mask: set[int], parent: in
             return
         os.close(gate)
         stage = "exec"
-        signals.restore_mask(mask)
+        signals.restore_mask(())
         _execute(program)
     except OSError as error:
         os.write(report, b"failed %s %d\n" % (stage.encode(), error.errno or errno.EINVAL))

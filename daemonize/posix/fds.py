@@ -44,19 +44,16 @@ class Descriptors:
         self.shut(*self._open)
 
 
-def occupy_standard(owner: Descriptors) -> frozenset[int]:
-    """Put /dev/null on those of 0, 1 and 2 that are closed; returns which they were.
+def occupy_standard(owner: Descriptors) -> None:
+    """Put /dev/null on those of 0, 1 and 2 that are closed.
 
     Otherwise the next pipe would become the caller's stdout, and what the server says would be read as a command.
     """
-    closed = set()
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
         except OSError:
-            closed.add(fd)
             owner.open("/dev/null", os.O_RDWR)
-    return frozenset(closed)
 
 
 def sweep(keep: Collection[int]) -> None:

@@ -22,6 +22,11 @@ def block(numbers: Iterable[int]) -> set[int]:
     return _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
 
 
+def valid() -> set[int]:
+    """All signals of this system."""
+    return _signal.valid_signals()
+
+
 def block_all() -> set[int]:
     """Block every signal that can be blocked in this thread; returns the mask that was there before."""
     return block(_signal.valid_signals())
@@ -59,6 +64,11 @@ class SignalQueue:
         os.set_blocking(self._write, False)
         self._wakeup = _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._handlers = {number: _signal.signal(number, _enqueue) for number in numbers}
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Both ends, for those who close everything else."""
+        return self.fd, self._write
 
     def read(self) -> list[tuple[int, bool]]:
         """What has arrived: (signal, False), in order."""

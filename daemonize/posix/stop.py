@@ -33,10 +33,11 @@ def default_plan(grace: float, first: int = SIGTERM) -> tuple[tuple[int, float],
 class Stop:
     """One stop plan under way. `begin`, then run the loop and call `advance` after each round until `done`.
 
-    main: pid of the main process, or None if it has ended. survivors: (pid, name), when done and not everything is gone.
+    main: (pid, start time) of the main process, or None if it has ended. survivors: (pid, name), when done and not
+    everything is gone.
     """
 
-    def __init__(self, loop: Loop, tree: Tree, main: int | None, plan: Sequence[tuple[int, float]]) -> None:
+    def __init__(self, loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]) -> None:
         self.done = False
         self.survivors: list[tuple[int, str]] = []
         self._loop, self._tree, self._main = loop, tree, main
@@ -50,10 +51,9 @@ class Stop:
         """Take the first step."""
         self._next_step()
         if self._main is not None:
-            self._tree.roots.add(self._main)
-            self._hold(self._main)
-            for key in list(self._members):
-                self._send(key)
+            self._hold(self._main[0])
+            if self._main in self._members:
+                self._send(self._main)
         self.advance()
 
     @property
@@ -73,7 +73,7 @@ class Stop:
         """See who has ended; signal who is new; take the next step when its time has come."""
         self._drop_ended()
         while not self.done:
-            if self._main is None or not self._main_lives():
+            if self._main is None or self._main not in self._members:
                 self._main = None
                 self._signal_tree()
                 if not self._members:
@@ -98,9 +98,6 @@ class Stop:
         self._signal, grace = self._plan.pop(0)
         self._deadline = monotonic() + grace
         self._signalled.clear()
-
-    def _main_lives(self) -> bool:
-        return any(pid == self._main for pid, _ in self._members)
 
     def _signal_tree(self) -> None:
         """Signal every member that has not had this step's signal, until a look finds nobody new (fork bombs)."""
@@ -156,7 +153,7 @@ class Stop:
         self.close()
 
 
-def run(loop: Loop, tree: Tree, main: int | None, plan: Sequence[tuple[int, float]]) -> list[tuple[int, str]]:
+def run(loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]) -> list[tuple[int, str]]:
     """Carry a stop plan out, with nothing else to wait for. Returns the survivors: (pid, name)."""
     stop = Stop(loop, tree, main, plan)
     stop.begin()
