@@ -37,7 +37,7 @@ FOREIGN = (
     "LC_", "LANG", "TEST_MARK_",
 )  # fmt: skip
 #: A process that is about to end by itself (a drain whose pipe has just closed) has this long to do so.
-GRACE = 2.0
+GRACE = 1.0
 STRESS_TIMEOUT = 1800
 
 
