@@ -1,7 +1,7 @@
 """The benchmarks: measured against the budgets, in pairs, within one run (see README.md beside this file).
 
-Run it with the Python that has the wheel installed. It exits 0 whatever the verdicts are, since a noisy neighbour must
-not fail a build, and 1 when something could not be measured.
+Run it with the Python that has the wheel installed. It exits 0 whatever the verdicts are, since a noisy
+neighbour must not fail a build, and 1 when something could not be measured.
 """
 
 from __future__ import annotations
@@ -12,13 +12,25 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from statistics import median
+from typing import TYPE_CHECKING
 
-from launching import Bench, CannotMeasureError, copied_by_cat, launch, relayed, run, seen_directly, seen_through
+from launching import (
+    Bench,
+    CannotMeasureError,
+    copied_by_cat,
+    launch,
+    relayed,
+    run,
+    seen_directly,
+    seen_through,
+)
 from paired import alternate, quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 GIGABYTE = 1_000_000_000
 RELAYED = 2 * GIGABYTE
@@ -57,13 +69,15 @@ class Result:
 
 
 def whole_launch(bench: Bench, rounds: int) -> Iterator[Result]:
-    """Row 1: a whole run of `daemonize` with a server that is ready at once, against an empty Python program."""
+    """Row 1: a whole run of `daemonize` whose server is ready at once, against an empty Python program."""
     server = bench.at_once()
-    pairs = alternate(rounds, partial(launch, bench, server), partial(run, bench, [sys.executable, "-c", "pass"]))
+    pairs = alternate(
+        rounds, partial(launch, bench, server), partial(run, bench, [sys.executable, "-c", "pass"])
+    )
     yield Result(
         1,
         "whole launch, server ready at once",
-        "× python -c pass",
+        "x python -c pass",
         2.0,
         pairs.ratio,
         facts={
@@ -79,7 +93,9 @@ def whole_launch(bench: Bench, rounds: int) -> Iterator[Result]:
 def wrapper_gone(bench: Bench, rounds: int) -> Iterator[Result]:
     """Row 2: from the moment the server re-points its streams to the wrapper reaped by its caller."""
     with bench.page() as (page, path):
-        pairs = alternate(rounds, partial(seen_through, bench, page, path), partial(seen_directly, bench, page, path))
+        pairs = alternate(
+            rounds, partial(seen_through, bench, page, path), partial(seen_directly, bench, page, path)
+        )
     yield Result(
         2,
         "server ready → wrapper gone (streams)",
@@ -97,7 +113,7 @@ def wrapper_gone(bench: Bench, rounds: int) -> Iterator[Result]:
 
 
 def relay(bench: Bench, rounds: int) -> Iterator[Result]:
-    """Row 3: bytes per second against `cat` in the same place, and what the wrapper's memory does meanwhile."""
+    """Row 3: bytes per second against `cat` in the same place, and the wrapper's memory meanwhile."""
     with bench.page() as (page, path):
         before = relayed(bench, page, path, LITTLE, to_pipe=True).peak
         peaks: list[int] = []
@@ -113,7 +129,7 @@ def relay(bench: Bench, rounds: int) -> Iterator[Result]:
             yield Result(
                 3,
                 f"relay to {place}",
-                "× cat",
+                "x cat",
                 0.9,
                 pairs.ratio,
                 at_most=False,
@@ -173,8 +189,12 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description="Measure daemonize against its budgets.")
-    parser.add_argument("--rows", type=rows, default=list(ROWS), metavar="N,N", help="which rows (default: all)")
-    parser.add_argument("--rounds", type=positive, metavar="N", help="pairs per measurement (default: each row's own)")
+    parser.add_argument(
+        "--rows", type=rows, default=list(ROWS), metavar="N,N", help="which rows (default: all)"
+    )
+    parser.add_argument(
+        "--rounds", type=positive, metavar="N", help="pairs per measurement (default: each row's own)"
+    )
     parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
     return parser.parse_args()
 
@@ -196,8 +216,8 @@ def positive(text: str) -> int:
 
 def machine() -> str:
     """One line about where the numbers come from."""
-    load = os.getloadavg()[0]
-    return f"Python {platform.python_version()}, Linux {platform.release()}, {os.cpu_count()} cores, load {load:.2f}"
+    load = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}"
+    return f"Python {platform.python_version()}, Linux {platform.release()}, {load}"
 
 
 def show(results: list[Result]) -> None:

@@ -3,8 +3,8 @@
     bench ── daemonize ── intermediate parent ── server       one side of a pair
     bench ── the same work without us                         the other side
 
-The bench is a child subreaper: a server that has been left running becomes its child, so that every round can end
-with the server killed and reaped, and nothing of one round is alive in the next.
+The bench is a child subreaper: a server that has been left running becomes its child, so that every round
+can end with the server killed and reaped, and nothing of one round is alive in the next.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from page import FINISHED, GO, PID, SIZE, STARTED, Page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 SERVER = [sys.executable, "-S", "-E", str(HERE / "server.py")]
@@ -49,11 +51,15 @@ class Bench:
         """Set everything up; afterwards the scratch directory is gone."""
         command = Path(sys.executable).with_name("daemonize")
         if not command.exists():
-            raise CannotMeasureError(f"{command} is not there; install the wheel into the Python that runs this")
+            raise CannotMeasureError(
+                f"{command} is not there; install the wheel into the Python that runs this"
+            )
         if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
             raise CannotMeasureError("cannot become a child subreaper; rows 1 to 3 need Linux")
         with tempfile.TemporaryDirectory(prefix="daemonize-bench-") as directory:
-            environment = {name: value for name, value in os.environ.items() if not name.startswith("DAEMONIZE_")}
+            environment = {
+                name: value for name, value in os.environ.items() if not name.startswith("DAEMONIZE_")
+            }
             environment["DAEMONIZE_STATE_DIR"] = environment["DAEMONIZE_RUNTIME_DIR"] = directory
             try:
                 yield cls(Path(directory), str(command), environment)
@@ -70,7 +76,7 @@ class Bench:
             yield page, str(path)
 
     def at_once(self) -> list[str]:
-        """The command of a server that is ready at once: a static program of 20 lines, or a shell without gcc."""
+        """The command of a server that is ready at once: a static program, or a shell without gcc."""
         program = self.scratch / "ready_at_once"
         if gcc := shutil.which("gcc"):
             for options in (["-O2", "-static"], ["-O2"]):
@@ -80,7 +86,7 @@ class Bench:
         return ["/bin/sh", "-c", "exec >/dev/null 2>&1; exec sleep 60"]
 
     def spawn(self, argv: list[str], *, stdin: int | None = None, stdout: int | None = None) -> int:
-        """Start one process; what is not given is /dev/null, and stderr is the file that `complain` quotes."""
+        """Start one process; a stream not given is /dev/null, stderr is the file that `complain` quotes."""
         actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
@@ -90,7 +96,9 @@ class Bench:
             if given is not None:
                 actions[target] = (os.POSIX_SPAWN_DUP2, given, target)
         # Python ignores SIGPIPE, and an ignored signal would be handed down.
-        return os.posix_spawn(argv[0], argv, self.environment, file_actions=actions, setsigdef=[signal.SIGPIPE])
+        return os.posix_spawn(
+            argv[0], argv, self.environment, file_actions=actions, setsigdef=[signal.SIGPIPE]
+        )
 
     @property
     def stderr(self) -> Path:
@@ -115,7 +123,7 @@ def run(bench: Bench, argv: list[str]) -> float:
 
 
 def launch(bench: Bench, server: list[str]) -> float:
-    """Seconds of one whole launch. The server that it leaves is ended, untimed; one that is missing is an error."""
+    """Seconds of one whole launch. The server that it leaves is ended, untimed; it is an error if none is."""
     argv = [bench.command, *server]
     seconds = run(bench, argv)
     adopted = children()
@@ -154,7 +162,7 @@ def seen_through(bench: Bench, page: Page, path: str) -> float:
 
 
 def since_ready(page: Page, moment: int) -> float:
-    """Seconds from the server's ready moment; a moment before it means that somebody took less for readiness."""
+    """Seconds from the server's ready moment; nobody can have seen it earlier, so that is an error."""
     if not 0 < page[STARTED] < moment:
         raise CannotMeasureError("the launch was over before the server was ready")
     return (moment - page[STARTED]) / 1e9
@@ -188,7 +196,7 @@ class Relayed:
 
 
 def relayed(bench: Bench, page: Page, path: str, size: int, *, to_pipe: bool) -> Relayed:
-    """Bytes per second through the wrapper, as the server feels it, and the wrapper's memory when all was through."""
+    """Bytes per second through the wrapper, as the server feels it, and the wrapper's peak memory."""
     page.clear()
     argv = [bench.command, *SERVER, path, str(size)]
     with Drain(to_pipe=to_pipe) as drain:
@@ -261,7 +269,7 @@ def end(pid: int) -> None:
 
 
 def peak_memory(pid: int) -> int:
-    """The process's own high-water mark. Not ru_maxrss: that one starts with the size of whoever called exec."""
+    """The process's own high-water mark. Not ru_maxrss: that starts with the size of whoever called exec."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

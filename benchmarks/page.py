@@ -1,7 +1,7 @@
 """The page of memory that a benchmark shares with the server it measures.
 
-A store into shared memory is the cheapest way to say when something happened: it costs the server no system call
-between the event and the note of it.
+A store into shared memory is the cheapest way to say when something happened: it costs the server no system
+call between the event and the note of it.
 """
 
 from __future__ import annotations

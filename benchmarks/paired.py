@@ -1,14 +1,18 @@
 """Compare two things on a machine that is never quiet.
 
-Absolute times on a shared machine drift by a third from one minute to the next. Two measurements made within a few
-milliseconds of each other drift together, so their ratio holds still: A B, B A, A B, ..., and the median of the pairs.
+Absolute times on a shared machine drift by a third from one minute to the next. Two measurements made within
+a few milliseconds of each other drift together, so their ratio holds still: A B, B A, A B, ..., and the
+median of the pairs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Pairs:
 
 
 def alternate(rounds: int, left: Callable[[], float], right: Callable[[], float]) -> Pairs:
-    """Take `rounds` pairs; every second pair starts with the other side. A pair taken before them warms the caches."""
+    """Take `rounds` pairs; every second one begins with `right`. One more before them warms the caches."""
     left(), right()
     pairs = Pairs([], [])
     for number in range(rounds):

@@ -1,8 +1,8 @@
 """The server of the second and third row: server.py PAGE BYTES.
 
-It writes BYTES to its stdout, re-points its streams as a server does that is ready, and waits to be killed. What
-happened when is noted in the shared page (see page.py). With 0 bytes it waits a moment first, so that whoever watches
-it sleeps, as in life.
+It writes BYTES to its stdout, re-points its streams as a server does that is ready, and waits to be killed.
+What happened when is noted in the shared page (see page.py). With 0 bytes it waits a moment first, so that
+whoever watches it sleeps, as in life.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(page_path: str, size: int) -> None:
 
 
 def write(page: Page, size: int) -> None:
-    """Write as fast as the reader takes it, then hold still until the benchmark has looked at the wrapper's memory."""
+    """Write as fast as the reader takes it, then hold still until the wrapper's memory has been looked at."""
     chunk = memoryview(bytes(CHUNK))
     page[STARTED] = time.monotonic_ns()
     left = size
