@@ -1,9 +1,9 @@
 """The README's examples run, and print what they show.
 
-They follow one convention. A block marked `console` is a session: a line that starts with `$ ` is typed, and the
-lines after it are what comes out, on stdout or stderr. `...` stands for anything within a line, and alone for
-any lines. A block marked `python` whose first line is `# NAME.py` is saved under that name first. Port 8000 is
-replaced by one that is free. Any other block is shown, not run.
+They follow one convention. A block marked `console` is a session: a line that starts with `$ ` is typed, and
+the lines after it are what comes out, on stdout or stderr. `...` stands for anything within a line, and alone
+for any lines. A block marked `python` whose first line is `# NAME.py` is saved under that name first. Port
+8000 is replaced by one that is free. Any other block is shown, not run.
 """
 
 from __future__ import annotations
