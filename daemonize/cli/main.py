@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _signal
 import os
 import sys
 
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run with sys.argv and exit; nothing of the interpreter's own clean-up is waited for."""
-    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # nothing has been started yet: just go
+    signals.end_on_interrupt()  # nothing has been started yet: just go
     status = STATUS_FAILED
     try:
         status = run(sys.argv[1:])

@@ -14,11 +14,12 @@ import os
 import pickle
 import subprocess
 import sys
-from _signal import SIG_IGN, SIGINT, SIGTERM, signal
+from _signal import SIGINT, SIGTERM
 from typing import TYPE_CHECKING
 
 from daemonize.errors import DaemonizeError, SetupError
 from daemonize.launch.wrapper import Wrapper
+from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, write_all
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def run(request: Request, targets: Targets) -> Ready | LaunchError:
 def _spawn(request_end: int, outcome_end: int, inherited: set[int]) -> subprocess.Popen[bytes]:
     arguments = [sys.executable, "-I", "-c", _PROGRAM, _PACKAGES, str(request_end), str(outcome_end)]
     try:
-        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, pass_fds=inherited)  # noqa: S603
+        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, pass_fds=inherited)
     except OSError as error:
         raise SetupError("start", "the launch helper", error) from None
 
@@ -94,7 +95,7 @@ def main(arguments: list[str]) -> None:
     request_end, outcome_end = int(arguments[0]), int(arguments[1])
     for fd in (request_end, outcome_end):
         os.set_inheritable(fd, False)
-    signal(SIGINT, SIG_IGN)  # a Ctrl-C is the caller's to act on
+    signals.ignore(SIGINT)  # a Ctrl-C is the caller's to act on
     length = b""
     while not length.endswith(b"\n"):
         byte = os.read(request_end, 1)

@@ -17,11 +17,11 @@ wrapper has vanished: it runs the stop plan, because a server that nobody waits 
 from __future__ import annotations
 
 import os
-from _signal import SIGCHLD
 
 from daemonize.posix import child, fds, prctl, signals
 from daemonize.posix.identity import all_stats, read_file, read_stat
 from daemonize.posix.loop import POLLIN, Loop
+from daemonize.posix.signals import SIGCHLD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def _children() -> list[bytes]:
     return listed or [b"%d" % stat.pid for stat in all_stats() if stat.ppid == me] or [b"?"]
 
 
-def run(program: Program, token: bytes, grace: float, *, control: int, events: int, report: int, gate: int) -> NoReturn:
+def run(
+    program: Program, token: bytes, grace: float, *, control: int, events: int, report: int, gate: int
+) -> NoReturn:
     """Be the intermediate parent, in a freshly forked process with all signals blocked. Never returns.
 
     token: `NAME=value` that marks the server's environment. grace: seconds of the stop plan. control, events: our ends of

@@ -14,10 +14,18 @@ server already belongs to init when the caller goes on.
 from __future__ import annotations
 
 import os
-from _signal import SIGHUP, SIGINT, SIGTERM
 from time import monotonic
 
-from daemonize.errors import Cancelled, Exited, LaunchError, Lost, NotExecuted, SetupError, StrictFailure, TimedOut
+from daemonize.errors import (
+    Cancelled,
+    Exited,
+    LaunchError,
+    Lost,
+    NotExecuted,
+    SetupError,
+    StrictFailure,
+    TimedOut,
+)
 from daemonize.launch import intermediate
 from daemonize.launch.deadline import Deadline
 from daemonize.launch.environment import caller_environment, server_environment
@@ -28,18 +36,18 @@ from daemonize.notify import ID, STDERR, STDOUT, STREAMS, streams_value
 from daemonize.posix import child, signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.loop import POLLIN, Loop
+from daemonize.posix.signals import SIGHUP, SIGINT, SIGTERM
 from daemonize.readiness import parse
 from daemonize.registry import find_logs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from daemonize.launch.outputs import Targets
     from daemonize.launch.request import Request
     from daemonize.posix.stop import Stop
-
-    from typing import TypeVar
 
     Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
 
@@ -131,7 +139,9 @@ class Wrapper:
     def _fork(self, program: child.Program, report: int, gate: int) -> None:
         control, self._control = self.owner.pipe()
         events_end, events = self.owner.pipe()
-        mask = signals.block_all()  # until exec: a Ctrl-C between the forks must not run a handler of ours in a child
+        mask = (
+            signals.block_all()
+        )  # until exec: a Ctrl-C between the forks must not run a handler of ours in a child
         try:
             pid = os.fork()
             if pid == 0:
@@ -159,7 +169,9 @@ class Wrapper:
             self.outputs.open_files(request, self.logs)
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
-        environment = server_environment(self.outer, request.environment, own, clear=request.clear_environment)
+        environment = server_environment(
+            self.outer, request.environment, own, clear=request.clear_environment
+        )
         return child.Program(
             request.command, child.search(request.command[0], environment), environment,
             directory=request.directory, stdin=self._open_stdin(),
@@ -299,7 +311,9 @@ class Wrapper:
 
     def _not_executed(self, stage: str, errno: int) -> NotExecuted:
         if stage != "exec":
-            return NotExecuted(stage, errno, os.fsdecode(self.request.directory or b"") if stage == "directory" else "")
+            return NotExecuted(
+                stage, errno, os.fsdecode(self.request.directory or b"") if stage == "directory" else ""
+            )
         outer = {} if self.request.clear_environment else self.outer
         paths = child.search(self.request.command[0], {**outer, **self.request.environment})
         existing = [path for path in paths if os.path.lexists(path)]

@@ -23,7 +23,8 @@ def _function(name: str) -> Callable[..., int]:
     except ImportError:
         import ctypes
 
-        return getattr(ctypes.CDLL(None), name)  # type: ignore[no-any-return]
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+        return function
     return lambda *arguments: call_function(address, arguments)  # type: ignore[no-any-return]
 
 

@@ -7,11 +7,11 @@ two steps nothing polls: the plan waits on pidfds, in the loop of its caller.
 
 from __future__ import annotations
 
-from _signal import SIGCONT, SIGKILL, SIGTERM
 from time import monotonic
 
 from daemonize.posix.identity import Process
 from daemonize.posix.loop import POLLIN
+from daemonize.posix.signals import SIGCONT, SIGKILL, SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,9 @@ class Stop:
     everything is gone.
     """
 
-    def __init__(self, loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]) -> None:
+    def __init__(
+        self, loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]
+    ) -> None:
         self.done = False
         self.survivors: list[tuple[int, str]] = []
         self._loop, self._tree, self._main = loop, tree, main
@@ -153,7 +155,9 @@ class Stop:
         self.close()
 
 
-def run(loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]) -> list[tuple[int, str]]:
+def run(
+    loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]
+) -> list[tuple[int, str]]:
     """Carry a stop plan out, with nothing else to wait for. Returns the survivors: (pid, name)."""
     stop = Stop(loop, tree, main, plan)
     stop.begin()

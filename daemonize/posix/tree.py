@@ -1,6 +1,6 @@
-"""Which processes belong to a server. Three sources, and none of them is proof of absence:
+"""Which processes belong to a server.
 
-descendants (of the server, of whoever adopts its orphans), the session it was started in, and a token in the
+Three sources, and none of them is proof of absence: descendants (of the server, of whoever adopts its orphans), the session it was started in, and a token in the
 environment (a server may overwrite its own: nginx does).
 """
 
@@ -24,7 +24,11 @@ class Tree:
     """
 
     def __init__(
-        self, roots: Collection[int], session: int | None = None, token: bytes | None = None, exclude: Collection[int] = ()
+        self,
+        roots: Collection[int],
+        session: int | None = None,
+        token: bytes | None = None,
+        exclude: Collection[int] = (),
     ) -> None:
         self.roots, self.session, self.token = set(roots), session, token
         self.exclude = {os.getpid(), *exclude}
