@@ -26,7 +26,7 @@ failed; 126, 127 the command cannot be executed, was not found. More: man daemon
 """
 
 
-class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore] (generic from click 8.4 on)
+class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
     """A value of the option table."""
 
     def __init__(self, option: Option) -> None:

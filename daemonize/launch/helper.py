@@ -14,19 +14,16 @@ import os
 import pickle
 import subprocess
 import sys
-from _signal import SIGINT, SIGTERM
 from typing import TYPE_CHECKING
 
-from daemonize.errors import DaemonizeError, SetupError
-from daemonize.launch.wrapper import Wrapper
+from daemonize.errors import DaemonizeError, LaunchError, SetupError
+from daemonize.launch.wrapper import Ready, Wrapper
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, write_all
 
 if TYPE_CHECKING:
-    from daemonize.errors import LaunchError
     from daemonize.launch.outputs import Targets
     from daemonize.launch.request import Request
-    from daemonize.launch.wrapper import Ready
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from daemonize.launch import helper; helper.main(sys.argv[2:])"
@@ -49,9 +46,9 @@ def run(request: Request, targets: Targets) -> Ready | LaunchError:
             process.wait()
     finally:
         owner.close()
-    if isinstance(answer, DaemonizeError) and not hasattr(answer, "outcome"):
-        raise answer
-    return answer  # type: ignore[no-any-return]
+    if isinstance(answer, (Ready, LaunchError)):
+        return answer
+    raise answer
 
 
 def _spawn(request_end: int, outcome_end: int, inherited: set[int]) -> subprocess.Popen[bytes]:
@@ -79,7 +76,7 @@ def _receive(fd: int) -> DaemonizeError | Ready:
     return pickle.loads(data.partition(b"\n")[2])  # type: ignore[no-any-return]  # noqa: S301 (from our own child)
 
 
-class _CallerGone:
+class _CallerGone(signals.SignalSource):
     """The request pipe as a source of signals: its end is a SIGTERM."""
 
     def __init__(self, fd: int) -> None:
@@ -87,7 +84,7 @@ class _CallerGone:
 
     def read(self) -> list[tuple[int, bool]]:
         """Called when the pipe is readable, which is at its end."""
-        return [(SIGTERM, False)]
+        return [(signals.SIGTERM, False)]
 
 
 def main(arguments: list[str]) -> None:
@@ -95,7 +92,7 @@ def main(arguments: list[str]) -> None:
     request_end, outcome_end = int(arguments[0]), int(arguments[1])
     for fd in (request_end, outcome_end):
         os.set_inheritable(fd, False)
-    signals.ignore(SIGINT)  # a Ctrl-C is the caller's to act on
+    signals.ignore(signals.SIGINT)  # a Ctrl-C is the caller's to act on
     length = b""
     while not length.endswith(b"\n"):
         byte = os.read(request_end, 1)

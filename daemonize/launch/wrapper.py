@@ -84,7 +84,7 @@ class Wrapper:
         request: Request,
         targets: Targets,
         *,
-        queue: signals.SignalQueue | signals.SignalDescriptor | None = None,
+        queue: signals.SignalSource | None = None,
         say: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.request, self.queue, self.say = request, queue, say
