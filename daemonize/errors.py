@@ -218,7 +218,9 @@ class TimedOut(LaunchError):
 
     def describe(self) -> str:
         """One line, with the spec that helps a server that never closes its streams."""
-        fate = f"it was left running (pid {self.pid})" if self.left else self.stopped.replace(self.shown, "it")
+        fate = (
+            f"it was left running (pid {self.pid})" if self.left else self.stopped.replace(self.shown, "it")
+        )
         hint = ""
         if "streams" in self.waiting_for:
             hint = (

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run with sys.argv and exit; nothing of the interpreter's own clean-up is waited for."""
-    signals.end_on_interrupt()  # nothing has been started yet: just go
     occupy_standard(Descriptors())  # before the first pipe of ours is made
     status = STATUS_FAILED
     try:
