@@ -12,6 +12,7 @@ from daemonize.launch.request import Request
 from daemonize.launch.wrapper import CANCELLING, Wrapper
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard, write_all
+from daemonize.posix.streams import is_writable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ class Run:
         try:
             return wrapper.run()
         finally:
-            self._relayed(wrapper)
             queue.close()
+            self._relayed(wrapper)
 
     def _relayed(self, wrapper: Wrapper) -> None:
         for error in wrapper.outputs.errors:
@@ -127,5 +128,6 @@ class Run:
             complain(text)
 
     def _say(self, text: str) -> None:
-        if self.verbose:
+        """Progress, during the launch: said only to a reader who does not make us wait."""
+        if self.verbose and is_writable(2):
             self._complain(text)
