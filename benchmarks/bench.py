@@ -1,0 +1,238 @@
+"""The benchmarks: measured against the budgets, in pairs, within one run (see README.md beside this file).
+
+Run it with the Python that has the wheel installed. It exits 0 whatever the verdicts are, since a noisy
+neighbour must not fail a build, and 1 when something could not be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING
+
+from launching import (
+    Bench,
+    CannotMeasureError,
+    copied_by_cat,
+    launch,
+    relayed,
+    run,
+    seen_directly,
+    seen_through,
+)
+from paired import alternate, quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GIGABYTE = 1_000_000_000
+RELAYED = 2 * GIGABYTE
+LITTLE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number with its budget, and the facts that it was made from."""
+
+    row: int
+    what: str
+    unit: str
+    budget: float
+    measured: float
+    at_most: bool = True
+    facts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """Met or missed, and by how much of the budget."""
+        share = (self.measured - self.budget) / self.budget
+        met = share <= 0 if self.at_most else share >= 0
+        return f"met, {abs(share):.0%} to spare" if met else f"missed by {abs(share):.0%}"
+
+    def cells(self) -> tuple[str, ...]:
+        """The line of the table."""
+        sign = "≤" if self.at_most else "≥"
+        return (
+            str(self.row),
+            self.what,
+            f"{sign} {self.budget:g} {self.unit}",
+            f"{self.measured:.2f} {self.unit}",
+            self.verdict,
+        )
+
+
+def whole_launch(bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 1: a whole run of `daemonize` whose server is ready at once, against an empty Python program."""
+    server = bench.at_once()
+    pairs = alternate(
+        rounds, partial(launch, bench, server), partial(run, bench, [sys.executable, "-c", "pass"])
+    )
+    yield Result(
+        1,
+        "whole launch, server ready at once",
+        "x python -c pass",
+        2.0,
+        pairs.ratio,
+        facts={
+            "daemonize ms": 1000 * median(pairs.left),
+            "python -c pass ms": 1000 * median(pairs.right),
+            "smallest ratio": pairs.ratios[0],
+            "largest ratio": pairs.ratios[-1],
+            "pairs": rounds,
+        },
+    )
+
+
+def wrapper_gone(bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 2: from the moment the server re-points its streams to the wrapper reaped by its caller."""
+    with bench.page() as (page, path):
+        pairs = alternate(
+            rounds, partial(seen_through, bench, page, path), partial(seen_directly, bench, page, path)
+        )
+    yield Result(
+        2,
+        "server ready → wrapper gone (streams)",
+        "ms",
+        2.0,
+        1000 * median(pairs.left),
+        facts={
+            "p90 ms": 1000 * quantile(pairs.left, 0.9),
+            "smallest ms": 1000 * min(pairs.left),
+            "largest ms": 1000 * max(pairs.left),
+            "bare end of file on a pipe ms": 1000 * median(pairs.right),
+            "pairs": rounds,
+        },
+    )
+
+
+def relay(bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 3: bytes per second against `cat` in the same place, and the wrapper's memory meanwhile."""
+    with bench.page() as (page, path):
+        before = relayed(bench, page, path, LITTLE, to_pipe=True).peak
+        peaks: list[int] = []
+
+        def ours(*, to_pipe: bool) -> float:
+            outcome = relayed(bench, page, path, RELAYED, to_pipe=to_pipe)
+            peaks.append(outcome.peak)
+            return outcome.rate
+
+        for place, to_pipe in (("a pipe", True), ("/dev/null", False)):
+            cat = partial(copied_by_cat, bench, page, path, RELAYED, to_pipe=to_pipe)
+            pairs = alternate(rounds, partial(ours, to_pipe=to_pipe), cat)
+            yield Result(
+                3,
+                f"relay to {place}",
+                "x cat",
+                0.9,
+                pairs.ratio,
+                at_most=False,
+                facts={
+                    "daemonize GB/s": median(pairs.left) / GIGABYTE,
+                    "cat GB/s": median(pairs.right) / GIGABYTE,
+                    "smallest ratio": pairs.ratios[0],
+                    "largest ratio": pairs.ratios[-1],
+                    "pairs": rounds,
+                },
+            )
+    yield Result(
+        3,
+        f"wrapper's memory, {RELAYED // GIGABYTE} GB over 1 MB",
+        "MB more",
+        1.0,
+        max(0, *(peak - before for peak in peaks)) / 1e6,
+        facts={"after 1 MB": before / 1e6, f"after {RELAYED // GIGABYTE} GB": max(peaks) / 1e6},
+    )
+
+
+ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
+    1: (whole_launch, 300),
+    2: (wrapper_gone, 150),
+    3: (relay, 9),
+}
+
+
+def main() -> int:
+    """Measure what was asked for, print it, and say with the status whether all of it could be measured."""
+    options = parse()
+    gc.disable()
+    results: list[Result] = []
+    refused: list[str] = []
+    print(machine(), file=sys.stderr)
+    try:
+        with Bench.open() as bench:
+            for row in options.rows:
+                measure, rounds = ROWS[row]
+                print(f"measuring row {row} ...", file=sys.stderr, flush=True)
+                try:
+                    results.extend(measure(bench, options.rounds or rounds))
+                except (CannotMeasureError, OSError) as error:
+                    refused.append(f"row {row}: {error}")
+    except CannotMeasureError as error:
+        refused.append(str(error))
+    if options.json:
+        measured = [asdict(result) | {"verdict": result.verdict} for result in results]
+        print(json.dumps({"machine": machine(), "results": measured, "refused": refused}))
+    else:
+        show(results)
+    for reason in refused:
+        print(f"bench: could not be measured: {reason}", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def parse() -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description="Measure daemonize against its budgets.")
+    parser.add_argument(
+        "--rows", type=rows, default=list(ROWS), metavar="N,N", help="which rows (default: all)"
+    )
+    parser.add_argument(
+        "--rounds", type=positive, metavar="N", help="pairs per measurement (default: each row's own)"
+    )
+    parser.add_argument("--json", action="store_true", help="one line of JSON instead of the table")
+    return parser.parse_args()
+
+
+def rows(text: str) -> list[int]:
+    """The rows named by `1,3`."""
+    numbers = [int(number) for number in text.split(",")]
+    if unknown := [number for number in numbers if number not in ROWS]:
+        raise argparse.ArgumentTypeError(f"no row {unknown[0]}; there are {', '.join(map(str, ROWS))}")
+    return numbers
+
+
+def positive(text: str) -> int:
+    """A number of pairs."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError("at least one pair is needed")
+    return number
+
+
+def machine() -> str:
+    """One line about where the numbers come from."""
+    load = f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}"
+    return f"Python {platform.python_version()}, Linux {platform.release()}, {load}"
+
+
+def show(results: list[Result]) -> None:
+    """Print the table, then the facts behind each line of it; both can be pasted into README.md."""
+    head = ("row", "what", "budget", "measured", "verdict")
+    lines = [head, *(result.cells() for result in results)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    lines.insert(1, tuple("-" * width for width in widths))
+    for line in lines:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+    print()
+    for result in results:
+        facts = ", ".join(f"{name} {value:.4g}" for name, value in result.facts.items())
+        print(f"- row {result.row}, {result.what}: {facts}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
