@@ -16,4 +16,6 @@ ID = b"DAEMONIZE_ID"
 
 def streams_value(stdout: int, stderr: int) -> bytes:
     """The value of DAEMONIZE_STREAMS for two descriptors."""
-    return b",".join(b"%d:%d" % (status.st_dev, status.st_ino) for status in (os.fstat(stdout), os.fstat(stderr)))
+    return b",".join(
+        b"%d:%d" % (status.st_dev, status.st_ino) for status in (os.fstat(stdout), os.fstat(stderr))
+    )

@@ -36,5 +36,7 @@ def parse_timeout(text: str) -> float:
     """A duration that is longer than nothing. Raises UsageError."""
     seconds = parse_duration(text)
     if seconds <= 0:
-        raise UsageError(f"'{printable(text)}' leaves no time; write a longer duration, or infinity to wait for ever")
+        raise UsageError(
+            f"'{printable(text)}' leaves no time; write a longer duration, or infinity to wait for ever"
+        )
     return seconds

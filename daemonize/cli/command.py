@@ -65,14 +65,21 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 def make_command(callback: Callable[..., Any] | None = None) -> click.Command:
     """The command. `callback` gets what was given, by `dest`, and `command`: the words of COMMAND."""
     version = click.Option(
-        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help="Show the version.",
     )
     return click.Command(
         "daemonize",
         params=[
             *(_parameter(option) for option in OPTIONS),
             version,
-            click.Argument(["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]..."),
+            click.Argument(
+                ["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]..."
+            ),
         ],
         callback=callback,
         help=_HELP,
@@ -89,7 +96,9 @@ def parse(arguments: list[str]) -> tuple[dict[str, object], list[str]] | int:
 
     def collect(command: tuple[str, ...], **given: object) -> tuple[dict[str, object], list[str]]:
         unset = (None, False)  # an option that was not given (click 8.1 and 8.3 differ in which it is)
-        return {name: v for name, v in given.items() if not any(v is u for u in unset) and v != ()}, list(command)
+        return {name: v for name, v in given.items() if not any(v is u for u in unset) and v != ()}, list(
+            command
+        )
 
     try:
         result = make_command(collect).main(arguments, "daemonize", standalone_mode=False)

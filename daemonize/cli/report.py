@@ -30,5 +30,7 @@ def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
     }
     if isinstance(outcome, LaunchError):
         report["survivors"] = [{"pid": pid, "name": name} for pid, name in outcome.survivors]
-        report |= {fact: getattr(outcome, fact) for fact in _FACTS if getattr(outcome, fact, None) not in (None, "")}
+        report |= {
+            fact: getattr(outcome, fact) for fact in _FACTS if getattr(outcome, fact, None) not in (None, "")
+        }
     return json.dumps(report).encode("ascii") + b"\n"

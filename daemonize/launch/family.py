@@ -57,9 +57,13 @@ class Family:
     def watch_report(self, report: int, gate: int) -> None:
         """Listen to the server; `gate` is the end to let it go with."""
         self._gate = gate
-        self._loop.watch(report, POLLIN, lambda _events: self._read(report, "report", self._note_report, self._executed))
+        self._loop.watch(
+            report, POLLIN, lambda _events: self._read(report, "report", self._note_report, self._executed)
+        )
 
-    def _read(self, fd: int, name: str, note: Callable[[list[bytes]], None], at_end: Callable[[], None]) -> None:
+    def _read(
+        self, fd: int, name: str, note: Callable[[list[bytes]], None], at_end: Callable[[], None]
+    ) -> None:
         data = os.read(fd, 65536)
         *lines, self._lines[name] = (self._lines[name] + data).split(b"\n")
         for line in lines:
@@ -108,7 +112,9 @@ class Family:
 
     def watch_events(self, events: int) -> None:
         """Listen to the intermediate parent."""
-        self._loop.watch(events, POLLIN, lambda _events: self._read(events, "events", self.note, self._set_lost))
+        self._loop.watch(
+            events, POLLIN, lambda _events: self._read(events, "events", self.note, self._set_lost)
+        )
 
     def _set_lost(self) -> None:
         self.lost = True
@@ -132,7 +138,11 @@ class Family:
         if self.left == [0]:  # somebody is there, but there is no /proc to say who
             self._take(None)
             return
-        stats = [stat for stat in map(read_stat, self.left or ()) if stat and standing(stat.pid) not in (EXITING, GONE)]
+        stats = [
+            stat
+            for stat in map(read_stat, self.left or ())
+            if stat and standing(stat.pid) not in (EXITING, GONE)
+        ]
         if not stats:
             return  # all on their way out: there will be word of it
         # A daemon leads its session; else the one that has been there longest.

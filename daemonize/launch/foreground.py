@@ -40,7 +40,12 @@ class Foreground(Wrapper):
     """A launch that goes on after ready. `on_ready` is told; `run` returns when the server has ended."""
 
     def __init__(
-        self, request: Request, targets: Targets, *, say: Callable[[str], None], on_ready: Callable[[Ready], None]
+        self,
+        request: Request,
+        targets: Targets,
+        *,
+        say: Callable[[str], None],
+        on_ready: Callable[[Ready], None],
     ) -> None:
         super().__init__(request, targets, queue=_open_queue(), say=say)
         self._on_ready = on_ready

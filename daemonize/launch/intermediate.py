@@ -68,7 +68,9 @@ def _children() -> list[bytes]:
     return listed or [b"%d" % stat.pid for stat in all_stats() if stat.ppid == me] or [b"?"]
 
 
-def run(program: Program, token: bytes, grace: float, *, control: int, events: int, report: int, gate: int) -> NoReturn:
+def run(
+    program: Program, token: bytes, grace: float, *, control: int, events: int, report: int, gate: int
+) -> NoReturn:
     """Be the intermediate parent, in a freshly forked process with all signals blocked. Never returns.
 
     token: `NAME=value` that marks the server's environment. grace: seconds of the stop plan. control, events: our ends of

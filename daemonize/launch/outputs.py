@@ -1,7 +1,7 @@
 """Where the server's stdout and stderr go, and how they reach the caller until the server is ready.
 
-    with a spec that needs pipes:   server ── pipe ──▶ wrapper ──▶ caller        (afterwards: drain, if still held)
-    otherwise:                      server ──▶ file ◀── followed by the wrapper ──▶ caller
+with a spec that needs pipes:   server ── pipe ──▶ wrapper ──▶ caller        (afterwards: drain, if still held)
+otherwise:                      server ──▶ file ◀── followed by the wrapper ──▶ caller
 """
 
 from __future__ import annotations
@@ -180,7 +180,11 @@ class Outputs:
     @property
     def errors(self) -> list[OSError]:
         """Why relaying to the caller ended early, other than by a reader that left."""
-        return [s.error for s in self._sinks if s.error and not isinstance(s.error, (BrokenPipeError, ConnectionError))]
+        return [
+            s.error
+            for s in self._sinks
+            if s.error and not isinstance(s.error, (BrokenPipeError, ConnectionError))
+        ]
 
     def stop(self) -> None:
         """Relay no more."""

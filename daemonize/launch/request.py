@@ -63,7 +63,9 @@ class Request:
 
     def _check(self) -> None:
         if self.on_timeout not in ("stop", "leave"):
-            raise UsageError(f"'{printable(self.on_timeout)}' is not what can be done on a timeout; write stop or leave")
+            raise UsageError(
+                f"'{printable(self.on_timeout)}' is not what can be done on a timeout; write stop or leave"
+            )
         if not self.timeout > 0 or not self.stop_timeout >= 0:
             raise UsageError("a timeout must be longer than nothing, and a stop timeout not negative")
         if self.append and not (self.stdout or self.stderr):

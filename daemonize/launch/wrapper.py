@@ -17,7 +17,16 @@ import os
 from _signal import SIGHUP, SIGINT, SIGTERM
 from time import monotonic
 
-from daemonize.errors import Cancelled, Exited, LaunchError, Lost, NotExecuted, SetupError, StrictFailure, TimedOut
+from daemonize.errors import (
+    Cancelled,
+    Exited,
+    LaunchError,
+    Lost,
+    NotExecuted,
+    SetupError,
+    StrictFailure,
+    TimedOut,
+)
 from daemonize.launch import intermediate
 from daemonize.launch.deadline import Deadline
 from daemonize.launch.environment import caller_environment, server_environment
@@ -131,7 +140,9 @@ class Wrapper:
     def _fork(self, program: child.Program, report: int, gate: int) -> None:
         control, self._control = self.owner.pipe()
         events_end, events = self.owner.pipe()
-        mask = signals.block_all()  # until exec: a Ctrl-C between the forks must not run a handler of ours in a child
+        mask = (
+            signals.block_all()
+        )  # until exec: a Ctrl-C between the forks must not run a handler of ours in a child
         try:
             pid = os.fork()
             if pid == 0:
@@ -159,7 +170,9 @@ class Wrapper:
             self.outputs.open_files(request, self.logs)
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
-        environment = server_environment(self.outer, request.environment, own, clear=request.clear_environment)
+        environment = server_environment(
+            self.outer, request.environment, own, clear=request.clear_environment
+        )
         return child.Program(
             request.command, child.search(request.command[0], environment), environment,
             directory=request.directory, stdin=self._open_stdin(),
@@ -299,7 +312,9 @@ class Wrapper:
 
     def _not_executed(self, stage: str, errno: int) -> NotExecuted:
         if stage != "exec":
-            return NotExecuted(stage, errno, os.fsdecode(self.request.directory or b"") if stage == "directory" else "")
+            return NotExecuted(
+                stage, errno, os.fsdecode(self.request.directory or b"") if stage == "directory" else ""
+            )
         outer = {} if self.request.clear_environment else self.outer
         paths = child.search(self.request.command[0], {**outer, **self.request.environment})
         existing = [path for path in paths if os.path.lexists(path)]

@@ -113,7 +113,9 @@ class SignalDescriptor:
         except BlockingIOError:
             return []
         records = [data[at : at + 128] for at in range(0, len(data), 128)]
-        return [(int.from_bytes(r[:4], "little"), int.from_bytes(r[8:12], "little") == _KERNEL) for r in records]
+        return [
+            (int.from_bytes(r[:4], "little"), int.from_bytes(r[8:12], "little") == _KERNEL) for r in records
+        ]
 
     def close(self) -> None:
         """Restore the mask that was there before."""

@@ -37,7 +37,9 @@ class Stop:
     everything is gone.
     """
 
-    def __init__(self, loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]) -> None:
+    def __init__(
+        self, loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]
+    ) -> None:
         self.done = False
         self.survivors: list[tuple[int, str]] = []
         self._loop, self._tree, self._main = loop, tree, main
@@ -153,7 +155,9 @@ class Stop:
         self.close()
 
 
-def run(loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]) -> list[tuple[int, str]]:
+def run(
+    loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]
+) -> list[tuple[int, str]]:
     """Carry a stop plan out, with nothing else to wait for. Returns the survivors: (pid, name)."""
     stop = Stop(loop, tree, main, plan)
     stop.begin()

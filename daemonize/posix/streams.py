@@ -188,7 +188,9 @@ class PipeRelay(Relay):
     finished: nothing more will come. `on_hang_up` is called once.
     """
 
-    def __init__(self, loop: Loop, source: int, sink: Sink, *, keep: int = 0, on_hang_up: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: Loop, source: int, sink: Sink, *, keep: int = 0, on_hang_up: Callable[[], None]
+    ) -> None:
         super().__init__(loop, sink, keep)
         self.source = source
         self.hung_up = self.finished = False

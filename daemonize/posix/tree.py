@@ -24,7 +24,11 @@ class Tree:
     """
 
     def __init__(
-        self, roots: Collection[int], session: int | None = None, token: bytes | None = None, exclude: Collection[int] = ()
+        self,
+        roots: Collection[int],
+        session: int | None = None,
+        token: bytes | None = None,
+        exclude: Collection[int] = (),
     ) -> None:
         self.roots, self.session, self.token = set(roots), session, token
         self.exclude = {os.getpid(), *exclude}

@@ -25,7 +25,9 @@ def parse(spec: str) -> Probe:
             try:
                 return _load(module, name)(spec, argument)
             except UsageError as error:
-                raise UsageError(f"'{printable(spec)}' is not a readiness spec of the form {form}: {error}") from None
+                raise UsageError(
+                    f"'{printable(spec)}' is not a readiness spec of the form {form}: {error}"
+                ) from None
     forms = ", ".join(form for form, _, _ in FORMS)
     raise UsageError(f"'{printable(spec)}' is not a readiness spec; it can be {forms}")
 
