@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HERE = os.path.dirname(os.path.relpath(__file__))
 SERVER = os.path.join(HERE, "http_server.py")
-GOOD = "# an ordinary configuration\ngreeting = good day\nwarm-up = 0.7\n"
+GOOD = "# an ordinary configuration\ngreeting = good day\nwarm-up = 0.5\n"
 BAD = "# the same with a mistake\ngreeting = good day\ncolour = blue\n"
 PAINT = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
@@ -37,10 +37,16 @@ def paint(code: str, text: str) -> str:
     return f"\033[{code}m{text}\033[0m" if PAINT else text
 
 
+def stop_if_interrupted() -> None:
+    """End here if somebody has pressed Ctrl-C; what is running is stopped on the way out."""
+    if interrupted:
+        print("\ninterrupted; nothing is left running", flush=True)
+        sys.exit(128 + interrupted[0])
+
+
 def heading(number: int, text: str) -> None:
     """Begin a step, unless somebody has pressed Ctrl-C."""
-    if interrupted:
-        sys.exit(128 + interrupted[0])
+    stop_if_interrupted()
     print("\n" + paint("1", f"{number}. {text}"), flush=True)
 
 
@@ -129,7 +135,8 @@ def show(directory: str) -> None:
     heading(1, "Start a server that needs a while to load")
     report, said, seconds = launch(good)
     if report.get("outcome") != "ready":
-        sys.exit(128 + interrupted[0] if interrupted else f"   it did not start: {report.get('message')}")
+        stop_if_interrupted()
+        sys.exit(f"   it did not start: {report.get('message')}")
     with stopped_at_the_end(report["pid"]) as pidfd:
         note(f"status 0: ready after {seconds:.2f} s, as pid {report['pid']}")
 

@@ -98,7 +98,7 @@ def test_http_server_behind_a_shell_serves_on(tmp_path: os.PathLike[str]) -> Non
 def test_http_server_behind_a_shell_fails_without_a_drain(tmp_path: os.PathLike[str]) -> None:
     """Negative control: whoever takes its first words and leaves, makes it fail at the next request."""
     port = ports.free_port()
-    script = f'"$0" -m http.server --bind {ports.HOST} {port} & echo $!; exec >&2'
+    script = f'"$0" -m http.server --bind {ports.HOST} {port} & echo $!'
     with subprocess.Popen(
         ["sh", "-c", script, sys.executable],
         stdin=subprocess.DEVNULL,
