@@ -26,14 +26,14 @@ failed; 126, 127 the command cannot be executed, was not found. More: man daemon
 """
 
 
-class _Converted(click.ParamType):
+class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
     """A value of the option table."""
 
     def __init__(self, option: Option) -> None:
         self.name = option.metavar
         self._convert = option.convert
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """From text; what is converted already stays as it is."""
         if not isinstance(value, str):
             return value
@@ -56,7 +56,7 @@ def _parameter(option: Option) -> click.Option:
     )
 
 
-def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:  # noqa: FBT001 (click's signature)
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         click.echo(f"daemonize {importlib.metadata.version('daemonize-ready')}")
         ctx.exit()

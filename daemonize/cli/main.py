@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _signal
 import os
 import sys
 
@@ -12,7 +11,7 @@ from daemonize.launch.outputs import Targets
 from daemonize.launch.request import Request
 from daemonize.launch.wrapper import CANCELLING, Wrapper
 from daemonize.posix import signals
-from daemonize.posix.fds import write_all
+from daemonize.posix.fds import Descriptors, occupy_standard, write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run with sys.argv and exit; nothing of the interpreter's own clean-up is waited for."""
-    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)  # nothing has been started yet: just go
+    occupy_standard(Descriptors())  # before the first pipe of ours is made
     status = STATUS_FAILED
     try:
         status = run(sys.argv[1:])

@@ -49,7 +49,7 @@ def parse_on_timeout(text: str) -> str:
 
 def parse_descriptor(text: str) -> int:
     """A descriptor number from 3 on. Raises UsageError."""
-    if not (text.isascii() and text.isdecimal()) or not 3 <= int(text) < 1 << 20:  # noqa: PLR2004 (0 to 2: the streams)
+    if not (text.isascii() and text.isdecimal()) or not 3 <= int(text) < 1 << 20:
         raise UsageError(f"'{printable(text)}' is not a descriptor that can be kept (3 and up)")
     return int(text)
 

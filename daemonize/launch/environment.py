@@ -21,7 +21,7 @@ def caller_environment() -> dict[bytes, bytes]:
 def server_environment(
     outer: Mapping[bytes, bytes], added: Mapping[bytes, bytes], own: Mapping[bytes, bytes], *, clear: bool
 ) -> dict[bytes, bytes]:
-    """outer without what is removed (nothing of it with `clear`), then our own variables, then those the user gave."""
+    """Outer without what is removed (nothing of it with `clear`), then our own variables, then those the user gave."""
     kept = {} if clear else {name: value for name, value in outer.items() if not _is_removed(name)}
     return {**kept, **own, **added}
 

@@ -10,13 +10,23 @@ same. A wrapper that is killed with SIGKILL takes the server along: the kernel s
 from __future__ import annotations
 
 import os
-from _signal import SIGALRM, SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH
 
 from daemonize.errors import Exited, LaunchError, SetupError
 from daemonize.launch.deadline import Deadline
 from daemonize.launch.intermediate import Reaper
 from daemonize.launch.wrapper import Ready, Wrapper
 from daemonize.posix import child, prctl, signals
+from daemonize.posix.signals import (
+    SIGALRM,
+    SIGCHLD,
+    SIGHUP,
+    SIGINT,
+    SIGQUIT,
+    SIGTERM,
+    SIGUSR1,
+    SIGUSR2,
+    SIGWINCH,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +88,7 @@ class Foreground(Wrapper):
                 for line in self._reaper.reap():
                     self.family.note(line.split())
 
-    def _forward(self, number: int, by_terminal: bool) -> None:  # noqa: FBT001
+    def _forward(self, number: int, by_terminal: bool) -> None:
         main = self.family.main
         if main is None or (by_terminal and _same_group(main.pid)):
             return  # the terminal has told the whole group already; twice is something else to many a server

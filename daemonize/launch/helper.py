@@ -14,18 +14,16 @@ import os
 import pickle
 import subprocess
 import sys
-from _signal import SIG_IGN, SIGINT, SIGTERM, signal
 from typing import TYPE_CHECKING
 
-from daemonize.errors import DaemonizeError, SetupError
-from daemonize.launch.wrapper import Wrapper
-from daemonize.posix.fds import Descriptors, write_all
+from daemonize.errors import DaemonizeError, LaunchError, SetupError
+from daemonize.launch.wrapper import Ready, Wrapper
+from daemonize.posix import signals
+from daemonize.posix.fds import Descriptors, occupy_standard, write_all
 
 if TYPE_CHECKING:
-    from daemonize.errors import LaunchError
     from daemonize.launch.outputs import Targets
     from daemonize.launch.request import Request
-    from daemonize.launch.wrapper import Ready
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from daemonize.launch import helper; helper.main(sys.argv[2:])"
@@ -35,6 +33,7 @@ def run(request: Request, targets: Targets) -> Ready | LaunchError:
     """What `Wrapper(request, targets).run()` would give, without forking this process. Raises what that would."""
     owner = Descriptors()
     try:
+        occupy_standard(owner)
         request_end, request_write = owner.pipe()
         outcome_read, outcome_end = owner.pipe()
         inherited = {request_end, outcome_end, targets.stdout, targets.stderr, *request.keep_fds} - {None}
@@ -48,15 +47,15 @@ def run(request: Request, targets: Targets) -> Ready | LaunchError:
             process.wait()
     finally:
         owner.close()
-    if isinstance(answer, DaemonizeError) and not hasattr(answer, "outcome"):
-        raise answer
-    return answer  # type: ignore[no-any-return]
+    if isinstance(answer, (Ready, LaunchError)):
+        return answer
+    raise answer
 
 
 def _spawn(request_end: int, outcome_end: int, inherited: set[int]) -> subprocess.Popen[bytes]:
     arguments = [sys.executable, "-I", "-c", _PROGRAM, _PACKAGES, str(request_end), str(outcome_end)]
     try:
-        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, pass_fds=inherited)  # noqa: S603
+        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, pass_fds=inherited)
     except OSError as error:
         raise SetupError("start", "the launch helper", error) from None
 
@@ -78,7 +77,7 @@ def _receive(fd: int) -> DaemonizeError | Ready:
     return pickle.loads(data.partition(b"\n")[2])  # type: ignore[no-any-return]  # noqa: S301 (from our own child)
 
 
-class _CallerGone:
+class _CallerGone(signals.SignalSource):
     """The request pipe as a source of signals: its end is a SIGTERM."""
 
     def __init__(self, fd: int) -> None:
@@ -86,7 +85,7 @@ class _CallerGone:
 
     def read(self) -> list[tuple[int, bool]]:
         """Called when the pipe is readable, which is at its end."""
-        return [(SIGTERM, False)]
+        return [(signals.SIGTERM, False)]
 
 
 def main(arguments: list[str]) -> None:
@@ -94,7 +93,7 @@ def main(arguments: list[str]) -> None:
     request_end, outcome_end = int(arguments[0]), int(arguments[1])
     for fd in (request_end, outcome_end):
         os.set_inheritable(fd, False)
-    signal(SIGINT, SIG_IGN)  # a Ctrl-C is the caller's to act on
+    signals.ignore(signals.SIGINT)  # a Ctrl-C is the caller's to act on
     length = b""
     while not length.endswith(b"\n"):
         byte = os.read(request_end, 1)

@@ -44,7 +44,7 @@ class Outputs:
         self.relays: list[PipeRelay | FileRelay] = []
         self.files: list[bytes] = []
         self.program_stdout = self.program_stderr = -1
-        self._given: dict[bytes | None, int] = {}
+        self._given: dict[bytes, int] = {}
         self._stderr_relay: PipeRelay | FileRelay | None = None
 
     def open_pipes(self, request: Request, logs: Logs, on_closed: Callable[[], None]) -> None:
@@ -56,7 +56,7 @@ class Outputs:
 
         self.files = [request.stdout or logs.path("out"), request.stderr or logs.path("err")]
         # Files that the user names are opened now: he wants to hear now that they cannot be.
-        for given in {request.stdout, request.stderr} - {None}:
+        for given in {path for path in (request.stdout, request.stderr) if path}:
             self._given[given] = self._open(given, 0 if request.append else os.O_TRUNC, own=False)
         ends = []
         for target in (self._targets.stdout, self._targets.stderr):
@@ -138,7 +138,7 @@ class Outputs:
     @property
     def closed(self) -> bool:
         """Whether both pipes are closed by everybody. Never true of files."""
-        return len(self.pipes) == 2 and all(relay.hung_up for relay, _ in self.pipes)  # noqa: PLR2004
+        return len(self.pipes) == 2 and all(relay.hung_up for relay, _ in self.pipes)
 
     @property
     def blocks_server(self) -> bool:

@@ -77,7 +77,7 @@ class Request:
 
 
 def _check_kept(fd: int) -> None:
-    if fd < 3:  # noqa: PLR2004 (0, 1 and 2 are the streams)
+    if fd < 3:
         raise UsageError(f"descriptor {fd} cannot be kept: 0, 1 and 2 are the server's own streams")
     try:
         os.fstat(fd)

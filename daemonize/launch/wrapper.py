@@ -14,7 +14,6 @@ server already belongs to init when the caller goes on.
 from __future__ import annotations
 
 import os
-from _signal import SIGHUP, SIGINT, SIGTERM
 from time import monotonic
 
 from daemonize.errors import (
@@ -37,18 +36,18 @@ from daemonize.notify import ID, STDERR, STDOUT, STREAMS, streams_value
 from daemonize.posix import child, signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.loop import POLLIN, Loop
+from daemonize.posix.signals import SIGHUP, SIGINT, SIGTERM
 from daemonize.readiness import parse
 from daemonize.registry import find_logs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from daemonize.launch.outputs import Targets
     from daemonize.launch.request import Request
     from daemonize.posix.stop import Stop
-
-    from typing import TypeVar
 
     Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
 
@@ -85,7 +84,7 @@ class Wrapper:
         request: Request,
         targets: Targets,
         *,
-        queue: signals.SignalQueue | signals.SignalDescriptor | None = None,
+        queue: signals.SignalSource | None = None,
         say: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.request, self.queue, self.say = request, queue, say
@@ -451,13 +450,13 @@ class Wrapper:
     def _result_of(self, outcome: Outcome) -> Outcome:
         outcome.seconds = monotonic() - self.began
         files = [os.fsdecode(path) for path in self.outputs.files]
+        outcome.name, outcome.files = self.logs.name, files
         if isinstance(outcome, Ready):
-            outcome.name, outcome.files = self.logs.name, files
             return outcome
         if isinstance(outcome, Exited):
             outcome.spoke = self.outputs.spoke_on_stderr
         outcome.command = self.request.shown
-        outcome.pid = self.family.pid or None
+        outcome.pid = None if self.family.failed else self.family.pid or None
         outcome.output = self.outputs.tail
         outcome.survivors = self._stop.survivors if self._stop else ()
         outcome.log = None if self.outputs.pipes else files[-1]

@@ -11,7 +11,6 @@ the gate until a byte comes; end of file there means that nobody is left who cou
 
 from __future__ import annotations
 
-import _signal
 import errno
 import os
 
@@ -94,7 +93,7 @@ def _become(program: Program, report: int, gate: int, parent: int) -> None:
         stage = "signals"
         signals.set_defaults()
         if program.dies_with_parent:
-            prctl.die_with_parent(_signal.SIGTERM)
+            prctl.die_with_parent(signals.SIGTERM)
             if os.getppid() != parent:
                 return
         stage = "gate"

@@ -9,8 +9,9 @@ thread *before* it closes the descriptors, and only much later can the process b
 
 from __future__ import annotations
 
-import _signal
 import os
+
+from daemonize.posix import signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Process:
         """Send a signal; False if it has ended. Raises PermissionError."""
         try:
             if self.fd is not None:
-                _signal.pidfd_send_signal(self.fd, number)
+                signals.pidfd_send_signal(self.fd, number)
             elif self.ended:
                 return False
             else:

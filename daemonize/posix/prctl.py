@@ -19,12 +19,13 @@ def _function(name: str) -> Callable[..., int]:
     try:
         from _ctypes import call_function, dlopen, dlsym
 
-        address = dlsym(dlopen(None, 0), name)
+        address = dlsym(dlopen(None, 0), name)  # type: ignore[arg-type]
     except ImportError:
         import ctypes
 
-        return getattr(ctypes.CDLL(None), name)  # type: ignore[no-any-return]
-    return lambda *arguments: call_function(address, arguments)  # type: ignore[no-any-return]
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+        return function
+    return lambda *arguments: call_function(address, arguments)
 
 
 def _prctl(option: int, value: int) -> bool:

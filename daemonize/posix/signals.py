@@ -6,28 +6,39 @@ must know who sent a signal. Neither may be used in a process that is not ours.
 
 from __future__ import annotations
 
-import _signal
 import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
     from types import FrameType
+    from typing import Any
+else:
+    import _signal  # `signal` makes enums of everything, and takes longer to import than a server to start
+
+SIGALRM, SIGCHLD, SIGCONT, SIGHUP = _signal.SIGALRM, _signal.SIGCHLD, _signal.SIGCONT, _signal.SIGHUP
+SIGINT, SIGKILL, SIGQUIT, SIGTERM = _signal.SIGINT, _signal.SIGKILL, _signal.SIGQUIT, _signal.SIGTERM
+SIGUSR1, SIGUSR2, SIGWINCH = _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGWINCH
+
+if hasattr(_signal, "pidfd_send_signal"):
+    pidfd_send_signal = _signal.pidfd_send_signal
 
 _KERNEL = 0x80  # SI_KERNEL: the terminal, not a process
 
 
-def block(numbers: Iterable[int]) -> set[int]:
+def block(numbers: Iterable[int]) -> AbstractSet[int]:
     """Block these signals in this thread; returns the mask that was there before."""
     return _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
 
 
-def valid() -> set[int]:
+def valid() -> AbstractSet[int]:
     """All signals of this system."""
     return _signal.valid_signals()
 
 
-def block_all() -> set[int]:
+def block_all() -> AbstractSet[int]:
     """Block every signal that can be blocked in this thread; returns the mask that was there before."""
     return block(_signal.valid_signals())
 
@@ -46,6 +57,17 @@ def set_defaults() -> None:
             pass  # SIGKILL, SIGSTOP
 
 
+def ignore(number: int) -> None:
+    """Ignore the signal from now on."""
+    _signal.signal(number, _signal.SIG_IGN)
+
+
+def end_on_interrupt() -> None:
+    """Let SIGINT end this process at once, where Python would raise KeyboardInterrupt."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
+
 def is_ignored(number: int) -> bool:
     """Whether the signal is ignored, as under nohup(1)."""
     return _signal.getsignal(number) == _signal.SIG_IGN
@@ -55,7 +77,17 @@ def _enqueue(_number: int, _frame: FrameType | None) -> None:
     """The byte on the wakeup descriptor says it all."""
 
 
-class SignalQueue:
+class SignalSource:
+    """Something to read signals from: `fd` becomes readable when there are some."""
+
+    fd: int
+
+    def read(self) -> list[tuple[int, bool]]:
+        """What has arrived: (signal, whether the terminal sent it), in order."""
+        raise NotImplementedError  # pragma: no cover (every subclass has its own)
+
+
+class SignalQueue(SignalSource):
     """Caught signals, as bytes on a descriptor (`fd`). Main thread only; `close` puts the old handlers back."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
@@ -63,7 +95,7 @@ class SignalQueue:
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write, False)
         self._wakeup = _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._handlers = {number: _signal.signal(number, _enqueue) for number in numbers}
+        self._handlers: dict[int, Any] = {number: _signal.signal(number, _enqueue) for number in numbers}
 
     @property
     def descriptors(self) -> tuple[int, int]:
@@ -86,7 +118,7 @@ class SignalQueue:
         os.close(self._write)
 
 
-class SignalDescriptor:
+class SignalDescriptor(SignalSource):
     """signalfd(2): blocked signals on a descriptor, with their sender. Raises OSError where the system has none."""
 
     def __init__(self, numbers: Iterable[int]) -> None:

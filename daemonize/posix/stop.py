@@ -7,11 +7,11 @@ two steps nothing polls: the plan waits on pidfds, in the loop of its caller.
 
 from __future__ import annotations
 
-from _signal import SIGCONT, SIGKILL, SIGTERM
 from time import monotonic
 
 from daemonize.posix.identity import Process
 from daemonize.posix.loop import POLLIN
+from daemonize.posix.signals import SIGCONT, SIGKILL, SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
-"""Which processes belong to a server. Three sources, and none of them is proof of absence:
+"""Which processes belong to a server.
 
-descendants (of the server, of whoever adopts its orphans), the session it was started in, and a token in the
-environment (a server may overwrite its own: nginx does).
+Three sources, and none of them is proof of absence: descendants (of the server, of whoever adopts its orphans), the
+session it was started in, and a token in the environment (a server may overwrite its own: nginx does).
 """
 
 from __future__ import annotations

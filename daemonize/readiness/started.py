@@ -8,6 +8,6 @@ from daemonize.readiness.probe import Probe
 class Started(Probe):
     """Says nothing about whether the server can do its work."""
 
-    def executed(self, now: float) -> None:  # noqa: ARG002 (the hook's signature)
+    def executed(self, now: float) -> None:
         """All there is to wait for."""
         self.held = True

@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from daemonize.cli.options import OPTIONS
 
 from daemonize import errors
+from daemonize.cli.options import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
