@@ -53,7 +53,7 @@ def run(
     env: Mapping[str, str | None] | None = None,
     cwd: Word | None = None,
     timeout: float = 30.0,
-    **options: Any,  # noqa: ANN401  (whatever subprocess takes)
+    **options: Any,
 ) -> Result:
     """Run `daemonize` to its end and to the end of file of both its streams, like `$( )` does.
 
@@ -78,7 +78,7 @@ def popen(
     *args: Word,
     env: Mapping[str, str | None] | None = None,
     cwd: Word | None = None,
-    **options: Any,  # noqa: ANN401  (whatever subprocess takes)
+    **options: Any,
 ) -> subprocess.Popen[bytes]:
     """Start `daemonize` and leave it running: stdin /dev/null, both streams pipes, unless `options` say otherwise.
 
