@@ -43,8 +43,8 @@ clean: ## Remove what the other targets made
 	rm -rf $(VENV) $(BENCH) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Made anew when pyproject.toml or the installed script changes; the package itself is used in place.
-$(VENV)/installed: pyproject.toml bin/daemonize
+# Made anew when pyproject.toml changes; the package itself is used in place.
+$(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \

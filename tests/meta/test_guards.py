@@ -75,6 +75,9 @@ def test_hangs():
 def test_is_skipped():
     pytest.skip("no such server")
 
+def test_fails():
+    assert not "a guard has no part in this"
+
 def test_leaves_nothing():
     with open("/etc/passwd") as file:
         file.read()
@@ -104,6 +107,7 @@ CAUGHT = {
     "test_changes_the_umask": r"the umask was changed: from \d+ to 0123",
     "test_changes_the_directory": r"the directory was changed: from /\S+ to /",
     "test_hangs": r"Timeout",
+    "test_fails": r"\AAssertionError: assert not 'a guard has no part in this'\Z",
     "test_is_skipped": r"DAEMONIZE_TESTS_REQUIRE names servers, so this is a failure: .*no such server",
 }
 CLEAN = ("test_leaves_nothing", "test_finds_a_clean_environment")

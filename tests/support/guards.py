@@ -184,6 +184,8 @@ class State:
         """One line for each piece of process-wide state that was changed."""
         for number, handler in self.handlers.items():
             now = signal.getsignal(number)
+            if number == signal.SIGALRM and now == signal.SIG_DFL:
+                continue  # pytest-timeout lets go of it as soon as a test has failed
             if now is not handler and now != handler:
                 yield f"the handler of {signal.Signals(number).name} was changed: from {handler} to {now}"
                 if handler is not None:

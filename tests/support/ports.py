@@ -26,10 +26,29 @@ def free_port() -> int:
 
 
 def ask(port: int, request: bytes, timeout: float = 10.0) -> bytes:
-    """Connect, send `request`, and return the first that comes back. Raises OSError if nobody listens."""
+    """Connect, send `request`, and return all that comes back until the server closes. OSError if nobody listens."""
     with socket.create_connection((HOST, port), timeout) as connection:
         connection.sendall(request)
-        return connection.recv(65536)
+        with connection.makefile("rb") as answer:
+            return answer.read()
+
+
+def get(port: int, path: str = "/") -> bytes:
+    """One HTTP request; the whole answer, status line and headers included."""
+    return ask(port, f"GET {path} HTTP/1.0\r\nHost: {HOST}\r\n\r\n".encode())
+
+
+def look_up(port: int, name: str, timeout: float = 10.0) -> bytes:
+    """Ask a DNS server for the address of `name`, with one datagram that is not repeated; its four bytes, or b""."""
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    question = labels + b"\0" + b"\0\1" + b"\0\1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.settimeout(timeout)
+        udp.connect((HOST, port))
+        udp.send(b"\x12\x34" + b"\1\0" + b"\0\1\0\0\0\0\0\0" + question)
+        answer = udp.recv(512)
+    record = answer[12 + len(question) :]
+    return record[-4:]
 
 
 def accepts(port: int) -> bool:

@@ -1,0 +1,98 @@
+"""Start-up time is the product: what the default launch loads is listed here, and nothing else is loaded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import cli, procs
+from tests.support.programs import program
+
+#: What a launch may load on top of what the bare interpreter loads by itself. All but a few are built in.
+ALLOWED = frozenset(
+    {
+        "__future__",
+        "_ctypes",
+        "_signal",
+        "_socket",
+        "errno",
+        "fcntl",
+        "posix",
+        "select",
+        "stat",
+        "termios",
+        "time",
+    }
+)
+#: Rule 10 of the design. Each costs more than the fork of the server.
+FORBIDDEN = frozenset(
+    {
+        "click", "daemon", "dataclasses", "typing", "re", "enum", "functools", "collections", "pathlib", "json",
+        "signal", "socket", "selectors", "subprocess", "ctypes",
+    }
+)  # fmt: skip
+PREFIX = "import time:"
+
+
+def loaded(report: bytes) -> set[str]:
+    """The modules named in what `python -X importtime` writes to stderr."""
+    lines = [line for line in report.decode().splitlines() if line.startswith(PREFIX)]
+    return {line.rpartition("|")[2].strip() for line in lines} - {"imported package"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a Python program loads."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+    )
+    return loaded(done.stderr)
+
+
+@pytest.fixture(scope="module")
+def bare() -> set[str]:
+    """What the interpreter loads before it runs a line of ours."""
+    return loaded_by("pass")
+
+
+def test_the_default_launch_loads_only_what_is_listed(bare: set[str]) -> None:
+    """From the first line of the command to ready, the wrapper and what it forks load the listed modules only."""
+    # The server is told to be silent about its own imports by -E, which Python obeys before anything else.
+    result = cli.run(*program("repoints", "ready"), env={"PYTHONPROFILEIMPORTTIME": "1"})
+    (server,) = [process.pid for process in procs.carrying("PYTHONPROFILEIMPORTTIME")]
+    procs.stop(server)
+    launch = {name for name in loaded(result.err) - bare if name.partition(".")[0] != "daemonize"}
+
+    assert result.status == 0
+    assert "daemonize.launch" in loaded(result.err)
+    assert launch & FORBIDDEN == set()
+    assert launch <= ALLOWED
+
+
+def test_import_daemonize_is_light(bare: set[str]) -> None:
+    """`import daemonize` loads none of what a launch must not load: its public names come when they are used."""
+    found = loaded_by("import daemonize") - bare
+
+    assert "daemonize" in found
+    assert found & FORBIDDEN == set()
+
+
+def test_each_public_name_exists() -> None:
+    """What `daemonize.__all__` promises can be had, and `dir()` shows it."""
+    code = "import daemonize as d; print(*[n for n in d.__all__ if not hasattr(d, n) or n not in dir(d)])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, check=True
+    )
+
+    assert done.stdout == b"\n"
+
+
+def test_a_heavy_import_is_seen(bare: set[str]) -> None:
+    """Negative control: a module that is loaded indirectly is seen."""
+    assert {"re", "enum", "functools"} <= loaded_by("import re") - bare
+    assert os.path.basename(cli.COMMAND) == "daemonize"
