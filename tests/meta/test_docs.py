@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 import pytest
-from daemonize.cli.command import make_command
 
 from daemonize import errors
+from daemonize.cli.command import make_command
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

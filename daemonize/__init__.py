@@ -1,0 +1,70 @@
+"""Start servers in the background, truthfully. The public names; each is loaded when it is first used."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from daemonize.errors import (
+        Cancelled,
+        DaemonizeError,
+        Exited,
+        LaunchError,
+        Lost,
+        NotExecuted,
+        SetupError,
+        StillRunning,
+        StrictFailure,
+        TimedOut,
+        UsageError,
+    )
+    from daemonize.launch.api import launch
+    from daemonize.launch.daemon import Daemon
+    from daemonize.posix.identity import Identity
+
+_MODULES = {
+    "Cancelled": "errors",
+    "Daemon": "launch.daemon",
+    "DaemonizeError": "errors",
+    "Exited": "errors",
+    "Identity": "posix.identity",
+    "LaunchError": "errors",
+    "Lost": "errors",
+    "NotExecuted": "errors",
+    "SetupError": "errors",
+    "StillRunning": "errors",
+    "StrictFailure": "errors",
+    "TimedOut": "errors",
+    "UsageError": "errors",
+    "launch": "launch.api",
+}
+
+__all__ = [
+    "Cancelled",
+    "Daemon",
+    "DaemonizeError",
+    "Exited",
+    "Identity",
+    "LaunchError",
+    "Lost",
+    "NotExecuted",
+    "SetupError",
+    "StillRunning",
+    "StrictFailure",
+    "TimedOut",
+    "UsageError",
+    "launch",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'daemonize' has no attribute '{name}'")
+    value = getattr(__import__(f"daemonize.{_MODULES[name]}", fromlist=(name,)), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

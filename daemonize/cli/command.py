@@ -1,0 +1,110 @@
+"""The click command of `daemonize`, made from the option table: help, errors, completion, and every unusual case."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from daemonize.cli.options import FLAG, MANY, OPTIONS, Option
+from daemonize.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_HELP = """\
+Start a server in the background and return exactly when it is ready.
+
+COMMAND runs as a daemon. What it says while it starts is relayed. The exit status is 0 when it is ready, and the
+server's own when it died before that. Options end at COMMAND.
+"""
+
+_EPILOG = """\
+Exit status: 0 ready; the server's own, or 128+N for signal N; 2 usage; 124 not ready in time; 125 daemonize itself
+failed; 126, 127 the command cannot be executed, was not found. More: man daemonize.
+"""
+
+
+class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+    """A value of the option table."""
+
+    def __init__(self, option: Option) -> None:
+        self.name = option.metavar
+        self._convert = option.convert
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """From text; what is converted already stays as it is."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._convert(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _parameter(option: Option) -> click.Option:
+    if option.kind == FLAG:
+        return click.Option([*option.names, option.dest], is_flag=True, default=None, help=option.help)
+    return click.Option(
+        [*option.names, option.dest],
+        type=_Converted(option),
+        multiple=option.kind == MANY,
+        metavar=option.metavar,
+        envvar=option.envvar or None,
+        help=option.help,
+    )
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"daemonize {importlib.metadata.version('daemonize-ready')}")
+        ctx.exit()
+
+
+def make_command(callback: Callable[..., Any] | None = None) -> click.Command:
+    """The command. `callback` gets what was given, by `dest`, and `command`: the words of COMMAND."""
+    version = click.Option(
+        ["--version"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_show_version,
+        help="Show the version.",
+    )
+    return click.Command(
+        "daemonize",
+        params=[
+            *(_parameter(option) for option in OPTIONS),
+            version,
+            click.Argument(
+                ["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]..."
+            ),
+        ],
+        callback=callback,
+        help=_HELP,
+        epilog=_EPILOG,
+        context_settings={"allow_interspersed_args": False, "help_option_names": ["--help"]},
+    )
+
+
+def parse(arguments: list[str]) -> tuple[dict[str, object], list[str]] | int:
+    """What click makes of the arguments: as `fast.parse`; a number is the exit status of a run that has ended here.
+
+    Raises UsageError.
+    """
+
+    def collect(command: tuple[str, ...], **given: object) -> tuple[dict[str, object], list[str]]:
+        unset = (None, False)  # an option that was not given (click 8.1 and 8.3 differ in which it is)
+        return {name: v for name, v in given.items() if not any(v is u for u in unset) and v != ()}, list(
+            command
+        )
+
+    try:
+        result = make_command(collect).main(arguments, "daemonize", standalone_mode=False)
+    except click.ClickException as error:
+        message = error.format_message().rstrip(".")
+        raise UsageError(f"{message} (try 'daemonize --help')") from None
+    except click.Abort:
+        return 1
+    return result if isinstance(result, tuple) else int(result or 0)

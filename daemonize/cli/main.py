@@ -1,0 +1,131 @@
+"""The command `daemonize`: parse, call, translate the outcome into words and a status."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from daemonize.cli import fast
+from daemonize.errors import STATUS_FAILED, DaemonizeError, Exited, LaunchError, UsageError, printable
+from daemonize.launch.outputs import Targets
+from daemonize.launch.request import Request
+from daemonize.launch.wrapper import CANCELLING, Wrapper
+from daemonize.posix import signals
+from daemonize.posix.fds import write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from daemonize.launch.wrapper import Ready
+
+
+def main() -> NoReturn:
+    """Run with sys.argv and exit; nothing of the interpreter's own clean-up is waited for."""
+    signals.end_on_interrupt()  # nothing has been started yet: just go
+    status = STATUS_FAILED
+    try:
+        status = run(sys.argv[1:])
+    except UsageError as error:
+        complain(str(error))
+        status = error.exit_status
+    except Exception as error:  # noqa: BLE001 (a user gets one line, whatever it is)
+        complain(f"internal error: {type(error).__name__}: {printable(str(error))}")
+    finally:
+        os._exit(status)
+
+
+def complain(text: str) -> None:
+    """One line of ours on stderr; nothing to be done if nobody can read it."""
+    try:
+        write_all(2, f"daemonize: {text}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
+
+
+def run(arguments: list[str]) -> int:
+    """The exit status of `daemonize ARGUMENTS`. Raises UsageError."""
+    parsed = fast.parse(arguments)
+    if parsed is None:
+        from daemonize.cli import command
+
+        read = command.parse(arguments)
+        if isinstance(read, int):
+            return read
+        parsed = read
+    return Run(*parsed).status()
+
+
+class Run:
+    """One run of the command, with what was asked for in it."""
+
+    def __init__(self, given: dict[str, object], words: list[str]) -> None:
+        self.words = words
+        self.json = bool(given.pop("json", False))
+        self.quiet = bool(given.pop("quiet", False))
+        self.verbose = bool(given.pop("verbose", False))
+        if "environment" in given:
+            given["environment"] = dict(given["environment"])  # type: ignore[call-overload]
+        self.request = Request(words, **given)  # type: ignore[arg-type]
+        self.targets = Targets(2 if self.json else 1, 2)
+
+    def status(self) -> int:
+        """Carry it out. Raises UsageError."""
+        try:
+            outcome: Ready | DaemonizeError = self._launch()
+        except UsageError:
+            raise
+        except DaemonizeError as error:
+            outcome = error
+        self._report(outcome)
+        return outcome.exit_status
+
+    def _launch(self) -> Ready | LaunchError:
+        if self.request.foreground:
+            from daemonize.launch.foreground import Foreground
+
+            return Foreground(self.request, self.targets, say=self._say, on_ready=self._report).run()
+        queue = signals.SignalQueue(number for number in CANCELLING if not signals.is_ignored(number))
+        wrapper = Wrapper(self.request, self.targets, queue=queue, say=self._say)
+        try:
+            return wrapper.run()
+        finally:
+            self._relayed(wrapper)
+            queue.close()
+
+    def _relayed(self, wrapper: Wrapper) -> None:
+        for error in wrapper.outputs.errors:
+            self._complain(f"the server's output could not be relayed to the end: {error.strerror}")
+        if wrapper.logs.problem and (self.verbose or not wrapper.outputs.pipes):
+            self._complain(f"no log is kept: {wrapper.logs.problem}")
+
+    def _report(self, outcome: Ready | DaemonizeError) -> None:
+        """Say what happened, where the server has not said it itself."""
+        if getattr(outcome, "served", False):
+            return  # it was ready, and that has been reported
+        if isinstance(outcome, DaemonizeError):
+            if self._needs_words(outcome):
+                self._complain(str(outcome))
+        elif self.verbose:
+            self._complain(f"ready after {outcome.seconds:.3f} s: pid {outcome.pid}")
+        if self.json:
+            from daemonize.cli.report import json_line
+
+            try:
+                write_all(1, json_line(self.words, outcome))
+            except OSError as error:
+                self._complain(f"the report could not be written: {error.strerror}")
+
+    def _needs_words(self, outcome: DaemonizeError) -> bool:
+        # A server that explained its own end on stderr is not explained again, unless one has to look into a file.
+        if self.verbose or not isinstance(outcome, Exited):
+            return True
+        return not (outcome.spoke and not outcome.log and outcome.status)
+
+    def _complain(self, text: str) -> None:
+        if not self.quiet:
+            complain(text)
+
+    def _say(self, text: str) -> None:
+        if self.verbose:
+            self._complain(text)

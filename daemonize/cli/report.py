@@ -1,0 +1,36 @@
+"""One line of JSON about a launch (`--json`)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from daemonize.errors import LaunchError
+
+if TYPE_CHECKING:
+    from daemonize.errors import DaemonizeError
+    from daemonize.launch.wrapper import Ready
+
+#: Facts of a failed launch that are told where there are any.
+_FACTS = ("signal", "stage", "errno", "what", "unmet", "waiting_for", "left", "log")
+
+
+def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
+    """The line: outcome, pid, status, seconds, name, command, files, drain, message, and the facts of a failure."""
+    report: dict[str, object] = {
+        "outcome": getattr(outcome, "outcome", "failed"),
+        "pid": getattr(outcome, "pid", None),
+        "status": outcome.exit_status,
+        "seconds": round(getattr(outcome, "seconds", 0.0), 6),
+        "name": getattr(outcome, "name", None),
+        "command": command,
+        "files": dict(zip(("stdout", "stderr"), getattr(outcome, "files", ()), strict=False)),
+        "drain": getattr(outcome, "drain", None),
+        "message": str(outcome) if isinstance(outcome, Exception) else None,
+    }
+    if isinstance(outcome, LaunchError):
+        report["survivors"] = [{"pid": pid, "name": name} for pid, name in outcome.survivors]
+        report |= {
+            fact: getattr(outcome, fact) for fact in _FACTS if getattr(outcome, fact, None) not in (None, "")
+        }
+    return json.dumps(report).encode("ascii") + b"\n"

@@ -1,0 +1,255 @@
+"""Every error of the package: its facts, its one line, its exit status."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Exit statuses of `daemonize` that are not the server's own (coreutils timeout, env; sysexits).
+STATUS_UNMET = 1
+STATUS_USAGE = 2
+STATUS_TIMED_OUT = 124
+STATUS_FAILED = 125
+STATUS_NOT_EXECUTABLE = 126
+STATUS_NOT_FOUND = 127
+STATUS_SIGNAL = 128
+
+
+def printable(text: str) -> str:
+    """Text of another's making, safe to show on a terminal: everything unprintable is escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal: `SIGTERM`; `signal 63` for one without a name."""
+    import signal
+
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+class DaemonizeError(Exception):
+    """Anything that goes wrong here. `exit_status` is what the command exits with."""
+
+    exit_status = STATUS_FAILED
+
+
+class UsageError(DaemonizeError, ValueError):
+    """An argument that cannot be used; the text says which, and what would be right."""
+
+    exit_status = STATUS_USAGE
+
+
+class SetupError(DaemonizeError):
+    """Something of ours could not be made or opened (a file, a pipe, a process), before any server ran."""
+
+    def __init__(self, action: str, what: str, error: OSError) -> None:
+        self.action, self.what, self.errno, self.reason = action, what, error.errno, error.strerror
+        super().__init__(action, what, error)
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"cannot {self.action} {printable(self.what)}: {self.reason}"
+
+
+class StillRunning(DaemonizeError):
+    """A stop plan came to its end and processes are left. `survivors`: (pid, name) of each."""
+
+    exit_status = STATUS_UNMET
+
+    def __init__(self, survivors: Sequence[tuple[int, str]]) -> None:
+        self.survivors = list(survivors)
+        super().__init__(self.survivors)
+
+    def __str__(self) -> str:
+        """One line."""
+        names = ", ".join(f"{printable(name)} (pid {pid})" for pid, name in self.survivors)
+        return f"still running after SIGKILL: {names}"
+
+
+class LaunchError(DaemonizeError):
+    """A launch that did not end with a ready server. The facts are filled in by the launch.
+
+    command: the argument list. pid: the server's, or None. seconds: since the launch began.
+    output: the last of what the server said (only from `launch()`). log: path of its log, or None.
+    drain: pid of the drain process, where one was left. survivors: (pid, name) of what could not be stopped.
+    """
+
+    outcome = "failed"
+    command: Sequence[str] = ()
+    pid: int | None = None
+    seconds = 0.0
+    output = b""
+    log: str | None = None
+    drain: int | None = None
+    survivors: Sequence[tuple[int, str]] = ()
+
+    @property
+    def name(self) -> str:
+        """The command, as shown to people."""
+        return printable(self.command[0]) if self.command else "the server"
+
+    @property
+    def after(self) -> str:
+        """How long the launch took, as shown to people."""
+        return f"after {self.seconds:.3f} s"
+
+    @property
+    def stopped(self) -> str:
+        """What became of the server, as shown to people."""
+        if self.survivors:
+            return str(StillRunning(self.survivors))
+        return f"{self.name} has been stopped" if self.pid else f"{self.name} was not started"
+
+    def describe(self) -> str:
+        """One line: what happened, to what."""
+        raise NotImplementedError  # pragma: no cover (every subclass has its own)
+
+    def __str__(self) -> str:
+        """One line: what happened, to what, and where more is written."""
+        return self.describe() + (f" (log: {printable(self.log)})" if self.log else "")
+
+
+class Exited(LaunchError):
+    """The server ended before it was ready. `status`: its own, or 128+N; `signal`: N, or None.
+
+    `unmet`: the readiness spec that did not hold, where the server exited 0 and left nothing behind.
+    """
+
+    outcome = "exited"
+    #: Whether it said something on stderr; whether it had been ready before (foreground).
+    spoke = served = False
+
+    def __init__(self, wait_status: int, unmet: str | None = None) -> None:
+        code = os.waitstatus_to_exitcode(wait_status)
+        self.signal = -code if code < 0 else None
+        self.status = STATUS_SIGNAL - code if code < 0 else code
+        self.unmet = unmet
+        super().__init__(wait_status, unmet)
+
+    @property
+    def exit_status(self) -> int:  # type: ignore[override]
+        """The server's own; 1 where it exited 0 but a readiness spec was not met."""
+        return STATUS_UNMET if self.status == 0 and self.unmet else self.status
+
+    def describe(self) -> str:
+        """One line."""
+        if self.signal:
+            return f"{self.name} was killed by {signal_name(self.signal)} {self.after}, before it was ready"
+        if self.status:
+            return f"{self.name} exited with status {self.status} {self.after}, before it was ready"
+        if self.unmet:
+            return f"{self.name} exited 0 {self.after}, before '{printable(self.unmet)}' held: nothing is running"
+        return f"{self.name} exited 0 {self.after}, nothing is running"
+
+
+class StrictFailure(LaunchError):
+    """Under strict: the server said something on stderr before it was ready. Its own status, or 1."""
+
+    outcome = "exited"
+
+    def __init__(self, status: int = 0) -> None:
+        self.status = status
+        super().__init__(status)
+
+    @property
+    def exit_status(self) -> int:  # type: ignore[override]
+        """The server's own where it exited by itself and not with 0, else 1."""
+        return self.status or STATUS_UNMET
+
+    def describe(self) -> str:
+        """One line."""
+        ended = f"it exited with status {self.status}" if self.status else self.stopped
+        return f"{self.name} wrote to stderr before it was ready (--strict); {ended}"
+
+
+class NotExecuted(LaunchError):
+    """The command never ran: `stage` (what failed, as in `exec`, `chdir`, `fork`), `errno`, `what` it failed on."""
+
+    outcome = "not-executed"
+
+    def __init__(self, stage: str, errno: int, what: str = "", *, found: bool = False) -> None:
+        self.stage, self.errno, self.what, self.found = stage, errno, what, found
+        super().__init__(stage, errno, what)
+
+    @property
+    def exit_status(self) -> int:  # type: ignore[override]
+        """127: not found; 126: found, and cannot be executed; 125: a step before that failed."""
+        if self.stage != "exec":
+            return STATUS_FAILED
+        return STATUS_NOT_EXECUTABLE if self.found else STATUS_NOT_FOUND
+
+    def describe(self) -> str:
+        """One line."""
+        import errno
+
+        reason = os.strerror(self.errno)
+        if self.stage != "exec":
+            on = f" {printable(self.what)}" if self.what else ""
+            return f"cannot start {self.name}: {self.stage}{on}: {reason}"
+        if not self.found:
+            reason = "command not found" if "/" not in self.name else reason
+        elif self.errno == errno.ENOENT:
+            reason = "the interpreter of its #! line (or its loader) does not exist"
+        elif self.errno == errno.ENOEXEC:
+            reason += " (a script without a #! line?)"
+        elif self.errno == errno.EACCES and os.path.isdir(self.what):
+            reason = "Is a directory"
+        return f"cannot execute {printable(self.what) or self.name}: {reason}"
+
+
+class TimedOut(LaunchError):
+    """Not ready in time. `waiting_for`: the specs that did not hold; `left`: it was left running."""
+
+    outcome = "timed-out"
+    exit_status = STATUS_TIMED_OUT
+
+    def __init__(self, waiting_for: Sequence[str], timeout: float, *, left: bool = False) -> None:
+        self.waiting_for, self.timeout, self.left = list(waiting_for), timeout, left
+        super().__init__(self.waiting_for, timeout)
+
+    def describe(self) -> str:
+        """One line, with the spec that helps a server that never closes its streams."""
+        fate = f"it was left running (pid {self.pid})" if self.left else self.stopped.replace(self.name, "it")
+        hint = ""
+        if "streams" in self.waiting_for:
+            hint = (
+                "; it has not closed its stdout and stderr: for a server that never does, say how it becomes ready"
+                " (--ready alive:2s, --ready exit)"
+            )
+        waited = ", ".join(printable(spec) for spec in self.waiting_for)
+        return f"{self.name} was not ready within {self.timeout:g} s (waited for: {waited}); {fate}{hint}"
+
+
+class Cancelled(LaunchError):
+    """The wrapper was interrupted by `signal`; the server has been stopped."""
+
+    outcome = "cancelled"
+
+    def __init__(self, signal: int) -> None:
+        self.signal = signal
+        super().__init__(signal)
+
+    @property
+    def exit_status(self) -> int:  # type: ignore[override]
+        """128+N."""
+        return STATUS_SIGNAL + self.signal
+
+    def describe(self) -> str:
+        """One line."""
+        return f"interrupted by {signal_name(self.signal)} {self.after}; {self.stopped}"
+
+
+class Lost(LaunchError):
+    """The intermediate parent was killed, and with it the server's exit status; the server has been stopped."""
+
+    outcome = "lost"
+
+    def describe(self) -> str:
+        """One line."""
+        return f"the intermediate parent was killed {self.after}; {self.stopped}"

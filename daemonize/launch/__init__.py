@@ -1,0 +1,1 @@
+"""Start a server, return when it is ready."""

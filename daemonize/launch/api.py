@@ -1,0 +1,111 @@
+"""`daemonize.launch()`: the launch as a function.
+
+Without threads the caller itself is the wrapper: everything is imported before the fork, and the children run nothing of
+the caller's. A caller with threads (another of them may hold any lock at the moment of the fork) or of great size (its
+memory would be copied on write while the server starts) gets a wrapper of its own: launch/helper.py, executed.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Protocol
+
+from daemonize.errors import LaunchError
+from daemonize.launch import drain, foreground, helper  # noqa: F401 (everything is imported before the fork)
+from daemonize.launch.daemon import Daemon
+from daemonize.launch.outputs import Targets
+from daemonize.launch.request import START_TIMEOUT, STOP_TIMEOUT, Request
+from daemonize.launch.wrapper import Wrapper
+from daemonize.posix import follow, stop, tree  # noqa: F401 (likewise)
+from daemonize.posix.identity import read_file
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    StrPath = str | bytes | os.PathLike[str]
+
+#: Bytes of each stream that an error carries.
+KEPT_OUTPUT = 65536
+#: Resident bytes from which on a caller is not forked.
+LARGE = 256 << 20
+
+
+class HasDescriptor(Protocol):
+    """A file, a socket, a pipe."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
+def launch(
+    command: Sequence[StrPath],
+    *,
+    ready: str | Sequence[str] = (),
+    timeout: float | None = START_TIMEOUT,
+    on_timeout: str = "stop",
+    stop_timeout: float = STOP_TIMEOUT,
+    strict: bool = False,
+    cwd: StrPath | None = None,
+    env: Mapping[str, str] | None = None,
+    clear_env: bool = False,
+    stdout: StrPath | None = None,
+    stderr: StrPath | None = None,
+    append: bool = False,
+    stdin: StrPath | None = None,
+    keep_fds: Sequence[int] = (),
+    relay_stdout: int | HasDescriptor | None = 1,
+    relay_stderr: int | HasDescriptor | None = 2,
+) -> Daemon:
+    """Start a server in the background and return when it is ready.
+
+    command: program and arguments. ready: readiness specs, all of which must hold (default `streams`; `started` with
+    stdout or stderr). timeout: seconds to become ready, None: no limit. on_timeout: `stop` the server then, or `leave` it
+    running. stop_timeout: seconds between SIGTERM and SIGKILL. strict: anything on stderr before ready is a failure.
+    cwd: directory to run in. env: variables to set. clear_env: no others. stdout, stderr: files to write to, truncated
+    unless `append`. stdin: file to read (default /dev/null). keep_fds: descriptors the server inherits. relay_stdout,
+    relay_stderr: where its start-up output goes: a descriptor, a file, or None for nowhere.
+
+    Raises LaunchError (Exited, NotExecuted, TimedOut, Cancelled, Lost, StrictFailure) with the facts and `exit_status`;
+    UsageError for arguments that cannot be used; SetupError if something of ours failed. If anything else is raised
+    meanwhile (KeyboardInterrupt), the server is stopped first. Never exits, never forks a copy of the caller that lives on.
+    """
+    request = Request(
+        command,
+        ready=(ready,) if isinstance(ready, str) else tuple(ready),
+        timeout=float("inf") if timeout is None else timeout,
+        on_timeout=on_timeout,
+        stop_timeout=stop_timeout,
+        strict=strict,
+        directory=cwd,
+        environment=env,
+        clear_environment=clear_env,
+        stdout=stdout,
+        stderr=stderr,
+        append=append,
+        stdin=stdin,
+        keep_fds=keep_fds,
+    )
+    targets = Targets(_descriptor(relay_stdout), _descriptor(relay_stderr), KEPT_OUTPUT)
+    outcome = helper.run(request, targets) if _needs_helper() else Wrapper(request, targets).run()
+    if isinstance(outcome, LaunchError):
+        raise outcome
+    return Daemon(outcome)
+
+
+def _descriptor(target: int | HasDescriptor | None) -> int | None:
+    if target is None or isinstance(target, int):
+        return target
+    if isinstance(target, io.IOBase):
+        target.flush()  # what was written before must come before
+    return target.fileno()
+
+
+def _needs_helper() -> bool:
+    status = read_file("/proc/self/status")
+    if status is None:
+        import threading
+
+        return threading.active_count() > 1
+    fields = dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
+    return int(fields[b"Threads"]) > 1 or int(fields.get(b"VmRSS", b"0 kB").split()[0]) * 1024 > LARGE

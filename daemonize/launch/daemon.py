@@ -1,0 +1,86 @@
+"""A daemon that runs, as the program that launched it sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daemonize.errors import StillRunning
+from daemonize.posix import stop
+from daemonize.posix.identity import Identity, Process, read_stat
+from daemonize.posix.loop import POLLIN, Loop
+from daemonize.posix.tree import Tree
+
+if TYPE_CHECKING:
+    from daemonize.launch.wrapper import Ready
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
+
+
+class Daemon:
+    """A server that was launched and is ready. It is not a child of this process: its exit status is init's to have.
+
+    pid: of its main process, None where /proc could not say who it is. identity: pid, start time and boot id.
+    name: the daemon's name. seconds: how long the launch took. stdout, stderr: paths of the files its streams go to, or
+    that it was asked to continue in. drain: pid of the drain process, None if there was no need for one.
+    """
+
+    def __init__(self, ready: Ready) -> None:
+        self.pid = ready.pid
+        self.identity = Identity.of(ready.pid, ready.start) if ready.pid else None
+        self.name, self.seconds, self.drain = ready.name, ready.seconds, ready.drain
+        self.stdout, self.stderr = ready.files
+        self._session, self._token = ready.session, ready.token
+
+    def __repr__(self) -> str:
+        """Name and pid."""
+        return f"<Daemon {self.name} pid={self.pid}>"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its main process, and no other that got the pid later, runs."""
+        return self.identity is not None and self.identity.alive
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the main process has ended, at most `timeout` seconds (None: for ever). False: it still runs."""
+        process = self._hold()
+        if process is None:
+            return True
+        loop, pause, left = Loop(), _FIRST_WAIT, float("inf") if timeout is None else timeout
+        try:
+            if process.fd is not None:
+                loop.watch(process.fd, POLLIN, lambda _events: None)
+                loop.run_once(timeout)
+                return process.ended
+            while not process.ended and left > 0:
+                loop.run_once(min(pause, left))
+                left, pause = left - pause, min(pause * 2, _LONGEST_WAIT)
+            return process.ended
+        finally:
+            process.close()
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End it and everything that belongs to it: SIGTERM, and SIGKILL after `timeout` seconds; returns when all is gone.
+
+        Stopping what is stopped succeeds. Raises StillRunning with the survivors.
+        """
+        stat = read_stat(self.pid) if self.pid else None
+        alive = self.is_running and stat is not None
+        # The number of the session is only safe while a process that is certainly ours keeps it from being given away.
+        session = self._session if alive and stat is not None and stat.session == self._session else None
+        main = (self.identity.pid, self.identity.start) if alive and self.identity else None
+        tree = Tree({main[0]} if main else (), session, self._token, exclude={self.drain or 0})
+        survivors = stop.run(Loop(), tree, main, stop.default_plan(timeout))
+        if survivors:
+            raise StillRunning(survivors)
+
+    def _hold(self) -> Process | None:
+        if self.identity is None or not self.is_running:
+            return None
+        try:
+            process = Process(self.identity.pid)
+        except ProcessLookupError:
+            return None
+        if process.start != self.identity.start:
+            process.close()
+            return None
+        return process

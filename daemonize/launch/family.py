@@ -1,0 +1,178 @@
+"""What the wrapper knows of the processes below it: told by the server until exec(2), and by the intermediate parent.
+
+    report   (posix/child.py)            gate PID | failed STAGE ERRNO | end of file
+    events   (launch/intermediate.py)    forked PID | failed ERRNO | reaped PID STATUS | adopted PID ... | end of file
+
+Only facts; what they mean is decided by the wrapper.
+"""
+
+from __future__ import annotations
+
+import os
+
+from daemonize.posix.identity import EXITING, GONE, Process, read_stat, standing
+from daemonize.posix.loop import POLLIN
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daemonize.posix.fds import Descriptors
+    from daemonize.posix.loop import Loop
+
+
+class Family:
+    """The server, whoever takes its place, and what became of them.
+
+    parent: pid of their parent. server: pid, 0 if not known yet. main: the server, or the daemon it left behind; None
+    until it is at the gate, or where /proc cannot say who it is. ended: wait status of the main process, or None.
+    left: pids that are left after it ended, None if that is not known (yet). executed: exec(2) has succeeded.
+    failed: (stage, errno) of the step that failed. silent_child: the report is at its end. lost: the intermediate parent
+    has gone without being asked to. replaced: main is a daemon that the server left behind.
+    """
+
+    def __init__(self, loop: Loop, owner: Descriptors, say: Callable[[str], None]) -> None:
+        self._loop, self._owner, self._say = loop, owner, say
+        self.parent = self.server = 0
+        self.main: Process | None = None
+        self.ended: int | None = None
+        self.left: list[int] | None = None
+        self.failed: tuple[str, int] | None = None
+        self.executed = self.lost = self.replaced = self.reported = False
+        self._gate = -1
+        self._lines = {"report": b"", "events": b""}
+
+    @property
+    def pid(self) -> int:
+        """Of the main process; 0 if there was none."""
+        return self.main.pid if self.main else self.server
+
+    @property
+    def gated(self) -> bool:
+        """Whether the server is still held, or will be, at the gate."""
+        return self._gate >= 0
+
+    # -- report -------------------------------------------------------------------------------------------------------
+
+    def watch_report(self, report: int, gate: int) -> None:
+        """Listen to the server; `gate` is the end to let it go with."""
+        self._gate = gate
+        self._loop.watch(
+            report, POLLIN, lambda _events: self._read(report, "report", self._note_report, self._executed)
+        )
+
+    def _read(
+        self, fd: int, name: str, note: Callable[[list[bytes]], None], at_end: Callable[[], None]
+    ) -> None:
+        data = os.read(fd, 65536)
+        *lines, self._lines[name] = (self._lines[name] + data).split(b"\n")
+        for line in lines:
+            note(line.split())
+        if not data:
+            self._loop.forget(fd)
+            self._owner.shut(fd)
+            at_end()
+
+    def _note_report(self, words: list[bytes]) -> None:
+        if words[0] == b"gate":
+            self._at_gate(int(words[1]))
+        else:
+            self.failed = (words[1].decode(), int(words[2]))
+
+    def _executed(self) -> None:
+        self.reported = True
+        self.executed = self.main is not None and not self.failed and not self.gated
+        if self.executed:
+            self._say(f"started pid {self.pid}")
+
+    def _at_gate(self, pid: int) -> None:
+        """The server is complete and waits. From here on it can be found and ended whatever happens."""
+        if not self.gated:
+            return  # the launch was given up in the meantime
+        try:
+            process = Process(pid)
+        except ProcessLookupError:
+            return  # killed at the gate; the intermediate parent tells
+        if process.ppid not in (self.parent, 0):
+            process.close()  # an orphan: the intermediate parent was killed, and a closed gate ends the server
+            return
+        self._take(process)
+        try:
+            os.write(self._gate, b"g")
+        except BrokenPipeError:
+            pass  # killed at the gate
+        self.shut_gate()
+
+    def shut_gate(self) -> None:
+        """Nobody else will be let through; a server that waits at the gate exits."""
+        self._owner.shut(self._gate)
+        self._gate = -1
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def watch_events(self, events: int) -> None:
+        """Listen to the intermediate parent."""
+        self._loop.watch(
+            events, POLLIN, lambda _events: self._read(events, "events", self.note, self._set_lost)
+        )
+
+    def _set_lost(self) -> None:
+        self.lost = True
+
+    def note(self, words: list[bytes]) -> None:
+        """One line of events."""
+        word, numbers = words[0], [0 if text == b"?" else int(text) for text in words[1:]]
+        if word == b"forked":
+            self.server = numbers[0]
+        elif word == b"failed":
+            self.failed = ("fork", numbers[0])
+        elif word == b"reaped" and numbers[0] == self.pid:
+            self.ended, self.left = numbers[1], None
+        elif word == b"adopted":
+            self.left = numbers
+            if self.ended == 0:
+                self._follow()
+
+    def _follow(self) -> None:
+        """The main process has exited 0: what it left behind is the main process now."""
+        if self.left == [0]:  # somebody is there, but there is no /proc to say who
+            self._take(None)
+            return
+        stats = [
+            stat
+            for stat in map(read_stat, self.left or ())
+            if stat and standing(stat.pid) not in (EXITING, GONE)
+        ]
+        if not stats:
+            return  # all on their way out: there will be word of it
+        # A daemon leads its session; else the one that has been there longest.
+        chosen = min(stats, key=lambda stat: (stat.session != stat.pid, stat.start, stat.pid))
+        try:
+            self._take(Process(chosen.pid))
+        except ProcessLookupError:
+            return
+        self._say(f"the command exited 0 and left a daemon behind: {chosen.name} (pid {chosen.pid})")
+
+    # -- the main process ---------------------------------------------------------------------------------------------
+
+    def _take(self, process: Process | None) -> None:
+        """This is the main process now: be woken by its end; the status comes from its parent."""
+        self.replaced = self.main is not None
+        self.release()
+        self.main, self.ended = process, None
+        if process and process.fd is not None:
+            fd = process.fd
+            self._loop.watch(fd, POLLIN, lambda _events: self._loop.forget(fd))
+
+    def release(self) -> None:
+        """Give the hold on the main process up."""
+        if self.main and self.main.fd is not None:
+            self._loop.forget(self.main.fd)
+            self.main.close()
+
+    @property
+    def lives(self) -> bool:
+        """The last look: whether the main process is there and not on its way out."""
+        if self.ended is not None or self.lost:
+            return False
+        return self.main is None or not (self.main.ended or standing(self.main.pid) in (EXITING, GONE))

@@ -1,0 +1,130 @@
+"""`-f`: no intermediate parent and no new session; the wrapper stays the server's parent.
+
+    caller ── wrapper ── fork ── server        (same session, same terminal, same stdin)
+                 │ relays, forwards signals, reaps, exits as the server does
+
+The wrapper adopts what the server leaves behind, so that a server that daemonizes itself stays in the foreground all the
+same. A wrapper that is killed with SIGKILL takes the server along: the kernel sends it SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+
+from daemonize.errors import Exited, LaunchError, SetupError
+from daemonize.launch.deadline import Deadline
+from daemonize.launch.intermediate import Reaper
+from daemonize.launch.wrapper import Ready, Wrapper
+from daemonize.posix import child, prctl, signals
+from daemonize.posix.signals import (
+    SIGALRM,
+    SIGCHLD,
+    SIGHUP,
+    SIGINT,
+    SIGQUIT,
+    SIGTERM,
+    SIGUSR1,
+    SIGUSR2,
+    SIGWINCH,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daemonize.launch.outputs import Targets
+    from daemonize.launch.request import Request
+
+FORWARDED = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH)
+
+
+def _open_queue() -> signals.SignalQueue | signals.SignalDescriptor:
+    numbers = (*FORWARDED, SIGCHLD)
+    try:
+        return signals.SignalDescriptor(numbers)
+    except OSError:
+        return signals.SignalQueue(numbers)
+
+
+class Foreground(Wrapper):
+    """A launch that goes on after ready. `on_ready` is told; `run` returns when the server has ended."""
+
+    def __init__(
+        self,
+        request: Request,
+        targets: Targets,
+        *,
+        say: Callable[[str], None],
+        on_ready: Callable[[Ready], None],
+    ) -> None:
+        super().__init__(request, targets, queue=_open_queue(), say=say)
+        self._on_ready = on_ready
+        self._serving = False
+        self._reaper: Reaper | None = None
+
+    @property
+    def session(self) -> int | None:
+        """None: the session is the caller's."""
+        return None
+
+    def _fork(self, program: child.Program, report: int, gate: int) -> None:
+        prctl.become_subreaper()
+        self.family.parent = os.getpid()
+        mask = signals.block_all()
+        try:
+            server = child.fork(program, report, gate)
+        except OSError as error:
+            raise SetupError("start", self.request.shown[0], error) from None
+        finally:
+            signals.restore_mask(mask)
+        self._reaper = Reaper(server)
+        self.family.note([b"forked", b"%d" % server])
+
+    def _signalled(self, _events: int) -> None:
+        for number, by_terminal in self.queue.read() if self.queue else ():
+            if number != SIGCHLD:
+                self._forward(number, by_terminal)
+            elif self._reaper:
+                for line in self._reaper.reap():
+                    self.family.note(line.split())
+
+    def _forward(self, number: int, by_terminal: bool) -> None:
+        main = self.family.main
+        if main is None or (by_terminal and _same_group(main.pid)):
+            return  # the terminal has told the whole group already; twice is something else to many a server
+        try:
+            main.send(number)
+        except PermissionError:
+            self.say(f"signal {number} cannot be sent to pid {main.pid}: not permitted")
+
+    def _judge(self, now: float) -> Ready | LaunchError | None:
+        if not self._serving:
+            return super()._judge(now)
+        return None if self.family.ended is None else self._judge_end(self.family.ended)
+
+    def _conclude(self) -> None:
+        if not isinstance(self.outcome, Ready):
+            self._finished = True
+            return
+        self._on_ready(self._result_of(self.outcome))
+        self._serving = True
+        self._rewind()
+        self.deadline = Deadline(float("inf"))
+
+    def _result(self) -> Ready | LaunchError:
+        outcome = super()._result()
+        if isinstance(outcome, Exited):
+            outcome.served = self._serving
+        return outcome
+
+    def _abandon(self) -> None:
+        if self.family.main and self.family.ended is None:
+            self.family.main.send(SIGTERM)
+        self.family.shut_gate()
+
+
+def _same_group(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == os.getpgrp()
+    except ProcessLookupError:
+        return True

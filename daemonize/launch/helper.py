@@ -1,0 +1,111 @@
+"""A wrapper of its own for callers that must not be forked.
+
+    caller ── spawn ── helper (executed: the wrapper) ── fork ── intermediate parent ── fork ── server
+       │ ── request ──▶   │
+       ◀── outcome ─────  │
+
+The request pipe stays open as long as the caller wants the server: its end of file, also by the caller's death, cancels
+the launch. Both pipes carry pickles between two processes of this package.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from daemonize.errors import DaemonizeError, LaunchError, SetupError
+from daemonize.launch.wrapper import Ready, Wrapper
+from daemonize.posix import signals
+from daemonize.posix.fds import Descriptors, write_all
+
+if TYPE_CHECKING:
+    from daemonize.launch.outputs import Targets
+    from daemonize.launch.request import Request
+
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from daemonize.launch import helper; helper.main(sys.argv[2:])"
+
+
+def run(request: Request, targets: Targets) -> Ready | LaunchError:
+    """What `Wrapper(request, targets).run()` would give, without forking this process. Raises what that would."""
+    owner = Descriptors()
+    try:
+        request_end, request_write = owner.pipe()
+        outcome_read, outcome_end = owner.pipe()
+        inherited = {request_end, outcome_end, targets.stdout, targets.stderr, *request.keep_fds} - {None}
+        process = _spawn(request_end, outcome_end, {fd for fd in inherited if fd is not None})
+        owner.shut(request_end, outcome_end)
+        try:
+            _send(request_write, (request, targets))
+            answer = _receive(outcome_read)
+        finally:
+            owner.shut(request_write)
+            process.wait()
+    finally:
+        owner.close()
+    if isinstance(answer, (Ready, LaunchError)):
+        return answer
+    raise answer
+
+
+def _spawn(request_end: int, outcome_end: int, inherited: set[int]) -> subprocess.Popen[bytes]:
+    arguments = [sys.executable, "-I", "-c", _PROGRAM, _PACKAGES, str(request_end), str(outcome_end)]
+    try:
+        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, pass_fds=inherited)
+    except OSError as error:
+        raise SetupError("start", "the launch helper", error) from None
+
+
+def _send(fd: int, message: object) -> None:
+    data = pickle.dumps(message)
+    try:
+        write_all(fd, b"%d\n" % len(data) + data)
+    except BrokenPipeError:
+        pass  # it has been killed; the missing answer says so
+
+
+def _receive(fd: int) -> DaemonizeError | Ready:
+    data = b""
+    while chunk := os.read(fd, 65536):
+        data += chunk
+    if not data:
+        return SetupError("finish", "the launch", OSError(0, "the launch helper was killed"))
+    return pickle.loads(data.partition(b"\n")[2])  # type: ignore[no-any-return]  # noqa: S301 (from our own child)
+
+
+class _CallerGone(signals.SignalSource):
+    """The request pipe as a source of signals: its end is a SIGTERM."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def read(self) -> list[tuple[int, bool]]:
+        """Called when the pipe is readable, which is at its end."""
+        return [(signals.SIGTERM, False)]
+
+
+def main(arguments: list[str]) -> None:
+    """The helper's side."""
+    request_end, outcome_end = int(arguments[0]), int(arguments[1])
+    for fd in (request_end, outcome_end):
+        os.set_inheritable(fd, False)
+    signals.ignore(signals.SIGINT)  # a Ctrl-C is the caller's to act on
+    length = b""
+    while not length.endswith(b"\n"):
+        byte = os.read(request_end, 1)
+        if not byte:
+            return
+        length += byte
+    data = b""
+    while len(data) < int(length):
+        data += os.read(request_end, int(length) - len(data))
+    request, targets = pickle.loads(data)  # noqa: S301 (from the process that executed us)
+    answer: object
+    try:
+        answer = Wrapper(request, targets, queue=_CallerGone(request_end)).run()
+    except DaemonizeError as error:
+        answer = error
+    _send(outcome_end, answer)

@@ -1,0 +1,140 @@
+"""The intermediate parent: the server's parent during start-up. Small, and without policy.
+
+    wrapper ──control──▶ intermediate parent ──fork──▶ server
+            ◀──events──          (setsid, child subreaper: adopts what the server leaves behind)
+
+On `events` it says, one line each:
+
+    forked PID             the server exists
+    failed ERRNO           it could not be forked
+    reaped PID STATUS      a child has ended (wait status); first the server, later what was adopted
+    adopted PID ...        the server has ended; these are left (`?`: somebody is, but /proc does not say who)
+
+One byte on `control` means detach: it exits, and everything below becomes init's. End of file there means that the
+wrapper has vanished: it runs the stop plan, because a server that nobody waits for is not left half-started.
+"""
+
+from __future__ import annotations
+
+import os
+
+from daemonize.posix import child, fds, prctl, signals
+from daemonize.posix.identity import all_stats, read_file, read_stat
+from daemonize.posix.loop import POLLIN, Loop
+from daemonize.posix.signals import SIGCHLD
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from daemonize.posix.child import Program
+
+DETACH = b"d"
+
+
+class Reaper:
+    """Reaps everything this process is parent of, and tells it as lines of the `events` format.
+
+    For a process of our own that adopts orphans (the intermediate parent; the wrapper in the foreground), never a library.
+    """
+
+    def __init__(self, server: int) -> None:
+        self.server = server
+        self.server_ended = False
+
+    def reap(self) -> list[bytes]:
+        """Lines about all children that have ended by now; after the server's end also about those that are left."""
+        lines = []
+        left = True
+        while left:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                left = False
+                break
+            if not pid:
+                break
+            self.server_ended = self.server_ended or pid == self.server
+            lines.append(b"reaped %d %d\n" % (pid, status))
+        if lines and self.server_ended:
+            lines.append(b" ".join([b"adopted", *(_children() if left else ())]) + b"\n")
+        return lines
+
+
+def _children() -> list[bytes]:
+    """Pids of the children of this process, which has at least one and is its only thread."""
+    me = os.getpid()
+    listed = (read_file(f"/proc/{me}/task/{me}/children") or b"").split()
+    return listed or [b"%d" % stat.pid for stat in all_stats() if stat.ppid == me] or [b"?"]
+
+
+def run(
+    program: Program, token: bytes, grace: float, *, control: int, events: int, report: int, gate: int
+) -> NoReturn:
+    """Be the intermediate parent, in a freshly forked process with all signals blocked. Never returns.
+
+    token: `NAME=value` that marks the server's environment. grace: seconds of the stop plan. control, events: our ends of
+    the pipes to the wrapper. report, gate: the server's ends of its own (posix/child.py).
+    """
+    try:
+        reaper, queue = _start(program, events, report, gate)
+        fds.sweep({control, events, *queue.descriptors})
+        _serve(reaper, queue, token, grace, control, events)
+    finally:
+        os._exit(0)
+
+
+def _start(program: Program, events: int, report: int, gate: int) -> tuple[Reaper, signals.SignalQueue]:
+    os.setsid()
+    prctl.become_subreaper()
+    # Before the fork: were SIGCHLD ignored, as some callers leave it, the kernel would throw the status away.
+    queue = signals.SignalQueue((SIGCHLD,))
+    try:
+        server = child.fork(program, report, gate)
+    except OSError as error:
+        os.write(events, b"failed %d\n" % (error.errno or 0))
+        raise
+    os.write(events, b"forked %d\n" % server)
+    # From here on it holds nothing of the caller's: `$(daemonize ...)` must not wait for it.
+    fds.point_at_null(0, 1, 2)
+    return Reaper(server), queue
+
+
+def _serve(
+    reaper: Reaper, queue: signals.SignalQueue, token: bytes, grace: float, control: int, events: int
+) -> None:
+    loop = Loop()
+    detached: list[bool] = []
+
+    def told(_events: int) -> None:
+        detached.append(os.read(control, 1) == DETACH)
+
+    def children_ended(_events: int) -> None:
+        queue.read()
+        _tell(events, reaper.reap())
+
+    loop.watch(control, POLLIN, told)
+    loop.watch(queue.fd, POLLIN, children_ended)
+    signals.restore_mask(signals.valid() - {SIGCHLD})
+    while not detached:
+        loop.run_once(None)
+    if not detached[0]:
+        _stop_all(reaper, token, grace)
+
+
+def _tell(events: int, lines: list[bytes]) -> None:
+    try:
+        os.write(events, b"".join(lines))
+    except OSError:
+        pass  # the wrapper has vanished; `control` says so too
+
+
+def _stop_all(reaper: Reaper, token: bytes, grace: float) -> None:
+    # Only now: a launch that goes well never needs it.
+    from daemonize.posix import stop
+    from daemonize.posix.tree import Tree
+
+    me = os.getpid()
+    server = None if reaper.server_ended else read_stat(reaper.server)
+    main = (server.pid, server.start) if server else None
+    stop.run(Loop(), Tree({me}, session=me, token=token), main, stop.default_plan(grace))

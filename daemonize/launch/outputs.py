@@ -1,0 +1,194 @@
+"""Where the server's stdout and stderr go, and how they reach the caller until the server is ready.
+
+with a spec that needs pipes:   server ── pipe ──▶ wrapper ──▶ caller        (afterwards: drain, if still held)
+otherwise:                      server ──▶ file ◀── followed by the wrapper ──▶ caller
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from daemonize.errors import SetupError
+from daemonize.posix.streams import PipeRelay, Sink
+from daemonize.registry import lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daemonize.launch.request import Request
+    from daemonize.posix.fds import Descriptors
+    from daemonize.posix.follow import FileRelay
+    from daemonize.posix.loop import Loop
+    from daemonize.registry import Logs
+
+
+class Targets:
+    """Where the wrapper relays to: descriptors of the caller's, or None for nowhere. keep: bytes to remember of each."""
+
+    def __init__(self, stdout: int | None = 1, stderr: int | None = 2, keep: int = 0) -> None:
+        self.stdout, self.stderr, self.keep = stdout, stderr, keep
+
+
+class Outputs:
+    """Both streams of one server. Descriptors belong to `owner`.
+
+    program_stdout, program_stderr: what the server gets. files: the path of each (where it writes, or is asked to
+    continue writing), None where there is none. relays: in the order stdout, stderr.
+    """
+
+    def __init__(self, owner: Descriptors, loop: Loop, targets: Targets) -> None:
+        self._owner, self._loop, self._targets = owner, loop, targets
+        self._sinks: list[Sink] = []
+        self.relays: list[PipeRelay | FileRelay] = []
+        self.files: list[bytes] = []
+        self.program_stdout = self.program_stderr = -1
+        self._given: dict[bytes, int] = {}
+        self._stderr_relay: PipeRelay | FileRelay | None = None
+
+    def open_pipes(self, request: Request, logs: Logs, on_closed: Callable[[], None]) -> None:
+        """Two pipes to the wrapper. `on_closed` is called when no process holds either any more."""
+
+        def hung_up() -> None:
+            if self.closed:
+                on_closed()
+
+        self.files = [request.stdout or logs.path("out"), request.stderr or logs.path("err")]
+        # Files that the user names are opened now: he wants to hear now that they cannot be.
+        for given in {path for path in (request.stdout, request.stderr) if path}:
+            self._given[given] = self._open(given, 0 if request.append else os.O_TRUNC, own=False)
+        ends = []
+        for target in (self._targets.stdout, self._targets.stderr):
+            read, write = self._owner.pipe()
+            sink = self._sink(target)
+            self.relays.append(PipeRelay(self._loop, read, sink, keep=self._targets.keep, on_hang_up=hung_up))
+            ends.append(write)
+        self.program_stdout, self.program_stderr = ends
+        self._stderr_relay = self.relays[1]
+
+    def open_files(self, request: Request, logs: Logs) -> None:
+        """Two files, in append mode. Raises SetupError."""
+        flags = 0 if request.append else os.O_TRUNC
+        paths = [request.stdout or logs.path("out"), request.stderr or logs.path("err")]
+        self.files = paths
+        same = paths[0] == paths[1] != b"/dev/null"
+        self.program_stdout = self._open(paths[0], flags if request.stdout else 0, own=not request.stdout)
+        self._follow(paths[0], self.program_stdout, self._targets.stdout)
+        if same:
+            self.program_stderr = self.program_stdout
+            return
+        self.program_stderr = self._open(paths[1], flags if request.stderr else 0, own=not request.stderr)
+        self._stderr_relay = self._follow(paths[1], self.program_stderr, self._targets.stderr)
+
+    def _open(self, path: bytes, flags: int, *, own: bool) -> int:
+        flags |= os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY
+        try:
+            if own:
+                fd = self._owner.open(path, flags | os.O_NOFOLLOW if path != b"/dev/null" else flags, 0o600)
+                lock(fd)
+                return fd
+            return self._owner.open(path, flags, 0o666)
+        except OSError as error:
+            raise SetupError("open", os.fsdecode(path), error) from None
+
+    def _follow(self, path: bytes, written: int, target: int | None) -> FileRelay | None:
+        """Follow a regular file; a fifo, a terminal or /dev/null cannot be read back."""
+        if not stat.S_ISREG(os.fstat(written).st_mode):
+            return None
+        from daemonize.posix.follow import FileRelay
+
+        try:
+            source = self._owner.open(path, os.O_RDONLY)
+        except OSError:
+            return None  # write-only for us: nothing to relay
+        relay = FileRelay(self._loop, source, self._sink(target), keep=self._targets.keep)
+        self.relays.append(relay)
+        return relay
+
+    def _sink(self, target: int | None) -> Sink:
+        sink = Sink(target)
+        self._sinks.append(sink)
+        return sink
+
+    def forked(self) -> None:
+        """The server has its own copies: close ours, or end of file would never come."""
+        self._owner.shut(self.program_stdout, self.program_stderr)
+
+    def held(self) -> list[tuple[int, int]]:
+        """For a drain: (read end, log) of every pipe that somebody still holds. /dev/null where no log can be kept."""
+        pairs = []
+        for relay, path in self.pipes:
+            if not relay.hung_up:
+                log = self._given.get(path)
+                pairs.append((relay.source, self._open_log(path) if log is None else log))
+        return pairs
+
+    def _open_log(self, path: bytes) -> int:
+        try:
+            return self._open(path, 0, own=True)
+        except SetupError:
+            return self._owner.open(b"/dev/null", os.O_WRONLY)
+
+    @property
+    def pipes(self) -> list[tuple[PipeRelay, bytes]]:
+        """The pipes, each with the file to continue in."""
+        return [(relay, path) for relay, path in zip(self.relays, self.files) if isinstance(relay, PipeRelay)]  # noqa: B905
+
+    @property
+    def closed(self) -> bool:
+        """Whether both pipes are closed by everybody. Never true of files."""
+        return len(self.pipes) == 2 and all(relay.hung_up for relay, _ in self.pipes)
+
+    @property
+    def blocks_server(self) -> bool:
+        """Whether the server would wait for our reader."""
+        return any(relay.full for relay in self.relays)
+
+    @property
+    def spoke_on_stderr(self) -> bool:
+        """Whether the server wrote to stderr (known only where it has a stream of its own)."""
+        return self._stderr_relay is not None and self._stderr_relay.total > 0
+
+    @property
+    def next_look(self) -> float | None:
+        """Seconds until `look` wants to be called."""
+        waits = [relay.next_look for relay in self.relays if not isinstance(relay, PipeRelay)]
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def look(self) -> None:
+        """Look at files that the kernel tells nothing about."""
+        for relay in self.relays:
+            if not isinstance(relay, PipeRelay) and relay.next_look is not None:
+                relay.look()
+
+    def mark(self) -> None:
+        """What is there now belongs to the launch: `caught_up` tells when all of it is with the caller."""
+        for relay in self.relays:
+            relay.mark()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything up to `mark` has been handed on."""
+        return all(relay.caught_up for relay in self.relays)
+
+    @property
+    def tail(self) -> bytes:
+        """The last of what the server said, stdout before stderr."""
+        return b"".join(relay.tail for relay in self.relays)
+
+    @property
+    def errors(self) -> list[OSError]:
+        """Why relaying to the caller ended early, other than by a reader that left."""
+        return [
+            s.error
+            for s in self._sinks
+            if s.error and not isinstance(s.error, (BrokenPipeError, ConnectionError))
+        ]
+
+    def stop(self) -> None:
+        """Relay no more."""
+        for relay in self.relays:
+            relay.stop()
+        for sink in self._sinks:
+            sink.close()

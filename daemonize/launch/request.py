@@ -1,0 +1,111 @@
+"""What is asked of a launch, and the checks that need no process."""
+
+from __future__ import annotations
+
+import os
+
+from daemonize.errors import UsageError, printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+START_TIMEOUT = 90.0
+STOP_TIMEOUT = 10.0
+
+
+class Request:
+    """One launch. Text may be str (with surrogate escapes for bytes that are not UTF-8), bytes or path-like.
+
+    command: the argument list. ready: readiness specs, all of which must hold; none: `streams`, or `started` with
+    stdout or stderr. timeout, stop_timeout: seconds. on_timeout: `stop` or `leave`. strict: anything on stderr before
+    ready is a failure. directory: to run in. environment: added (or replaced) variables. clear_environment: start from
+    nothing. stdout, stderr: files to write to. append: do not truncate them. stdin: a file to read. keep_fds:
+    descriptors (3 and up) the server inherits. foreground: stay its parent.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | bytes | os.PathLike[str]],
+        *,
+        ready: Sequence[str] = (),
+        timeout: float = START_TIMEOUT,
+        on_timeout: str = "stop",
+        stop_timeout: float = STOP_TIMEOUT,
+        strict: bool = False,
+        directory: str | bytes | os.PathLike[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        clear_environment: bool = False,
+        stdout: str | bytes | os.PathLike[str] | None = None,
+        stderr: str | bytes | os.PathLike[str] | None = None,
+        append: bool = False,
+        stdin: str | bytes | os.PathLike[str] | None = None,
+        keep_fds: Sequence[int] = (),
+        foreground: bool = False,
+    ) -> None:
+        if isinstance(command, (str, bytes)) or not command:
+            raise UsageError("the command must be a list: the program and its arguments")
+        self.command = [encode(word, "an argument") for word in command]
+        self.ready = tuple(ready) or (("started",) if stdout or stderr else ("streams",))
+        self.timeout, self.on_timeout, self.stop_timeout = timeout, on_timeout, stop_timeout
+        self.strict, self.append, self.foreground = strict, append, foreground
+        self.directory, self.stdin = _path(directory), _path(stdin)
+        self.stdout, self.stderr = _path(stdout), _path(stderr)
+        self.environment = _variables(environment or {})
+        self.clear_environment = clear_environment
+        self.keep_fds = tuple(keep_fds)
+        self._check()
+
+    @property
+    def shown(self) -> list[str]:
+        """The command as text."""
+        return [os.fsdecode(word) for word in self.command]
+
+    def _check(self) -> None:
+        if self.on_timeout not in ("stop", "leave"):
+            raise UsageError(
+                f"'{printable(self.on_timeout)}' is not what can be done on a timeout; write stop or leave"
+            )
+        if not self.timeout > 0 or not self.stop_timeout >= 0:
+            raise UsageError("a timeout must be longer than nothing, and a stop timeout not negative")
+        if self.append and not (self.stdout or self.stderr):
+            raise UsageError("append needs a file for stdout or stderr to append to")
+        if self.foreground and self.on_timeout == "leave":
+            raise UsageError("in the foreground nothing can be left running on a timeout")
+        for fd in self.keep_fds:
+            _check_kept(fd)
+
+
+def _check_kept(fd: int) -> None:
+    if fd < 3:
+        raise UsageError(f"descriptor {fd} cannot be kept: 0, 1 and 2 are the server's own streams")
+    try:
+        os.fstat(fd)
+    except (OSError, OverflowError):
+        raise UsageError(f"descriptor {fd} cannot be kept: it is not open") from None
+
+
+def encode(text: str | bytes | os.PathLike[str], what: str) -> bytes:
+    """The bytes that the kernel gets. Raises UsageError for a NUL byte, which it cannot take."""
+    data = os.fsencode(text)
+    if b"\0" in data:
+        raise UsageError(f"{what} contains a NUL byte")
+    return data
+
+
+def _path(path: str | bytes | os.PathLike[str] | None) -> bytes | None:
+    return None if path is None else os.path.abspath(encode(path, "a path")) if path else _empty()
+
+
+def _empty() -> bytes:
+    raise UsageError("a path cannot be empty")
+
+
+def _variables(given: Mapping[str, str]) -> dict[bytes, bytes]:
+    result = {}
+    for name, value in given.items():
+        key = encode(name, "the name of a variable")
+        if not key or b"=" in key:
+            raise UsageError(f"'{printable(name)}' cannot be the name of a variable")
+        result[key] = encode(value, f"the value of {printable(name)}")
+    return result

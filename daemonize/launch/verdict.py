@@ -1,0 +1,49 @@
+"""The rule that never mistakes a death for readiness (design 3.1), one look at a time.
+
+A process closes its descriptors *before* it can be reaped, so at end of file most dying processes still look alive:
+
+    exit_group ──▶ PF_EXITING on every thread ──▶ descriptors closed ──▶ ... ──▶ pidfd readable, zombie
+                                                       ▲ we are woken here
+
+and programs that close stdout and stderr themselves just before they exit have not even PF_EXITING at that moment.
+Re-pointed descriptors (1 and 2 are open again) are said on purpose: alive. Closed ones are watched for a while.
+
+The design would call a closed server ready as soon as all its threads sleep. A server that closes its streams, sleeps 20
+ms in the middle of its own clean-up and dies would then be taken for ready; so sleeping only counts after `DWELL`. Servers
+that re-point their streams, as they should, pay nothing for it.
+"""
+
+from __future__ import annotations
+
+from daemonize.posix.identity import ASLEEP, EXITING, GONE, UNKNOWN, holds_descriptors, standing
+
+#: Seconds that a process with closed streams is watched: at least, at most.
+DWELL, LIMIT = 0.05, 0.1
+_FIRST_LOOK, _LONGEST_LOOK = 0.001, 0.01
+
+
+class Verdict:
+    """Whether the process that went silent at `since` (monotonic) is alive. Its end is seen by others, sooner.
+
+    due: monotonic time of the next look. dwell: see DWELL. repointed: whether open descriptors 1 and 2 settle it.
+    """
+
+    def __init__(self, pid: int, since: float, *, dwell: float = DWELL, repointed: bool = True) -> None:
+        self.pid, self.since, self.due = pid, since, since
+        self._dwell, self._repointed = dwell, repointed
+        self._wait = _FIRST_LOOK
+
+    def alive(self, now: float) -> bool:
+        """Take a look. True: alive, for good. False: not known yet; look again at `due`, unless it ends before."""
+        state = standing(self.pid)
+        if state not in (EXITING, GONE):
+            if self._repointed and holds_descriptors(self.pid, 1, 2):
+                return True
+            silent = now - self.since
+            if silent >= LIMIT or (state == ASLEEP and silent >= self._dwell):
+                return True
+            if state == UNKNOWN:  # no /proc: only the end itself can tell, so give it its time
+                self._wait = LIMIT
+        self.due = now + self._wait
+        self._wait = min(self._wait * 2, _LONGEST_LOOK)
+        return False

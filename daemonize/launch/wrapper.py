@@ -1,0 +1,463 @@
+"""The wrapper: what the caller waits for. It starts a server and watches it until it is ready, or is not.
+
+    caller ── wrapper ─┬─ fork ─ intermediate parent ─ fork ─ server ─ gate ─ exec
+                       ◀── events ────────┘                    ││
+                       ◀── report ─────────────────────────────┘│
+                       ◀── stdout, stderr ──────────────────────┘
+
+One loop: wait, dispatch, decide. What happens only changes facts (launch/family.py, launch/outputs.py); `_judge` alone
+turns facts into an outcome, and an outcome is carried out in this order: stop what is to be stopped, relay what is left,
+look again whether a ready server still lives, leave a drain, detach, and wait for the intermediate parent, so that the
+server already belongs to init when the caller goes on.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+
+from daemonize.errors import (
+    Cancelled,
+    Exited,
+    LaunchError,
+    Lost,
+    NotExecuted,
+    SetupError,
+    StrictFailure,
+    TimedOut,
+)
+from daemonize.launch import intermediate
+from daemonize.launch.deadline import Deadline
+from daemonize.launch.environment import caller_environment, server_environment
+from daemonize.launch.family import Family
+from daemonize.launch.outputs import Outputs
+from daemonize.launch.verdict import Verdict
+from daemonize.notify import ID, STDERR, STDOUT, STREAMS, streams_value
+from daemonize.posix import child, signals
+from daemonize.posix.fds import Descriptors, occupy_standard
+from daemonize.posix.loop import POLLIN, Loop
+from daemonize.posix.signals import SIGHUP, SIGINT, SIGTERM
+from daemonize.readiness import parse
+from daemonize.registry import find_logs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from daemonize.launch.outputs import Targets
+    from daemonize.launch.request import Request
+    from daemonize.posix.stop import Stop
+
+    Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
+
+#: What interrupts a launch.
+CANCELLING = (SIGINT, SIGTERM, SIGHUP)
+#: Seconds that a strict launch waits for a server that complained to exit by itself.
+STRICT_GRACE = 2.0
+_NOBODY = object()
+
+
+class Ready:
+    """The server is ready and on its own. pid: of the main process, None where /proc cannot say. start: clock ticks.
+
+    session: id of the session it was started in. token: `NAME=value` that marks its environment. files: paths of stdout
+    and stderr. drain: pid of the drain, where one was left. seconds: how long the launch took.
+    """
+
+    outcome = "ready"
+    exit_status = 0
+    drain: int | None = None
+    seconds = 0.0
+
+    def __init__(self, pid: int | None, start: int, session: int, token: bytes) -> None:
+        self.pid, self.start, self.session, self.token = pid, start, session, token
+        self.name = ""
+        self.files: list[str] = []
+
+
+class Wrapper:
+    """One launch. `run` gives its outcome. `say` is told of progress, for those who want to hear it."""
+
+    def __init__(
+        self,
+        request: Request,
+        targets: Targets,
+        *,
+        queue: signals.SignalSource | None = None,
+        say: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        self.request, self.queue, self.say = request, queue, say
+        self.began = monotonic()
+        self.probes = [parse(spec) for spec in request.ready]
+        self.owner, self.loop = Descriptors(), Loop()
+        self.token = ID + b"=" + os.urandom(8).hex().encode()
+        self.outer = caller_environment()
+        self.logs = find_logs(request.command[0], self.outer)
+        self.outputs = Outputs(self.owner, self.loop, targets)
+        self.family = Family(self.loop, self.owner, say)
+        self.deadline = Deadline(request.timeout)
+        self.outcome: Ready | LaunchError | None = None
+        self._control = -1
+        self._told_executed = False
+        self._judged: object = _NOBODY  # the main process that the verdict is, or was, about
+        self._verdict: Verdict | None = None
+        self._silent: float | None = None  # when both pipes were closed
+        self._strict_until: float | None = None
+        self._stop: Stop | None = None
+        self._stopped = self._marked = self._hurried = self._finished = False
+
+    def run(self) -> Ready | LaunchError:
+        """Start the server and wait for the outcome.
+
+        Raises SetupError. Whatever else is raised (KeyboardInterrupt in a caller of `launch()`): the server has been
+        stopped before.
+        """
+        try:
+            occupy_standard(self.owner)
+            self._start()
+            while not self._finished:
+                self._round()
+            return self._result()
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            self._close()
+
+    # -- start --------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        program = self._prepare()
+        report_end, report = self.owner.pipe()
+        gate, gate_end = self.owner.pipe()
+        self.family.watch_report(report_end, gate_end)
+        self._fork(program, report, gate)
+        self.owner.shut(report, gate)
+        self.outputs.forked()
+
+    def _fork(self, program: child.Program, report: int, gate: int) -> None:
+        control, self._control = self.owner.pipe()
+        events_end, events = self.owner.pipe()
+        mask = (
+            signals.block_all()
+        )  # until exec: a Ctrl-C between the forks must not run a handler of ours in a child
+        try:
+            pid = os.fork()
+            if pid == 0:
+                intermediate.run(
+                    program, self.token, self.request.stop_timeout,
+                    control=control, events=events, report=report, gate=gate,
+                )  # fmt: skip
+        except OSError as error:
+            raise SetupError("start", "the intermediate parent", error) from None
+        finally:
+            signals.restore_mask(mask)
+        self.family.parent = pid
+        self.owner.shut(control, events)
+        self.family.watch_events(events_end)
+
+    def _prepare(self) -> child.Program:
+        """Open everything that the server gets."""
+        request = self.request
+        own = {ID: self.token.partition(b"=")[2]}
+        if any(probe.uses_pipes for probe in self.probes):
+            self.outputs.open_pipes(request, self.logs, self._went_silent)
+            streams = streams_value(self.outputs.program_stdout, self.outputs.program_stderr)
+            own |= {STREAMS: streams, STDOUT: self.outputs.files[0], STDERR: self.outputs.files[1]}
+        else:
+            self.outputs.open_files(request, self.logs)
+        if self.queue:
+            self.loop.watch(self.queue.fd, POLLIN, self._signalled)
+        environment = server_environment(
+            self.outer, request.environment, own, clear=request.clear_environment
+        )
+        return child.Program(
+            request.command, child.search(request.command[0], environment), environment,
+            directory=request.directory, stdin=self._open_stdin(),
+            stdout=self.outputs.program_stdout, stderr=self.outputs.program_stderr,
+            keep=request.keep_fds, dies_with_parent=request.foreground,
+        )  # fmt: skip
+
+    def _open_stdin(self) -> int | None:
+        path = self.request.stdin
+        if path is None and self.request.foreground:
+            return None
+        try:
+            return self.owner.open(path or b"/dev/null", os.O_RDONLY)
+        except OSError as error:
+            raise SetupError("open", os.fsdecode(path or b"/dev/null"), error) from None
+
+    # -- wait, dispatch -----------------------------------------------------------------------------------------------
+
+    def _round(self) -> None:
+        asked = self._patience()
+        before = monotonic()
+        self.loop.run_once(asked)
+        now = monotonic()
+        if self.outcome is None and not self.outputs.blocks_server:
+            self.deadline.spend(now - before, asked)
+        self.outputs.look()
+        self._tell_probes(now)
+        self._look(now)
+        if self.outcome is None:
+            self.outcome = self._judge(now)
+        if self.outcome is not None:
+            self._carry_out()
+
+    def _patience(self) -> float | None:
+        """Seconds until something must be looked at even if nothing happens; None: nothing."""
+        now = monotonic()
+        waits = [self.outputs.next_look, self._stop.timeout if self._stop else None]
+        if self.outcome is None:
+            waits.append(self.deadline.slice())
+            moments = [probe.due for probe in self.probes if not probe.held]
+            moments += [self._verdict.due if self._verdict else None, self._strict_until]
+            waits += [moment - now for moment in moments if moment is not None]
+        return min((max(wait, 0.0) for wait in waits if wait is not None), default=None)
+
+    def _signalled(self, _events: int) -> None:
+        for number, _ in self.queue.read() if self.queue else ():
+            self._interrupt(number)
+
+    def _interrupt(self, number: int) -> None:
+        if isinstance(self.outcome, LaunchError):
+            self._hurried = True
+        else:
+            self._rewind()
+            self.outcome = Cancelled(number)
+
+    def _went_silent(self) -> None:
+        self._silent = monotonic()
+
+    def _tell_probes(self, now: float) -> None:
+        if self.family.executed and not self._told_executed:
+            self._told_executed = True
+            for probe in self.probes:
+                probe.executed(now)
+        for probe in self.probes:
+            if probe.due is not None and now >= probe.due:
+                probe.tick(now)
+
+    # -- decide -------------------------------------------------------------------------------------------------------
+
+    def _look(self, now: float) -> None:
+        """Rule 3.1, and the same for a daemon that was left behind: judge every main process once."""
+        family = self.family
+        if family.ended is not None:
+            self._verdict = None
+            return
+        if family.executed and family.main is not self._judged:
+            self._begin_verdict(now)
+        if self._verdict and now >= self._verdict.due and self._verdict.alive(now):
+            self._verdict = None
+            self._tell_alive()
+
+    def _begin_verdict(self, now: float) -> None:
+        family = self.family
+        if family.main is None:  # left behind, and nobody can say who it is
+            self._judged, self._verdict = None, None
+            self._tell_alive()
+        elif family.replaced:
+            # The middle process of a double fork lives a moment longer: only one that sleeps is the daemon.
+            self._judged = family.main
+            self._verdict = Verdict(family.main.pid, now, dwell=0.0, repointed=False)
+        elif self._silent is not None:
+            self._judged = family.main
+            self._verdict = Verdict(family.main.pid, self._silent)
+
+    def _tell_alive(self) -> None:
+        for probe in self.probes:
+            if self.family.replaced:
+                probe.daemonized()
+            else:
+                probe.streams_closed()
+
+    def _judge(self, now: float) -> Ready | LaunchError | None:
+        """The outcome that the facts amount to, or None."""
+        family = self.family
+        if family.failed:
+            return self._not_executed(*family.failed)
+        if family.ended is not None:
+            return self._judge_end(family.ended)
+        if family.lost:
+            return Lost()
+        if family.executed and not self._verdict and all(probe.held for probe in self.probes):
+            return self._judge_ready(now)
+        if self.deadline.passed:
+            unmet = [probe.spec for probe in self.probes if not probe.held]
+            return TimedOut(unmet, self.request.timeout, left=self.request.on_timeout == "leave")
+        return None
+
+    def _judge_end(self, status: int) -> LaunchError | None:
+        """The main process has ended: the outcome, unless a daemon may have been left behind."""
+        family = self.family
+        if family.lost:
+            return Exited(status)
+        if family.left is None or (status == 0 and family.left):
+            return None  # there will be word of who is left, or of their end
+        if self._strict_until is not None:
+            return StrictFailure(Exited(status).status)
+        unmet = [probe.spec for probe in self.probes if not probe.held and probe.spec != "streams"]
+        return Exited(status, unmet[0] if unmet else None)
+
+    def _judge_ready(self, now: float) -> Ready | LaunchError | None:
+        if self.request.strict and self.outputs.spoke_on_stderr:
+            if self._strict_until is None:
+                self._strict_until = now + STRICT_GRACE
+            return StrictFailure() if now >= self._strict_until else None
+        main = self.family.main
+        return Ready(main.pid if main else None, main.start if main else 0, self.family.parent, self.token)
+
+    def _not_executed(self, stage: str, errno: int) -> NotExecuted:
+        if stage != "exec":
+            return NotExecuted(
+                stage, errno, os.fsdecode(self.request.directory or b"") if stage == "directory" else ""
+            )
+        outer = {} if self.request.clear_environment else self.outer
+        paths = child.search(self.request.command[0], {**outer, **self.request.environment})
+        existing = [path for path in paths if os.path.lexists(path)]
+        return NotExecuted(stage, errno, os.fsdecode(existing[0]) if existing else "", found=bool(existing))
+
+    # -- carry the outcome out ----------------------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        """Take the next steps, as far as they can be taken now."""
+        self._stopped = self._stopped or self._stop_what_is_left()
+        if not self._stopped:
+            return
+        if not self._marked:
+            self._marked = True
+            self.outputs.mark()
+        if not self.outputs.caught_up and not self._hurried:
+            return
+        if isinstance(self.outcome, Ready) and not self.family.lives:
+            # It died while the rest of its words were relayed. Not ready after all: its status will be here at once.
+            self._rewind()
+            return
+        self._conclude()
+
+    def _rewind(self) -> None:
+        """Back to watching."""
+        self.outcome, self._stopped, self._marked = None, False, False
+
+    def _conclude(self) -> None:
+        """Everything is in order; let go."""
+        self._leave_drain()
+        self._detach()
+        self._finished = True
+
+    def _stop_what_is_left(self) -> bool:
+        """Begin or continue to stop what this outcome does not leave running; True when nothing is left to stop."""
+        if self._leaves_running:
+            return True
+        if self.family.gated:
+            self.family.shut_gate()
+        if not self.family.reported:
+            return False  # before the gate: it exits there by itself, and the end of its report proves it
+        if self._stop is None:
+            if not self._something_is_left:
+                return True
+            self._begin_stop()
+        return self._continue_stop()
+
+    @property
+    def _leaves_running(self) -> bool:
+        return isinstance(self.outcome, Ready) or (isinstance(self.outcome, TimedOut) and self.outcome.left)
+
+    @property
+    def _something_is_left(self) -> bool:
+        family = self.family
+        if family.failed:
+            return False
+        return bool(family.left) if family.ended is not None else family.pid != 0
+
+    def _begin_stop(self) -> None:
+        # Only now: a launch that goes well never needs it.
+        from daemonize.posix.stop import Stop, default_plan
+        from daemonize.posix.tree import Tree
+
+        family = self.family
+        main = (family.main.pid, family.main.start) if family.main and family.ended is None else None
+        roots = {main[0]} if main else set()
+        if not family.lost:
+            roots.add(family.parent)
+        self.say("stopping the server")
+        tree = Tree(roots, self.session, self.token, exclude={family.parent})
+        self._stop = Stop(self.loop, tree, main, default_plan(self.request.stop_timeout))
+        self._stop.begin()
+
+    @property
+    def session(self) -> int | None:
+        """The session that everything of this launch is in, unless it left."""
+        return self.family.parent
+
+    def _continue_stop(self) -> bool:
+        if self._stop is None or self._stop.done:
+            return True
+        if self._hurried:
+            self._stop.hurry()
+        else:
+            self._stop.advance()
+        return self._stop.done
+
+    def _leave_drain(self) -> None:
+        pipes = self.outputs.held() if self._leaves_running else []
+        if not pipes or self.outcome is None:
+            return
+        from daemonize.launch import drain
+
+        try:
+            self.outcome.drain = drain.start(pipes)
+        except OSError as error:
+            raise SetupError("start", "the drain", error) from None
+        self.say(f"a pipe is still held: the drain (pid {self.outcome.drain}) copies it to the log")
+
+    def _detach(self) -> None:
+        """Let the intermediate parent go, and wait until it is gone: then the server is init's child."""
+        try:
+            os.write(self._control, intermediate.DETACH)
+        except BrokenPipeError:
+            pass  # it has been killed
+        self._reap_parent()
+
+    def _reap_parent(self) -> None:
+        if self.family.parent:
+            try:
+                os.waitpid(self.family.parent, 0)
+            except ChildProcessError:
+                pass  # the caller leaves its children to the kernel (SIGCHLD ignored)
+
+    def _abandon(self) -> None:
+        """Something was raised: a closed control pipe makes the intermediate parent stop the server."""
+        self.owner.shut(self._control)
+        self.family.shut_gate()
+        self._reap_parent()
+
+    def _close(self) -> None:
+        if self._stop:
+            self._stop.close()
+        self.family.release()
+        self.outputs.stop()
+        self.owner.close()
+
+    def _result(self) -> Ready | LaunchError:
+        """The outcome with its facts."""
+        if self.outcome is None:
+            raise SystemError("a launch ended without an outcome")  # cannot be: _finished is set with one
+        return self._result_of(self.outcome)
+
+    def _result_of(self, outcome: Outcome) -> Outcome:
+        outcome.seconds = monotonic() - self.began
+        files = [os.fsdecode(path) for path in self.outputs.files]
+        if isinstance(outcome, Ready):
+            outcome.name, outcome.files = self.logs.name, files
+            return outcome
+        if isinstance(outcome, Exited):
+            outcome.spoke = self.outputs.spoke_on_stderr
+        outcome.command = self.request.shown
+        outcome.pid = self.family.pid or None
+        outcome.output = self.outputs.tail
+        outcome.survivors = self._stop.survivors if self._stop else ()
+        outcome.log = None if self.outputs.pipes else files[-1]
+        return outcome

@@ -1,0 +1,127 @@
+"""Fork and set up the process that becomes the server.
+
+The child reports over a CLOEXEC pipe, one line each:
+
+    gate PID               everything is set up; it now waits at the gate
+    failed STAGE ERRNO     a step failed; it exits
+
+End of file after `gate` means that exec(2) has succeeded (or that the child was killed: look at its status). It waits at
+the gate until a byte comes; end of file there means that nobody is left who could look after it, and it exits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from daemonize.posix import fds, prctl, signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_UNEXECUTED = 125  # never seen by anyone who has read the report
+
+
+class Program:
+    """What to execute, and with what. All paths are those that hold before the directory changes.
+
+    argv: the arguments. paths: files to try, in this order (execvp(3)). directory: to change to, or None.
+    stdin: a descriptor, or None to keep 0. stdout, stderr: descriptors. keep: descriptors above 2 that are inherited.
+    dies_with_parent: whether it gets SIGTERM when its parent ends (foreground: nobody else would look after it).
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[bytes],
+        paths: Sequence[bytes],
+        environment: Mapping[bytes, bytes],
+        *,
+        directory: bytes | None = None,
+        stdin: int | None = None,
+        stdout: int = 1,
+        stderr: int = 2,
+        keep: Sequence[int] = (),
+        dies_with_parent: bool = False,
+    ) -> None:
+        self.argv, self.paths, self.environment = list(argv), list(paths), dict(environment)
+        self.directory = directory
+        self.stdin, self.stdout, self.stderr, self.keep = stdin, stdout, stderr, tuple(keep)
+        self.dies_with_parent = dies_with_parent
+
+
+def search(command: bytes, environment: Mapping[bytes, bytes]) -> list[bytes]:
+    """The files that execvp(3) would try, made absolute while the directory is still the caller's."""
+    if not command:
+        return []
+    if b"/" in command:
+        return [_absolute(command)]
+    path = environment.get(b"PATH", os.defpath.encode())
+    return [_absolute(os.path.join(directory, command)) for directory in path.split(b":")]
+
+
+def _absolute(path: bytes) -> bytes:
+    return path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
+
+
+def fork(program: Program, report: int, gate: int) -> int:
+    """Fork the server; returns its pid. Raises OSError.
+
+    Signals must be blocked when this is called: a handler of ours must not run in the child.
+    """
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(program, report, gate, parent)
+        finally:
+            os._exit(_UNEXECUTED)
+    return pid
+
+
+def _become(program: Program, report: int, gate: int, parent: int) -> None:
+    """The child's side. Returns only when something failed, after reporting it."""
+    stage = "descriptors"
+    try:
+        _place_streams(program)
+        fds.sweep({report, gate, *program.keep})
+        for fd in program.keep:
+            os.set_inheritable(fd, True)
+        stage = "directory"
+        if program.directory is not None:
+            os.chdir(program.directory)
+        stage = "signals"
+        signals.set_defaults()
+        if program.dies_with_parent:
+            prctl.die_with_parent(signals.SIGTERM)
+            if os.getppid() != parent:
+                return
+        stage = "gate"
+        os.write(report, b"gate %d\n" % os.getpid())
+        if not os.read(gate, 1):
+            return
+        os.close(gate)
+        stage = "exec"
+        signals.restore_mask(())
+        _execute(program)
+    except OSError as error:
+        os.write(report, b"failed %s %d\n" % (stage.encode(), error.errno or errno.EINVAL))
+
+
+def _place_streams(program: Program) -> None:
+    # All sources are above 2 (0, 1 and 2 were occupied before anything was opened), so no copy overwrites a source.
+    for source, target in ((program.stdin, 0), (program.stdout, 1), (program.stderr, 2)):
+        if source is not None and source != target:
+            os.dup2(source, target, inheritable=True)
+
+
+def _execute(program: Program) -> None:
+    """execvp(3): the first file that can be executed; else the error that says most. Raises OSError."""
+    failure: OSError | None = None
+    for path in program.paths:
+        try:
+            os.execve(path, program.argv, program.environment)
+        except OSError as error:
+            if failure is None or failure.errno in (errno.ENOENT, errno.ENOTDIR):
+                failure = error
+    raise failure or OSError(errno.ENOENT, "")

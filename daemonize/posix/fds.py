@@ -1,0 +1,89 @@
+"""Who owns a descriptor, and what must be true of 0, 1 and 2."""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+#: Where the kernel lists the descriptors of the process that asks (Linux; macOS and the BSDs).
+_LISTS = ("/proc/self/fd", "/dev/fd")
+
+
+class Descriptors:
+    """Descriptors with one owner: what is left in here is closed when the owner is done, on every path."""
+
+    def __init__(self) -> None:
+        self._open: set[int] = set()
+
+    def add(self, fd: int) -> int:
+        """Take ownership of fd."""
+        self._open.add(fd)
+        return fd
+
+    def open(self, path: str | bytes, flags: int, mode: int = 0o600) -> int:
+        """open(2), never inherited by a program that is executed."""
+        return self.add(os.open(path, flags | os.O_CLOEXEC, mode))
+
+    def pipe(self) -> tuple[int, int]:
+        """pipe(2): (read end, write end), never inherited by a program that is executed."""
+        read, write = os.pipe()
+        return self.add(read), self.add(write)
+
+    def shut(self, *fds: int) -> None:
+        """Close these now; a second time does nothing."""
+        for fd in fds:
+            if fd in self._open:
+                self._open.discard(fd)
+                os.close(fd)
+
+    def close(self) -> None:
+        """Close all that is left."""
+        self.shut(*self._open)
+
+
+def occupy_standard(owner: Descriptors) -> None:
+    """Put /dev/null on those of 0, 1 and 2 that are closed.
+
+    Otherwise the next pipe would become the caller's stdout, and what the server says would be read as a command.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            owner.open("/dev/null", os.O_RDWR)
+
+
+def sweep(keep: Collection[int]) -> None:
+    """Close every descriptor of this process but 0, 1, 2 and `keep`. For a freshly forked child only."""
+    for path in _LISTS:
+        try:
+            listed = [int(name) for name in os.listdir(path)]
+        except OSError:
+            continue
+        break
+    else:
+        listed = list(range(3, os.sysconf("SC_OPEN_MAX")))
+    for fd in listed:
+        if fd > 2 and fd not in keep:
+            try:
+                os.close(fd)
+            except OSError:
+                pass  # the descriptor of the listing itself, closed already
+
+
+def point_at_null(*fds: int) -> None:
+    """Make these descriptors /dev/null. Called in children that must not hold the caller's streams."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in fds:
+        os.dup2(null, fd, inheritable=True)
+    os.close(null)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """write(2) until everything is written. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

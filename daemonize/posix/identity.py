@@ -1,0 +1,239 @@
+"""Who a process is and how it stands: pid, start time and boot id; exiting, asleep or busy.
+
+A pid alone is never an identity: the kernel hands it to the next process. A pidfd cannot be taken over; where the
+system has none, pid and start time are compared before every signal.
+
+Whether a process is dying shows in /proc/PID/task/*/stat (proc(5)): the kernel sets PF_EXITING in the flags of every
+thread *before* it closes the descriptors, and only much later can the process be reaped.
+"""
+
+from __future__ import annotations
+
+import os
+
+from daemonize.posix import signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PF_EXITING = 0x4
+
+#: How a process stands. GONE: dead or never there. EXITING: every thread is on its way out. ASLEEP: every thread waits
+#: (or is stopped). BUSY: some thread runs. UNKNOWN: the kernel does not tell.
+GONE, EXITING, ASLEEP, BUSY, UNKNOWN = "gone", "exiting", "asleep", "busy", "unknown"
+
+
+class Stat:
+    """The fields of /proc/PID/stat that are used here. `start`: clock ticks since boot."""
+
+    __slots__ = ("flags", "name", "pgrp", "pid", "ppid", "session", "start", "state")
+
+    def __init__(self, data: bytes) -> None:
+        # The name is in parentheses and may contain anything, parentheses and newlines included.
+        head, _, tail = data.rpartition(b")")
+        pid, _, name = head.partition(b"(")
+        fields = tail.split()
+        self.pid = int(pid)
+        self.name = name.decode("utf-8", "backslashreplace")
+        self.state = fields[0].decode()
+        self.ppid, self.pgrp, self.session = int(fields[1]), int(fields[2]), int(fields[3])
+        self.flags = int(fields[6])
+        self.start = int(fields[19])
+
+    @property
+    def exiting(self) -> bool:
+        """On its way out, or a zombie."""
+        return bool(self.flags & PF_EXITING) or self.state in "ZX"
+
+
+def read_file(path: str) -> bytes | None:
+    """A whole small file of /proc; None if it is not there or may not be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        chunks = []
+        while chunk := os.read(fd, 65536):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    except OSError:  # ESRCH: it ended between open and read
+        return None
+    finally:
+        os.close(fd)
+
+
+def read_stat(pid: int, task: int | None = None) -> Stat | None:
+    """The state of a process, or of one of its threads; None if there is no such process or no /proc."""
+    data = read_file(f"/proc/{pid}/stat" if task is None else f"/proc/{pid}/task/{task}/stat")
+    return Stat(data) if data else None
+
+
+def has_proc() -> bool:
+    """Whether /proc tells of processes here."""
+    return os.path.exists("/proc/self/stat")
+
+
+def all_stats() -> Iterator[Stat]:
+    """The state of every process that /proc shows; nothing without /proc."""
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
+        if name.isdecimal():
+            stat = read_stat(int(name))
+            if stat:
+                yield stat
+
+
+def _tasks(pid: int) -> list[Stat] | None:
+    try:
+        ids = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return None
+    return [stat for stat in (read_stat(pid, int(task)) for task in ids) if stat]
+
+
+def standing(pid: int) -> str:
+    """How the process stands: GONE, EXITING, ASLEEP, BUSY or UNKNOWN.
+
+    A leader thread that has left (state Z) says nothing as long as another thread lives. EXITING is what one look saw:
+    a thread that was born during the look is not in it, so the end itself must be waited for, or another look taken.
+    """
+    tasks = _tasks(pid)
+    if tasks is None:
+        return GONE if has_proc() else UNKNOWN
+    living = [task for task in tasks if not task.exiting]
+    if not living:
+        return EXITING
+    return ASLEEP if all(task.state in "STt" for task in living) else BUSY
+
+
+def holds_descriptors(pid: int, *fds: int) -> bool:
+    """Whether a living thread of the process has all these descriptors open. False also where we may not look."""
+    for task in _tasks(pid) or ():
+        if not task.exiting:
+            try:
+                for fd in fds:
+                    os.lstat(f"/proc/{pid}/task/{task.pid}/fd/{fd}")
+            except OSError:
+                continue
+            return True
+    return False
+
+
+def pidfd_open(pid: int) -> int | None:
+    """A descriptor of the process (pidfd_open(2)), readable when it has ended; None where there is none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
+
+
+class Process:
+    """A hold on one process that its pid cannot betray: a pidfd, or pid and start time. Close it when done.
+
+    Raises ProcessLookupError when there is no such process.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.fd = pidfd_open(pid)
+        stat = read_stat(pid)
+        if stat is None and self.fd is None:
+            os.kill(pid, 0)
+        self.name = stat.name if stat else "?"
+        self.start = stat.start if stat else 0
+        self.ppid = stat.ppid if stat else 0
+        self.session = stat.session if stat else 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended (a zombie has)."""
+        stat = read_stat(self.pid)
+        if stat:
+            return stat.start != self.start or (stat.state in "ZX" and standing(self.pid) in (EXITING, GONE))
+        if has_proc():
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            pass
+        return False
+
+    def send(self, number: int) -> bool:
+        """Send a signal; False if it has ended. Raises PermissionError."""
+        try:
+            if self.fd is not None:
+                signals.pidfd_send_signal(self.fd, number)
+            elif self.ended:
+                return False
+            else:
+                os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+
+class Identity:
+    """Who a process is, for as long as the machine runs and beyond: comparable, and good to be written down."""
+
+    __slots__ = ("boot_id", "pid", "start")
+
+    def __init__(self, pid: int, start: int, boot_id: str) -> None:
+        self.pid, self.start, self.boot_id = pid, start, boot_id
+
+    @classmethod
+    def of(cls, pid: int, start: int) -> Identity:
+        """The identity of a process of this boot, by pid and start time (clock ticks since boot)."""
+        return cls(pid, start, current_boot_id())
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process still runs (a zombie, or one that is exiting, does not)."""
+        if self.boot_id != current_boot_id():
+            return False
+        stat = read_stat(self.pid)
+        if stat is None:
+            return not has_proc() and _exists(self.pid)
+        return stat.start == self.start and standing(self.pid) not in (EXITING, GONE)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when pid, start time and boot id are."""
+        return isinstance(other, Identity) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        """By pid, start time and boot id."""
+        return hash(self._key())
+
+    def __repr__(self) -> str:
+        """All three parts."""
+        return f"Identity(pid={self.pid}, start={self.start}, boot_id={self.boot_id!r})"
+
+    def _key(self) -> tuple[int, int, str]:
+        return self.pid, self.start, self.boot_id
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def current_boot_id() -> str:
+    """The kernel's name for this boot; empty where it has none."""
+    return (read_file("/proc/sys/kernel/random/boot_id") or b"").decode("ascii", "replace").strip()

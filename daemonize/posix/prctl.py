@@ -1,0 +1,61 @@
+"""prctl(2) and inotify(7), which Python does not offer, by the lightest way to the C library.
+
+`_ctypes` alone: importing `ctypes` costs more than starting a server. Where `_ctypes` is not what it is in CPython,
+`ctypes` does the same.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _function(name: str) -> Callable[..., int]:
+    """A function of the C library. Raises OSError or AttributeError where there is none."""
+    try:
+        from _ctypes import call_function, dlopen, dlsym
+
+        address = dlsym(dlopen(None, 0), name)  # type: ignore[arg-type]
+    except ImportError:
+        import ctypes
+
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+        return function
+    return lambda *arguments: call_function(address, arguments)
+
+
+def _prctl(option: int, value: int) -> bool:
+    try:
+        return _function("prctl")(option, value, 0, 0, 0) == 0
+    except (ImportError, OSError, AttributeError):
+        return False
+
+
+def become_subreaper() -> bool:
+    """Orphans below this process become its children (PR_SET_CHILD_SUBREAPER); False where the system cannot."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(number: int) -> bool:
+    """This process gets the signal when its parent ends (PR_SET_PDEATHSIG); False where the system cannot."""
+    return _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def inotify(path: bytes, mask: int) -> int | None:
+    """A non-blocking inotify(7) descriptor that watches path; None where there is none to be had."""
+    import os
+
+    try:
+        fd = _function("inotify_init1")(os.O_CLOEXEC | os.O_NONBLOCK)
+        if fd < 0:
+            return None
+        if _function("inotify_add_watch")(fd, path, mask) < 0:
+            os.close(fd)
+            return None
+    except (ImportError, OSError, AttributeError):
+        return None
+    return fd

@@ -1,0 +1,155 @@
+"""Signals as things to read: handlers only enqueue, one loop acts.
+
+`SignalQueue` works everywhere (Python's wakeup descriptor). `SignalDescriptor` is signalfd(2), for the one caller that
+must know who sent a signal. Neither may be used in a process that is not ours.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
+    from types import FrameType
+    from typing import Any
+else:
+    import _signal  # `signal` makes enums of everything, and takes longer to import than a server to start
+
+SIGALRM, SIGCHLD, SIGCONT, SIGHUP = _signal.SIGALRM, _signal.SIGCHLD, _signal.SIGCONT, _signal.SIGHUP
+SIGINT, SIGKILL, SIGQUIT, SIGTERM = _signal.SIGINT, _signal.SIGKILL, _signal.SIGQUIT, _signal.SIGTERM
+SIGUSR1, SIGUSR2, SIGWINCH = _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGWINCH
+
+if hasattr(_signal, "pidfd_send_signal"):
+    pidfd_send_signal = _signal.pidfd_send_signal
+
+_KERNEL = 0x80  # SI_KERNEL: the terminal, not a process
+
+
+def block(numbers: Iterable[int]) -> AbstractSet[int]:
+    """Block these signals in this thread; returns the mask that was there before."""
+    return _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
+
+
+def valid() -> AbstractSet[int]:
+    """All signals of this system."""
+    return _signal.valid_signals()
+
+
+def block_all() -> AbstractSet[int]:
+    """Block every signal that can be blocked in this thread; returns the mask that was there before."""
+    return block(_signal.valid_signals())
+
+
+def restore_mask(mask: Iterable[int]) -> None:
+    """Set the mask of this thread."""
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
+
+
+def set_defaults() -> None:
+    """Default disposition for every signal. exec(2) keeps what is ignored: Python ignores SIGPIPE, nohup SIGHUP."""
+    for number in _signal.valid_signals():
+        try:
+            _signal.signal(number, _signal.SIG_DFL)
+        except OSError:
+            pass  # SIGKILL, SIGSTOP
+
+
+def ignore(number: int) -> None:
+    """Ignore the signal from now on."""
+    _signal.signal(number, _signal.SIG_IGN)
+
+
+def end_on_interrupt() -> None:
+    """Let SIGINT end this process at once, where Python would raise KeyboardInterrupt."""
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+
+
+def is_ignored(number: int) -> bool:
+    """Whether the signal is ignored, as under nohup(1)."""
+    return _signal.getsignal(number) == _signal.SIG_IGN
+
+
+def _enqueue(_number: int, _frame: FrameType | None) -> None:
+    """The byte on the wakeup descriptor says it all."""
+
+
+class SignalSource:
+    """Something to read signals from: `fd` becomes readable when there are some."""
+
+    fd: int
+
+    def read(self) -> list[tuple[int, bool]]:
+        """What has arrived: (signal, whether the terminal sent it), in order."""
+        raise NotImplementedError  # pragma: no cover (every subclass has its own)
+
+
+class SignalQueue(SignalSource):
+    """Caught signals, as bytes on a descriptor (`fd`). Main thread only; `close` puts the old handlers back."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self.fd, self._write = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write, False)
+        self._wakeup = _signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._handlers: dict[int, Any] = {number: _signal.signal(number, _enqueue) for number in numbers}
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Both ends, for those who close everything else."""
+        return self.fd, self._write
+
+    def read(self) -> list[tuple[int, bool]]:
+        """What has arrived: (signal, False), in order."""
+        try:
+            return [(number, False) for number in os.read(self.fd, 4096)]
+        except BlockingIOError:
+            return []
+
+    def close(self) -> None:
+        """Restore what was there before."""
+        for number, handler in self._handlers.items():
+            _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
+        _signal.set_wakeup_fd(self._wakeup)
+        os.close(self.fd)
+        os.close(self._write)
+
+
+class SignalDescriptor(SignalSource):
+    """signalfd(2): blocked signals on a descriptor, with their sender. Raises OSError where the system has none."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        import ctypes
+
+        numbers = tuple(numbers)
+        mask = sum(1 << (number - 1) for number in numbers)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if not hasattr(libc, "signalfd"):
+            raise OSError(0, "no signalfd")
+        # glibc's sigset_t is 1024 bits, in words of the machine's byte order.
+        words = ctypes.create_string_buffer(128)
+        ctypes.memmove(words, ctypes.byref(ctypes.c_uint64(mask)), 8)
+        self._mask = block(numbers)
+        self.fd = libc.signalfd(-1, words, os.O_CLOEXEC | os.O_NONBLOCK)
+        if self.fd < 0:
+            restore_mask(self._mask)
+            raise OSError(ctypes.get_errno(), "signalfd")
+
+    def read(self) -> list[tuple[int, bool]]:
+        """What has arrived: (signal, whether the terminal sent it), in order."""
+        try:
+            data = os.read(self.fd, 128 * 32)
+        except BlockingIOError:
+            return []
+        records = [data[at : at + 128] for at in range(0, len(data), 128)]
+        return [
+            (int.from_bytes(r[:4], "little"), int.from_bytes(r[8:12], "little") == _KERNEL) for r in records
+        ]
+
+    def close(self) -> None:
+        """Restore the mask that was there before."""
+        os.close(self.fd)
+        restore_mask(self._mask)

@@ -1,0 +1,167 @@
+"""Stop plans: an ordered list of (signal, grace) that ends with every process gone, or with the names of the survivors.
+
+The first signal goes to the main process alone, so that it can end its workers its own way; when it has ended, what is
+left of its tree gets the same signal for the rest of the grace. Every later step goes to the whole tree at once. Between
+two steps nothing polls: the plan waits on pidfds, in the loop of its caller.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from daemonize.posix.identity import Process
+from daemonize.posix.loop import POLLIN
+from daemonize.posix.signals import SIGCONT, SIGKILL, SIGTERM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daemonize.posix.loop import Loop
+    from daemonize.posix.tree import Tree
+
+#: Seconds that SIGKILL is given: it ends everything that is not stuck inside the kernel.
+KILL_GRACE = 5.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
+
+
+def default_plan(grace: float, first: int = SIGTERM) -> tuple[tuple[int, float], ...]:
+    """SIGTERM, `grace` seconds, SIGKILL."""
+    return ((first, grace), (SIGKILL, KILL_GRACE))
+
+
+class Stop:
+    """One stop plan under way. `begin`, then run the loop and call `advance` after each round until `done`.
+
+    main: (pid, start time) of the main process, or None if it has ended. survivors: (pid, name), when done and not
+    everything is gone.
+    """
+
+    def __init__(
+        self, loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]
+    ) -> None:
+        self.done = False
+        self.survivors: list[tuple[int, str]] = []
+        self._loop, self._tree, self._main = loop, tree, main
+        self._plan = list(plan)
+        self._members: dict[tuple[int, int], Process] = {}
+        self._signalled: set[tuple[int, int]] = set()
+        self._signal, self._deadline = 0, 0.0
+        self._wait = _FIRST_WAIT
+
+    def begin(self) -> None:
+        """Take the first step."""
+        self._next_step()
+        if self._main is not None:
+            self._hold(self._main[0])
+            if self._main in self._members:
+                self._send(self._main)
+        self.advance()
+
+    @property
+    def timeout(self) -> float:
+        """Seconds until `advance` wants to be called even if nothing happens."""
+        left = max(self._deadline - monotonic(), 0)
+        return left if all(p.fd is not None for p in self._members.values()) else min(self._wait, left)
+
+    def hurry(self) -> None:
+        """Do not wait for the grace to pass: SIGKILL now."""
+        while self._plan and self._signal != SIGKILL:
+            self._next_step()
+        self._main = None
+        self.advance()
+
+    def advance(self) -> None:
+        """See who has ended; signal who is new; take the next step when its time has come."""
+        self._drop_ended()
+        while not self.done:
+            if self._main is None or self._main not in self._members:
+                self._main = None
+                self._signal_tree()
+                if not self._members:
+                    self._finish()
+                    return
+            if monotonic() < self._deadline:
+                self._wait = min(self._wait * 2, _LONGEST_WAIT)
+                return
+            self._main = None
+            if not self._plan:
+                self._finish()
+                return
+            self._next_step()
+
+    def close(self) -> None:
+        """Give up the plan: nothing more is signalled or watched."""
+        for key in list(self._members):
+            self._drop(key)
+        self.done = True
+
+    def _next_step(self) -> None:
+        self._signal, grace = self._plan.pop(0)
+        self._deadline = monotonic() + grace
+        self._signalled.clear()
+
+    def _signal_tree(self) -> None:
+        """Signal every member that has not had this step's signal, until a look finds nobody new (fork bombs)."""
+        fresh = True
+        while fresh:
+            fresh = False
+            for stat in self._tree.living():
+                if (stat.pid, stat.start) not in self._members:
+                    self._hold(stat.pid)
+            for key in list(self._members):
+                if key not in self._signalled:
+                    fresh = True
+                    self._send(key)
+
+    def _send(self, key: tuple[int, int]) -> None:
+        self._signalled.add(key)
+        process = self._members[key]
+        try:
+            process.send(self._signal)
+            if self._signal != SIGKILL:
+                process.send(SIGCONT)  # a stopped process would never see the signal
+        except PermissionError:
+            pass  # it has become another user's; it is named among the survivors
+
+    def _hold(self, pid: int) -> None:
+        try:
+            process = Process(pid)
+        except ProcessLookupError:
+            return
+        key = (process.pid, process.start)
+        if key in self._members or process.ended:
+            process.close()
+            return
+        self._members[key] = process
+        if process.fd is not None:
+            self._loop.watch(process.fd, POLLIN, lambda _events: self._drop(key))
+
+    def _drop_ended(self) -> None:
+        for key, process in list(self._members.items()):
+            if process.ended:
+                self._drop(key)
+
+    def _drop(self, key: tuple[int, int]) -> None:
+        process = self._members.pop(key, None)
+        if process is None:
+            return
+        if process.fd is not None:
+            self._loop.forget(process.fd)
+        process.close()
+
+    def _finish(self) -> None:
+        self.survivors = sorted((process.pid, process.name) for process in self._members.values())
+        self.close()
+
+
+def run(
+    loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]
+) -> list[tuple[int, str]]:
+    """Carry a stop plan out, with nothing else to wait for. Returns the survivors: (pid, name)."""
+    stop = Stop(loop, tree, main, plan)
+    stop.begin()
+    while not stop.done:
+        loop.run_once(stop.timeout)
+        stop.advance()
+    return stop.survivors

@@ -1,0 +1,63 @@
+"""Which processes belong to a server.
+
+Three sources, and none of them is proof of absence: descendants (of the server, of whoever adopts its orphans), the
+session it was started in, and a token in the environment (a server may overwrite its own: nginx does).
+"""
+
+from __future__ import annotations
+
+import os
+
+from daemonize.posix.identity import all_stats, read_file
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from daemonize.posix.identity import Stat
+
+
+class Tree:
+    """What to look for. roots: pids; their descendants belong to the tree, and they themselves unless in `exclude`.
+
+    session: the session id, or None. token: a `NAME=value` of the environment, or None.
+    """
+
+    def __init__(
+        self,
+        roots: Collection[int],
+        session: int | None = None,
+        token: bytes | None = None,
+        exclude: Collection[int] = (),
+    ) -> None:
+        self.roots, self.session, self.token = set(roots), session, token
+        self.exclude = {os.getpid(), *exclude}
+
+    def living(self) -> list[Stat]:
+        """All members that have not ended, by pid. Without /proc: none."""
+        stats = [stat for stat in all_stats() if stat.pid not in self.exclude]
+        members = {stat.pid for stat in stats if stat.pid in self.roots or self._is_marked(stat)}
+        members |= self.roots & self.exclude
+        while grown := {s.pid for s in stats if s.pid not in members and s.ppid in members}:
+            members |= grown
+        return sorted(
+            (s for s in stats if s.pid in members and not _ended(s)),
+            key=lambda s: s.pid,
+        )
+
+    def _is_marked(self, stat: Stat) -> bool:
+        if self.session is not None and stat.session == self.session:
+            return True
+        if self.token is None or stat.state in "ZX":
+            return False
+        environment = read_file(f"/proc/{stat.pid}/environ")
+        return environment is not None and self.token in environment.split(b"\0")
+
+
+def _ended(stat: Stat) -> bool:
+    # A zombie leader whose threads live on still serves; its task directory tells.
+    if stat.state not in "ZX":
+        return False
+    from daemonize.posix.identity import EXITING, GONE, standing
+
+    return standing(stat.pid) in (EXITING, GONE)

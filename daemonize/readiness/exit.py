@@ -1,0 +1,13 @@
+"""`exit`: the command itself exits 0 and leaves a daemon behind, as under systemd's Type=forking."""
+
+from __future__ import annotations
+
+from daemonize.readiness.probe import Probe
+
+
+class Exit(Probe):
+    """Holds when the server has daemonized itself."""
+
+    def daemonized(self) -> None:
+        """Ready."""
+        self.held = True

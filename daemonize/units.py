@@ -1,0 +1,42 @@
+"""Quantities as people write them."""
+
+from __future__ import annotations
+
+from daemonize.errors import UsageError, printable
+
+_SECONDS = {
+    "": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "hr": 3600.0, "d": 86400.0,
+}  # fmt: skip
+_DIGITS = "0123456789."
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a duration as systemd.time(7) writes it: `500ms`, `90s`, `2min`, `1min 30s`, `infinity`; bare: seconds.
+
+    Raises UsageError for anything else.
+    """
+    if text == "infinity":
+        return float("inf")
+    rest, total = text.strip(), 0.0
+    while rest:
+        number = rest[: len(rest) - len(rest.lstrip(_DIGITS))]
+        rest = rest[len(number) :].lstrip()
+        unit = rest[: len(rest) - len(rest.lstrip("abcdefghijklmnopqrstuvwxyz"))]
+        rest = rest[len(unit) :].lstrip()
+        if number.count(".") > 1 or not number.strip(".") or unit not in _SECONDS:
+            break
+        total += float(number) * _SECONDS[unit]
+    else:
+        if text.strip() and total < 1e12:
+            return total
+    raise UsageError(f"'{printable(text)}' is not a duration; write 500ms, 90s, 2min, 1h or infinity")
+
+
+def parse_timeout(text: str) -> float:
+    """A duration that is longer than nothing. Raises UsageError."""
+    seconds = parse_duration(text)
+    if seconds <= 0:
+        raise UsageError(
+            f"'{printable(text)}' leaves no time; write a longer duration, or infinity to wait for ever"
+        )
+    return seconds

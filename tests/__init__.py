@@ -1,0 +1,1 @@
+"""The tests; shared pieces in tests.support."""
