@@ -75,8 +75,9 @@ class StillRunning(DaemonizeError):
 class LaunchError(DaemonizeError):
     """A launch that did not end with a ready server. The facts are filled in by the launch.
 
-    command: the argument list. pid: the server's, or None. seconds: since the launch began.
-    output: the last of what the server said (only from `launch()`). log: path of its log, or None.
+    command: the argument list. pid: the server's, or None. seconds: since the launch began. name: the daemon's.
+    output: the last of what the server said (only from `launch()`). log: path of the log it wrote to, or None.
+    files: paths of the files for stdout and stderr.
     drain: pid of the drain process, where one was left. survivors: (pid, name) of what could not be stopped.
     """
 
@@ -84,13 +85,15 @@ class LaunchError(DaemonizeError):
     command: Sequence[str] = ()
     pid: int | None = None
     seconds = 0.0
+    name = ""
+    files: Sequence[str] = ()
     output = b""
     log: str | None = None
     drain: int | None = None
     survivors: Sequence[tuple[int, str]] = ()
 
     @property
-    def name(self) -> str:
+    def shown(self) -> str:
         """The command, as shown to people."""
         return printable(self.command[0]) if self.command else "the server"
 
@@ -104,7 +107,7 @@ class LaunchError(DaemonizeError):
         """What became of the server, as shown to people."""
         if self.survivors:
             return str(StillRunning(self.survivors))
-        return f"{self.name} has been stopped" if self.pid else f"{self.name} was not started"
+        return f"{self.shown} has been stopped" if self.pid else f"{self.shown} was not started"
 
     def describe(self) -> str:
         """One line: what happened, to what."""
@@ -140,12 +143,12 @@ class Exited(LaunchError):
     def describe(self) -> str:
         """One line."""
         if self.signal:
-            return f"{self.name} was killed by {signal_name(self.signal)} {self.after}, before it was ready"
+            return f"{self.shown} was killed by {signal_name(self.signal)} {self.after}, before it was ready"
         if self.status:
-            return f"{self.name} exited with status {self.status} {self.after}, before it was ready"
+            return f"{self.shown} exited with status {self.status} {self.after}, before it was ready"
         if self.unmet:
-            return f"{self.name} exited 0 {self.after}, before '{printable(self.unmet)}' held: nothing is running"
-        return f"{self.name} exited 0 {self.after}, nothing is running"
+            return f"{self.shown} exited 0 {self.after}, before '{printable(self.unmet)}' held: nothing is running"
+        return f"{self.shown} exited 0 {self.after}, nothing is running"
 
 
 class StrictFailure(LaunchError):
@@ -165,7 +168,7 @@ class StrictFailure(LaunchError):
     def describe(self) -> str:
         """One line."""
         ended = f"it exited with status {self.status}" if self.status else self.stopped
-        return f"{self.name} wrote to stderr before it was ready (--strict); {ended}"
+        return f"{self.shown} wrote to stderr before it was ready (--strict); {ended}"
 
 
 class NotExecuted(LaunchError):
@@ -191,16 +194,16 @@ class NotExecuted(LaunchError):
         reason = os.strerror(self.errno)
         if self.stage != "exec":
             on = f" {printable(self.what)}" if self.what else ""
-            return f"cannot start {self.name}: {self.stage}{on}: {reason}"
+            return f"cannot start {self.shown}: {self.stage}{on}: {reason}"
         if not self.found:
-            reason = "command not found" if "/" not in self.name else reason
+            reason = "command not found" if "/" not in self.shown else reason
         elif self.errno == errno.ENOENT:
             reason = "the interpreter of its #! line (or its loader) does not exist"
         elif self.errno == errno.ENOEXEC:
             reason += " (a script without a #! line?)"
         elif self.errno == errno.EACCES and os.path.isdir(self.what):
             reason = "Is a directory"
-        return f"cannot execute {printable(self.what) or self.name}: {reason}"
+        return f"cannot execute {printable(self.what) or self.shown}: {reason}"
 
 
 class TimedOut(LaunchError):
@@ -215,7 +218,9 @@ class TimedOut(LaunchError):
 
     def describe(self) -> str:
         """One line, with the spec that helps a server that never closes its streams."""
-        fate = f"it was left running (pid {self.pid})" if self.left else self.stopped.replace(self.name, "it")
+        fate = (
+            f"it was left running (pid {self.pid})" if self.left else self.stopped.replace(self.shown, "it")
+        )
         hint = ""
         if "streams" in self.waiting_for:
             hint = (
@@ -223,7 +228,7 @@ class TimedOut(LaunchError):
                 " (--ready alive:2s, --ready exit)"
             )
         waited = ", ".join(printable(spec) for spec in self.waiting_for)
-        return f"{self.name} was not ready within {self.timeout:g} s (waited for: {waited}); {fate}{hint}"
+        return f"{self.shown} was not ready within {self.timeout:g} s (waited for: {waited}); {fate}{hint}"
 
 
 class Cancelled(LaunchError):

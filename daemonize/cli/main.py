@@ -11,7 +11,8 @@ from daemonize.launch.outputs import Targets
 from daemonize.launch.request import Request
 from daemonize.launch.wrapper import CANCELLING, Wrapper
 from daemonize.posix import signals
-from daemonize.posix.fds import write_all
+from daemonize.posix.fds import Descriptors, occupy_standard, write_all
+from daemonize.posix.streams import is_writable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run with sys.argv and exit; nothing of the interpreter's own clean-up is waited for."""
-    signals.end_on_interrupt()  # nothing has been started yet: just go
+    occupy_standard(Descriptors())  # before the first pipe of ours is made
     status = STATUS_FAILED
     try:
         status = run(sys.argv[1:])
@@ -90,8 +91,8 @@ class Run:
         try:
             return wrapper.run()
         finally:
-            self._relayed(wrapper)
             queue.close()
+            self._relayed(wrapper)
 
     def _relayed(self, wrapper: Wrapper) -> None:
         for error in wrapper.outputs.errors:
@@ -127,5 +128,6 @@ class Run:
             complain(text)
 
     def _say(self, text: str) -> None:
-        if self.verbose:
+        """Progress, during the launch: said only to a reader who does not make us wait."""
+        if self.verbose and is_writable(2):
             self._complain(text)

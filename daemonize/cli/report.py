@@ -22,7 +22,7 @@ def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
         "pid": getattr(outcome, "pid", None),
         "status": outcome.exit_status,
         "seconds": round(getattr(outcome, "seconds", 0.0), 6),
-        "name": getattr(outcome, "name", None),
+        "name": getattr(outcome, "name", None) or None,
         "command": command,
         "files": dict(zip(("stdout", "stderr"), getattr(outcome, "files", ()), strict=False)),
         "drain": getattr(outcome, "drain", None),

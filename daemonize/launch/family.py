@@ -97,6 +97,12 @@ class Family:
             process.close()  # an orphan: the intermediate parent was killed, and a closed gate ends the server
             return
         self._take(process)
+        self._open_gate()
+
+    def _open_gate(self) -> None:
+        """Both must be there: the server at its gate, and a parent that adopts what the server leaves behind."""
+        if not (self.main and self.server and self.gated):
+            return
         try:
             os.write(self._gate, b"g")
         except BrokenPipeError:
@@ -124,6 +130,7 @@ class Family:
         word, numbers = words[0], [0 if text == b"?" else int(text) for text in words[1:]]
         if word == b"forked":
             self.server = numbers[0]
+            self._open_gate()
         elif word == b"failed":
             self.failed = ("fork", numbers[0])
         elif word == b"reaped" and numbers[0] == self.pid:

@@ -62,6 +62,14 @@ class Foreground(Wrapper):
         self._serving = False
         self._reaper: Reaper | None = None
 
+    def run(self) -> Ready | LaunchError:
+        """Start the server, and return when it has ended."""
+        try:
+            return super().run()
+        finally:
+            if self.queue:
+                self.queue.close()
+
     @property
     def session(self) -> int | None:
         """None: the session is the caller's."""

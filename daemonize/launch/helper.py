@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from daemonize.errors import DaemonizeError, LaunchError, SetupError
 from daemonize.launch.wrapper import Ready, Wrapper
 from daemonize.posix import signals
-from daemonize.posix.fds import Descriptors, write_all
+from daemonize.posix.fds import Descriptors, occupy_standard, write_all
 
 if TYPE_CHECKING:
     from daemonize.launch.outputs import Targets
@@ -33,6 +33,7 @@ def run(request: Request, targets: Targets) -> Ready | LaunchError:
     """What `Wrapper(request, targets).run()` would give, without forking this process. Raises what that would."""
     owner = Descriptors()
     try:
+        occupy_standard(owner)
         request_end, request_write = owner.pipe()
         outcome_read, outcome_end = owner.pipe()
         inherited = {request_end, outcome_end, targets.stdout, targets.stderr, *request.keep_fds} - {None}

@@ -86,7 +86,6 @@ def run(
 
 def _start(program: Program, events: int, report: int, gate: int) -> tuple[Reaper, signals.SignalQueue]:
     os.setsid()
-    prctl.become_subreaper()
     # Before the fork: were SIGCHLD ignored, as some callers leave it, the kernel would throw the status away.
     queue = signals.SignalQueue((SIGCHLD,))
     try:
@@ -94,6 +93,8 @@ def _start(program: Program, events: int, report: int, gate: int) -> tuple[Reape
     except OSError as error:
         os.write(events, b"failed %d\n" % (error.errno or 0))
         raise
+    # After the fork, at the same time as the server sets itself up; it is let through the gate only when `forked` is said.
+    prctl.become_subreaper()
     os.write(events, b"forked %d\n" % server)
     # From here on it holds nothing of the caller's: `$(daemonize ...)` must not wait for it.
     fds.point_at_null(0, 1, 2)

@@ -450,13 +450,13 @@ class Wrapper:
     def _result_of(self, outcome: Outcome) -> Outcome:
         outcome.seconds = monotonic() - self.began
         files = [os.fsdecode(path) for path in self.outputs.files]
+        outcome.name, outcome.files = self.logs.name, files
         if isinstance(outcome, Ready):
-            outcome.name, outcome.files = self.logs.name, files
             return outcome
         if isinstance(outcome, Exited):
             outcome.spoke = self.outputs.spoke_on_stderr
         outcome.command = self.request.shown
-        outcome.pid = self.family.pid or None
+        outcome.pid = None if self.family.failed else self.family.pid or None
         outcome.output = self.outputs.tail
         outcome.survivors = self._stop.survivors if self._stop else ()
         outcome.log = None if self.outputs.pipes else files[-1]

@@ -86,6 +86,9 @@ class SignalSource:
         """What has arrived: (signal, whether the terminal sent it), in order."""
         raise NotImplementedError  # pragma: no cover (every subclass has its own)
 
+    def close(self) -> None:
+        """Put back what was there before."""
+
 
 class SignalQueue(SignalSource):
     """Caught signals, as bytes on a descriptor (`fd`). Main thread only; `close` puts the old handlers back."""
