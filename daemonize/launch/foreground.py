@@ -70,17 +70,12 @@ class Foreground(Wrapper):
             if self.queue:
                 self.queue.close()
 
-    @property
-    def session(self) -> int | None:
-        """None: the session is the caller's."""
-        return None
-
-    def _fork(self, program: child.Program, report: int, gate: int) -> None:
+    def _fork(self, report: int, gate: int) -> None:
         prctl.become_subreaper()
         self.family.parent = os.getpid()
         mask = signals.block_all()
         try:
-            server = child.fork(program, report, gate)
+            server = child.fork(self.program, report, gate)
         except OSError as error:
             raise SetupError("start", self.request.shown[0], error) from None
         finally:

@@ -85,6 +85,7 @@ class _CallerGone(signals.SignalSource):
 
     def read(self) -> list[tuple[int, bool]]:
         """Called when the pipe is readable, which is at its end."""
+        self.ended = True
         return [(signals.SIGTERM, False)]
 
 

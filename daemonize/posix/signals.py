@@ -81,6 +81,8 @@ class SignalSource:
     """Something to read signals from: `fd` becomes readable when there are some."""
 
     fd: int
+    #: Nothing more will come: fd need not be watched any longer.
+    ended = False
 
     def read(self) -> list[tuple[int, bool]]:
         """What has arrived: (signal, whether the terminal sent it), in order."""
