@@ -84,6 +84,8 @@ def launch(config: str) -> tuple[dict[str, Any], list[str], float]:
             said.append(line.replace(os.path.dirname(config) + os.sep, ""))
             quote(said[-1])
         report = json.loads((wrapper.stdout and wrapper.stdout.read()) or "{}")
+    if report.get("outcome") != "ready":
+        stop_if_interrupted()  # which is then the reason
     return report, said, time.monotonic() - began
 
 
@@ -135,7 +137,6 @@ def show(directory: str) -> None:
     heading(1, "Start a server that needs a while to load")
     report, said, seconds = launch(good)
     if report.get("outcome") != "ready":
-        stop_if_interrupted()
         sys.exit(f"   it did not start: {report.get('message')}")
     with stopped_at_the_end(report["pid"]) as pidfd:
         note(f"status 0: ready after {seconds:.2f} s, as pid {report['pid']}")

@@ -21,7 +21,6 @@ result, report = os.pipe()
 if not daemon_fork():
     os.close(report)
     os._exit((os.read(result, 1) or b"\1")[0] if "last" in words else 0)
-os.close(result)
 os.setsid()
 if not daemon_fork():
     os._exit(0)
@@ -36,4 +35,5 @@ if "holds" not in words:
     repoint()
 os.write(report, b"\0")
 os.close(report)
+os.close(result)  # kept until now: the first parent may have gone long ago, and nobody else reads
 serve()

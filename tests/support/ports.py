@@ -25,9 +25,14 @@ def free_port() -> int:
             return port
 
 
+def connected(port: int, timeout: float = 10.0) -> socket.socket:
+    """A connection to a loopback port. Raises OSError if nobody listens."""
+    return socket.create_connection((HOST, port), timeout)
+
+
 def ask(port: int, request: bytes, timeout: float = 10.0) -> bytes:
     """Connect, send `request`, and return all that comes back until the server closes. OSError if nobody listens."""
-    with socket.create_connection((HOST, port), timeout) as connection:
+    with connected(port, timeout) as connection:
         connection.sendall(request)
         with connection.makefile("rb") as answer:
             return answer.read()
@@ -54,7 +59,7 @@ def look_up(port: int, name: str, timeout: float = 10.0) -> bytes:
 def accepts(port: int) -> bool:
     """Somebody listens on this loopback port now."""
     try:
-        socket.create_connection((HOST, port), 5).close()
+        connected(port).close()
     except ConnectionRefusedError:
         return False
     return True
