@@ -7,9 +7,9 @@ import sys
 
 from daemonize.cli import fast
 from daemonize.errors import STATUS_FAILED, DaemonizeError, Exited, LaunchError, UsageError, printable
-from daemonize.launch.outputs import Targets
-from daemonize.launch.request import Request
-from daemonize.launch.wrapper import CANCELLING, Wrapper
+from daemonize.launcher.outputs import Targets
+from daemonize.launcher.request import Request
+from daemonize.launcher.wrapper import CANCELLING, Wrapper
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard, write_all
 from daemonize.posix.streams import is_writable
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from daemonize.launch.wrapper import Ready
+    from daemonize.launcher.wrapper import Ready
 
 
 def main() -> NoReturn:
@@ -83,7 +83,7 @@ class Run:
 
     def _launch(self) -> Ready | LaunchError:
         if self.request.foreground:
-            from daemonize.launch.foreground import Foreground
+            from daemonize.launcher.foreground import Foreground
 
             return Foreground(self.request, self.targets, say=self._say, on_ready=self._report).run()
         queue = signals.SignalQueue(number for number in CANCELLING if not signals.is_ignored(number))

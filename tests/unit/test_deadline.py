@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemonize.launch.deadline import Deadline
+from daemonize.launcher.deadline import Deadline
 
 
 def test_waiting_spends() -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from daemonize.launch.environment import caller_environment, server_environment
+from daemonize.launcher.environment import caller_environment, server_environment
 
 FOREIGN = [
     b"NOTIFY_SOCKET", b"NOTIFY_FD", b"MAINPID", b"WATCHDOG_USEC", b"WATCHDOG_PID", b"LISTEN_FDS", b"LISTEN_PID",

@@ -18,7 +18,7 @@ from daemonize.posix import identity
 ORDERS = {
     "alone": "from daemonize import launch",
     "after-another": "from daemonize import Daemon, launch",
-    "after-a-module": "import daemonize.launch.daemon; launch = daemonize.launch",
+    "after-a-module": "import daemonize.launcher.daemon; launch = daemonize.launch",
     "as-attribute": "import daemonize; daemonize.launch; daemonize.Daemon; launch = daemonize.launch",
 }
 

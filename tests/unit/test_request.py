@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from daemonize.errors import UsageError
-from daemonize.launch.request import Request
+from daemonize.launcher.request import Request
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from daemonize.posix.identity import ASLEEP, EXITING, GONE, UNKNOWN, holds_descr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from daemonize.launch.family import Family
+    from daemonize.launcher.family import Family
 
 #: Seconds that a process with closed streams is watched: at least, at most.
 DWELL, LIMIT = 0.05, 0.1

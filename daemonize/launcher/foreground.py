@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 
 from daemonize.errors import Exited, LaunchError, SetupError
-from daemonize.launch.deadline import Deadline
-from daemonize.launch.intermediate import Reaper
-from daemonize.launch.wrapper import Ready, Wrapper
+from daemonize.launcher.deadline import Deadline
+from daemonize.launcher.intermediate import Reaper
+from daemonize.launcher.wrapper import Ready, Wrapper
 from daemonize.posix import child, prctl, signals
 from daemonize.posix.signals import (
     SIGALRM,
@@ -32,8 +32,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from daemonize.launch.outputs import Targets
-    from daemonize.launch.request import Request
+    from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.request import Request
 
 FORWARDED = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH)
 

@@ -1,7 +1,7 @@
 """What the wrapper knows of the processes below it: told by the server until exec(2), and by the intermediate parent.
 
     report   (posix/child.py)            gate PID | failed STAGE ERRNO | end of file
-    events   (launch/intermediate.py)    forked PID | failed ERRNO | reaped PID STATUS | adopted PID ... | end of file
+    events   (launcher/intermediate.py)    forked PID | failed ERRNO | reaped PID STATUS | adopted PID ... | end of file
 
 Only facts; what they mean is decided by the wrapper.
 """

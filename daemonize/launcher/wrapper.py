@@ -5,7 +5,7 @@
                        ◀── report ─────────────────────────────┘│
                        ◀── stdout, stderr ──────────────────────┘
 
-One loop: wait, dispatch, decide. What happens only changes facts (launch/family.py, launch/outputs.py); `_judge` alone
+One loop: wait, dispatch, decide. What happens only changes facts (launcher/family.py, launcher/outputs.py); `_judge` alone
 turns facts into an outcome, and an outcome is carried out in this order: stop what is to be stopped, relay what is left,
 look again whether a ready server still lives, leave a drain, detach, and wait for the intermediate parent, so that the
 server already belongs to init when the caller goes on.
@@ -25,13 +25,13 @@ from daemonize.errors import (
     StrictFailure,
     TimedOut,
 )
-from daemonize.launch import intermediate, program
-from daemonize.launch.deadline import Deadline
-from daemonize.launch.environment import caller_environment
-from daemonize.launch.family import Family
-from daemonize.launch.outputs import Outputs
-from daemonize.launch.remains import Remains
-from daemonize.launch.verdict import Judge
+from daemonize.launcher import intermediate, program
+from daemonize.launcher.deadline import Deadline
+from daemonize.launcher.environment import caller_environment
+from daemonize.launcher.family import Family
+from daemonize.launcher.outputs import Outputs
+from daemonize.launcher.remains import Remains
+from daemonize.launcher.verdict import Judge
 from daemonize.notify import ID
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from daemonize.launch.outputs import Targets
-    from daemonize.launch.request import Request
+    from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.request import Request
     from daemonize.posix import child
 
     Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
@@ -296,7 +296,7 @@ class Wrapper:
         pipes = self.outputs.held() if self._leaves_running else []
         if not pipes or self.outcome is None:
             return
-        from daemonize.launch import drain
+        from daemonize.launcher import drain
 
         try:
             self.outcome.drain = drain.start(pipes)
