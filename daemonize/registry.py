@@ -20,7 +20,10 @@ _MOST_NUMBERS = 10_000
 
 
 def state_dir(environment: Mapping[bytes, bytes]) -> bytes:
-    """Where logs are kept: $DAEMONIZE_STATE_DIR; root: /var/log/daemonize; else $XDG_STATE_HOME/daemonize."""
+    """Where logs are kept: $DAEMONIZE_STATE_DIR; root: /var/log/daemonize; else $XDG_STATE_HOME/daemonize.
+
+    Always absolute: where there is no home, /tmp/daemonize-UID.
+    """
     given = environment.get(b"DAEMONIZE_STATE_DIR")
     if given:
         return os.path.abspath(given)
@@ -29,6 +32,8 @@ def state_dir(environment: Mapping[bytes, bytes]) -> bytes:
     base = environment.get(b"XDG_STATE_HOME", b"")
     if not base.startswith(b"/"):  # the specification: a relative path is invalid
         base = os.path.expanduser(b"~/.local/state")
+    if not base.startswith(b"/"):  # no home, as for an arbitrary uid in a container, or a relative one
+        return b"/tmp/daemonize-%d" % os.geteuid()
     return os.path.join(base, b"daemonize")
 
 
@@ -88,7 +93,7 @@ def _is_locked(path: bytes) -> bool:
     except OSError:
         return True  # not a file of ours to write to: take another name
     try:
-        return not lock(fd, shared=True)
+        return not stat.S_ISREG(os.fstat(fd).st_mode) or not lock(fd, shared=True)
     finally:
         os.close(fd)
 

@@ -26,9 +26,10 @@ class Family:
 
     parent: pid of their parent. session: id of the session that was made for them, or None. server: pid, 0 if not known
     yet. main: the server, or the daemon it left behind; None until it is at the gate, or where /proc cannot say who it
-    is. ended: wait status of the main process, or None. left: pids that are left after it ended, None if that is not known
-    (yet). executed: exec(2) has succeeded. failed: (stage, errno) of the step that failed. reported: the report is at its
-    end. lost: the intermediate parent has gone without being asked to. replaced: main is a daemon that the server left.
+    is. replaced: main is a daemon that the server left behind. ended: wait status of the main process, or None.
+    left: pids that are left after it ended, None if that is not known (yet). orphan_status: wait status of a daemon that
+    failed before it could be followed, or 0. executed: exec(2) has succeeded. failed: (stage, errno) of the step that
+    failed. reported: the report is at its end. lost: the intermediate parent has gone without being asked to.
     """
 
     def __init__(self, loop: Loop, owner: Descriptors, say: Callable[[str], None]) -> None:
@@ -38,6 +39,7 @@ class Family:
         self.main: Process | None = None
         self.ended: int | None = None
         self.left: list[int] | None = None
+        self.orphan_status = 0
         self.failed: tuple[str, int] | None = None
         self.executed = self.lost = self.replaced = self.reported = False
         self._gate = -1
@@ -135,12 +137,18 @@ class Family:
             self._open_gate()
         elif word == b"failed":
             self.failed = ("fork", numbers[0])
-        elif word == b"reaped" and numbers[0] == self.pid:
-            self.ended, self.left = numbers[1], None
+        elif word == b"reaped":
+            self._note_end(*numbers)
         elif word == b"adopted":
             self.left = numbers
             if self.ended == 0:
                 self._follow()
+
+    def _note_end(self, pid: int, status: int) -> None:
+        if pid == self.pid:
+            self.ended, self.left = status, None
+        elif self.ended == 0 and status:
+            self.orphan_status = status
 
     def _follow(self) -> None:
         """The main process has exited 0: what it left behind is the main process now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 
 from daemonize.errors import NotExecuted, SetupError
 from daemonize.launcher.environment import server_environment
@@ -52,4 +53,6 @@ def not_executed(program: child.Program, stage: str, errno: int) -> NotExecuted:
             stage, errno, os.fsdecode(program.directory or b"") if stage == "directory" else ""
         )
     existing = [path for path in program.paths if os.path.exists(path)]
-    return NotExecuted(stage, errno, os.fsdecode(existing[0]) if existing else "", found=bool(existing))
+    found = bool(existing) or errno not in (ENOENT, ENOTDIR, ENAMETOOLONG)
+    named = existing or (program.paths if found else [])
+    return NotExecuted(stage, errno, os.fsdecode(named[0]) if named else "", found=found)

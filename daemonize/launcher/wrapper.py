@@ -250,7 +250,7 @@ class Wrapper:
         if self._strict_until is not None:
             return StrictFailure(Exited(status).status)
         unmet = [probe.spec for probe in self.probes if not probe.held and probe.spec != "streams"]
-        return Exited(status, unmet[0] if unmet else None)
+        return Exited(status or family.orphan_status, unmet[0] if unmet else None)
 
     def _judge_ready(self, now: float) -> Ready | LaunchError | None:
         if self.request.strict and self.outputs.spoke_on_stderr:

@@ -2,8 +2,8 @@
 
     server ── pipe ──▶ PipeRelay ──▶ Sink ──▶ the caller's stdout or stderr
 
-The caller's descriptors are shared with other processes, so O_NONBLOCK is never set on them: a terminal is opened anew,
-a socket is written with MSG_DONTWAIT, and a pipe gets what splice(2) or one PIPE_BUF puts into it without waiting.
+The caller's descriptors are shared with other processes, so O_NONBLOCK is never set on them: a pipe or a terminal is
+opened anew, and a socket is written with MSG_DONTWAIT.
 A reader that has gone (EPIPE) or cannot take more (ENOSPC) ends the relaying, not the server: the rest is read and
 thrown away.
 """
@@ -20,6 +20,7 @@ from daemonize.posix.loop import POLLHUP, POLLIN, POLLOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Callable
 
     from daemonize.posix.loop import Loop
@@ -29,7 +30,7 @@ _SPLICE_CHUNK = 1 << 20
 _ROUNDS = 16  # at most so many chunks before the loop looks at everything else again
 _BULK = 1 << 18  # after so many bytes the pipe is made larger: most servers say a few lines
 _BULK_PIPE = 1 << 20
-_TERMINAL_CHUNK = 64  # what a terminal that poll(2) calls writable takes without waiting, tabs expanded
+_SMALL_CHUNK = 64  # what a terminal or pipe that poll(2) calls writable takes without waiting, tabs expanded
 
 _splice: Callable[..., int] | None = getattr(os, "splice", None)
 _SPLICE_FLAGS = 1 | 2  # SPLICE_F_MOVE, SPLICE_F_NONBLOCK (splice(2); Python names them from 3.14 on)
@@ -53,6 +54,7 @@ class Sink:
         self.error: OSError | None = None
         self.discards = fd is None
         self.splices = False
+        self._socket: socket | None = None
         self._limit = _CHUNK
         self._write: Callable[[memoryview], int] = self._write_descriptor
         if fd is not None:
@@ -69,23 +71,18 @@ class Sink:
             return
         if stat.S_ISSOCK(mode):
             self._open_socket()
-        elif stat.S_ISFIFO(mode):
-            self.splices = True
-            self._limit = os.pathconf("/", "PC_PIPE_BUF") if _splice is None else 4096
-        elif stat.S_ISREG(mode):
-            self.splices = not flags & os.O_APPEND
-        elif os.isatty(fd):
-            self._open_terminal(fd)
-        else:
-            self.splices = True
-        self.splices = self.splices and _splice is not None
+            return
+        terminal = os.isatty(fd)
+        if terminal or stat.S_ISFIFO(mode):
+            self._open_anew(fd)
+        self.splices = _splice is not None and not terminal and not flags & os.O_APPEND
 
-    def _open_terminal(self, fd: int) -> None:
+    def _open_anew(self, fd: int) -> None:
         """An open file description of our own, so that O_NONBLOCK does not show in the caller's."""
         try:
             own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        except OSError:  # no /proc, or a terminal of another user's (su): small portions, each after a poll
-            self._limit = _TERMINAL_CHUNK
+        except OSError:  # no /proc, or another user's (su): small portions, each after a poll
+            self._limit = _SMALL_CHUNK
         else:
             os.close(self.fd)
             self.fd = own
@@ -93,7 +90,7 @@ class Sink:
     def _open_socket(self) -> None:
         from _socket import MSG_DONTWAIT, socket
 
-        connection = socket(fileno=os.dup(self.fd))
+        connection = self._socket = socket(fileno=self.fd)
         self._write = lambda data: connection.send(data, MSG_DONTWAIT)
 
     def _write_descriptor(self, data: memoryview) -> int:
@@ -118,6 +115,8 @@ class Sink:
     def close(self) -> None:
         """Give back what was opened here; the caller's descriptor stays as it was."""
         if self.fd >= 0:
+            if self._socket:
+                self._socket.detach()
             os.close(self.fd)
             self.fd = -1
 
@@ -288,13 +287,16 @@ class PipeRelay(Relay):
     @property
     def full(self) -> bool:
         """Whether the server would have to wait for our reader before it could say more."""
-        if not self._waiting:
+        if not self._waiting or self.hung_up:
             return False
         try:
-            size = fcntl.fcntl(self.source, fcntl.F_GETPIPE_SZ)
-        except (AttributeError, OSError):
-            size = _CHUNK
-        return self.available() > size - 4096
+            # Small writes leave gaps in the pages of a pipe, so only the kernel knows, and it tells writers.
+            write_end = os.open(f"/proc/self/fd/{self.source}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return self.available() > 0
+        full = not is_writable(write_end)
+        os.close(write_end)
+        return full
 
     def mark(self) -> None:
         """Note how much there is now: `caught_up` then means that all of it has been relayed."""
