@@ -17,13 +17,13 @@ if TYPE_CHECKING:
         TimedOut,
         UsageError,
     )
-    from daemonize.launch.api import launch
-    from daemonize.launch.daemon import Daemon
+    from daemonize.launcher.api import launch
+    from daemonize.launcher.daemon import Daemon
     from daemonize.posix.identity import Identity
 
 _MODULES = {
     "Cancelled": "errors",
-    "Daemon": "launch.daemon",
+    "Daemon": "launcher.daemon",
     "DaemonizeError": "errors",
     "Exited": "errors",
     "Identity": "posix.identity",
@@ -35,7 +35,7 @@ _MODULES = {
     "StrictFailure": "errors",
     "TimedOut": "errors",
     "UsageError": "errors",
-    "launch": "launch.api",
+    "launch": "launcher.api",
 }
 
 __all__ = [

@@ -6,9 +6,11 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from daemonize.cli.options import FLAG, MANY, OPTIONS, Option
 from daemonize.errors import UsageError
+from daemonize.readiness import FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +35,15 @@ class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
         self.name = option.metavar
         self._convert = option.convert
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Files, directories, readiness specs, or the words of a choice."""
+        if self.name in {"FILE", "DIR"}:
+            return [CompletionItem(incomplete, type=self.name.lower())]
+        words = [form for form, _, _ in FORMS] if self.name == "SPEC" else _choices(self.name)
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """From text; what is converted already stays as it is."""
         if not isinstance(value, str):
@@ -41,6 +52,10 @@ class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
             return self._convert(value)
         except UsageError as error:
             self.fail(str(error), param, ctx)
+
+
+def _choices(metavar: str) -> list[str]:
+    return metavar.split("|") if "|" in metavar else []
 
 
 def _parameter(option: Option) -> click.Option:
@@ -78,7 +93,12 @@ def make_command(callback: Callable[..., Any] | None = None) -> click.Command:
             *(_parameter(option) for option in OPTIONS),
             version,
             click.Argument(
-                ["command"], nargs=-1, required=True, type=click.UNPROCESSED, metavar="COMMAND [ARG]..."
+                ["command"],
+                nargs=-1,
+                required=True,
+                type=click.UNPROCESSED,
+                metavar="COMMAND [ARG]...",
+                shell_complete=lambda _ctx, _param, incomplete: [CompletionItem(incomplete, type="file")],
             ),
         ],
         callback=callback,

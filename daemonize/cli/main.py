@@ -7,17 +7,18 @@ import sys
 
 from daemonize.cli import fast
 from daemonize.errors import STATUS_FAILED, DaemonizeError, Exited, LaunchError, UsageError, printable
-from daemonize.launch.outputs import Targets
-from daemonize.launch.request import Request
-from daemonize.launch.wrapper import CANCELLING, Wrapper
+from daemonize.launcher.outputs import Targets
+from daemonize.launcher.request import Request
+from daemonize.launcher.wrapper import CANCELLING, Wrapper
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard, write_all
+from daemonize.posix.streams import is_writable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from daemonize.launch.wrapper import Ready
+    from daemonize.launcher.wrapper import Ready
 
 
 def main() -> NoReturn:
@@ -82,7 +83,7 @@ class Run:
 
     def _launch(self) -> Ready | LaunchError:
         if self.request.foreground:
-            from daemonize.launch.foreground import Foreground
+            from daemonize.launcher.foreground import Foreground
 
             return Foreground(self.request, self.targets, say=self._say, on_ready=self._report).run()
         queue = signals.SignalQueue(number for number in CANCELLING if not signals.is_ignored(number))
@@ -90,8 +91,8 @@ class Run:
         try:
             return wrapper.run()
         finally:
-            self._relayed(wrapper)
             queue.close()
+            self._relayed(wrapper)
 
     def _relayed(self, wrapper: Wrapper) -> None:
         for error in wrapper.outputs.errors:
@@ -127,5 +128,6 @@ class Run:
             complain(text)
 
     def _say(self, text: str) -> None:
-        if self.verbose:
+        """Progress, during the launch: said only to a reader who does not make us wait."""
+        if self.verbose and is_writable(2):
             self._complain(text)

@@ -81,10 +81,15 @@ class SignalSource:
     """Something to read signals from: `fd` becomes readable when there are some."""
 
     fd: int
+    #: Nothing more will come: fd need not be watched any longer.
+    ended = False
 
     def read(self) -> list[tuple[int, bool]]:
         """What has arrived: (signal, whether the terminal sent it), in order."""
         raise NotImplementedError  # pragma: no cover (every subclass has its own)
+
+    def close(self) -> None:
+        """Put back what was there before."""
 
 
 class SignalQueue(SignalSource):

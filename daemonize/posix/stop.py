@@ -47,6 +47,7 @@ class Stop:
         self._members: dict[tuple[int, int], Process] = {}
         self._signalled: set[tuple[int, int]] = set()
         self._signal, self._deadline = 0, 0.0
+        self._looked = False
         self._wait = _FIRST_WAIT
 
     def begin(self) -> None:
@@ -73,10 +74,13 @@ class Stop:
 
     def advance(self) -> None:
         """See who has ended; signal who is new; take the next step when its time has come."""
-        self._drop_ended()
+        self._drop_ended()  # the others are dropped by their pidfd
         while not self.done:
-            if self._main is None or self._main not in self._members:
+            if self._main not in self._members:
                 self._main = None
+            # Looking through /proc is the dear part: once a step, and whenever everybody known has ended.
+            if self._main is None and not (self._looked and self._members):
+                self._looked = True
                 self._signal_tree()
                 if not self._members:
                     self._finish()
@@ -100,6 +104,7 @@ class Stop:
         self._signal, grace = self._plan.pop(0)
         self._deadline = monotonic() + grace
         self._signalled.clear()
+        self._looked = False
 
     def _signal_tree(self) -> None:
         """Signal every member that has not had this step's signal, until a look finds nobody new (fork bombs)."""
@@ -139,7 +144,7 @@ class Stop:
 
     def _drop_ended(self) -> None:
         for key, process in list(self._members.items()):
-            if process.ended:
+            if process.fd is None and process.ended:
                 self._drop(key)
 
     def _drop(self, key: tuple[int, int]) -> None:

@@ -35,6 +35,13 @@ _splice: Callable[..., int] | None = getattr(os, "splice", None)
 _SPLICE_FLAGS = 1 | 2  # SPLICE_F_MOVE, SPLICE_F_NONBLOCK (splice(2); Python names them from 3.14 on)
 
 
+def is_writable(fd: int) -> bool:
+    """Whether writing a little to fd would not have to wait (also when it would fail)."""
+    poll = select.poll()
+    poll.register(fd, POLLOUT)
+    return bool(poll.poll(0))
+
+
 class Sink:
     """A descriptor of the caller's that is written to without ever waiting for its reader. None: nowhere.
 
@@ -152,11 +159,7 @@ class Relay:
 
     def _writable(self) -> bool:
         """Ask before every write: on a descriptor we cannot make non-blocking, a second write could wait."""
-        if self.sink.discards:
-            return True
-        poll = select.poll()
-        poll.register(self.sink.fd, POLLOUT)
-        return bool(poll.poll(0))
+        return self.sink.discards or is_writable(self.sink.fd)
 
     def _wait_for_reader(self) -> bool:
         if not self._waiting:

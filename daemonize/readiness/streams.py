@@ -6,7 +6,7 @@ from daemonize.readiness.probe import Probe
 
 
 class Streams(Probe):
-    """The default. Whether a server that closed its streams lives is judged by the wrapper (launch/verdict.py)."""
+    """The default. Whether a server that closed its streams lives is judged by the wrapper (launcher/verdict.py)."""
 
     uses_pipes = True
 

@@ -7,10 +7,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
 from daemonize import errors
-from daemonize.cli.options import OPTIONS
+from daemonize.cli.command import make_command
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -61,8 +62,10 @@ def statuses_of_readme(text: str) -> set[str]:
 
 
 def real_options() -> set[str]:
-    """Every option of the command, by every name."""
-    return {name for option in OPTIONS for name in option.names}
+    """Every option of the command, by every name, those that click adds included."""
+    command = make_command()
+    parameters = command.get_params(click.Context(command))
+    return {name for option in parameters if isinstance(option, click.Option) for name in option.opts}
 
 
 def real_statuses() -> set[str]:

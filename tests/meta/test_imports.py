@@ -69,7 +69,7 @@ def test_the_default_launch_loads_only_what_is_listed(bare: set[str]) -> None:
     launch = {name for name in loaded(result.err) - bare if name.partition(".")[0] != "daemonize"}
 
     assert result.status == 0
-    assert "daemonize.launch" in loaded(result.err)
+    assert "daemonize.launcher" in loaded(result.err)
     assert launch & FORBIDDEN == set()
     assert launch <= ALLOWED
 

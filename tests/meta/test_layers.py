@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"posix"}),
     frozenset({"channel", "notify"}),
     frozenset({"readiness", "registry"}),
-    frozenset({"launch", "manager", "child_server"}),
+    frozenset({"launcher", "manager", "child_server"}),
     frozenset({"ready", "background", "pytest_plugin", "supervisor"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
@@ -122,20 +122,20 @@ def test_no_import_cycles() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "fault"),
     [
-        ("posix.stop", "from daemonize.launch import wrapper", "imports daemonize.launch"),
-        ("posix.stop", "from daemonize import launch", "imports daemonize.launch"),
+        ("posix.stop", "from daemonize.launcher import wrapper", "imports daemonize.launcher"),
+        ("posix.stop", "from daemonize import launcher", "imports daemonize.launcher"),
         ("posix.stop", "import daemonize.cli.main", "imports daemonize.cli.main"),
         ("posix.stop", "from ..cli import main", "imports daemonize.cli"),
         ("posix.stop", "def late():\n    from daemonize import manager", "imports daemonize"),
         ("errors", "if TYPE_CHECKING:\n    from daemonize.posix import stop", "imports daemonize.posix"),
         ("manager", "import daemonize.child_server", "imports daemonize.child_server"),
-        ("cli.main", "from daemonize import launch_it", "imports daemonize,"),
+        ("cli.main", "from daemonize import launcher_it", "imports daemonize,"),
         ("attic", "import os", "the room 'attic' is not in the table"),
     ],
 )
 def test_a_misplaced_import_is_found(module: str, source: str, fault: str) -> None:
     """Negative control: whatever its form, an import that goes up is found."""
-    known = {"daemonize.launch": "", "daemonize.launch.wrapper": "", "daemonize.cli.main": ""}
+    known = {"daemonize.launcher": "", "daemonize.launcher.wrapper": "", "daemonize.cli.main": ""}
 
     (found,) = misplaced({**known, f"daemonize.{module}": source})
 
@@ -149,9 +149,9 @@ def test_what_is_allowed_passes() -> None:
         import os, select
         from daemonize.errors import UsageError
         from daemonize.posix import stop
-        from daemonize.launch.drain import leave
+        from daemonize.launcher.drain import leave
         from . import request
         """
     )
 
-    assert list(misplaced({"daemonize.launch.wrapper": source, "daemonize.launch.request": ""})) == []
+    assert list(misplaced({"daemonize.launcher.wrapper": source, "daemonize.launcher.request": ""})) == []

@@ -17,6 +17,13 @@ triggers = [word for word in sys.argv[1:] if word.startswith("until=")]
 words = [word for word in sys.argv[1:] if word not in triggers]
 failure = next((int(word.removeprefix("fails=")) for word in words if word.startswith("fails=")), 0)
 
+
+def tell(status):
+    """Only with `last` does somebody wait for it; else nobody reads, and Python ignores SIGPIPE."""
+    if "last" in words:
+        os.write(report, bytes([status]))
+
+
 result, report = os.pipe()
 if not daemon_fork():
     os.close(report)
@@ -28,12 +35,12 @@ sys.argv[1:] = triggers
 arguments()
 if failure:
     say("cannot start", to=2)
-    os.write(report, bytes([failure]))
+    tell(failure)
     os._exit(failure)
 say("daemon", os.getpid())
 if "holds" not in words:
     repoint()
-os.write(report, b"\0")
+tell(0)
 os.close(report)
 os.close(result)  # kept until now: the first parent may have gone long ago, and nobody else reads
 serve()

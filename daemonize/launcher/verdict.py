@@ -17,6 +17,10 @@ from __future__ import annotations
 
 from daemonize.posix.identity import ASLEEP, EXITING, GONE, UNKNOWN, holds_descriptors, standing
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from daemonize.launcher.family import Family
+
 #: Seconds that a process with closed streams is watched: at least, at most.
 DWELL, LIMIT = 0.05, 0.1
 _FIRST_LOOK, _LONGEST_LOOK = 0.001, 0.01
@@ -47,3 +51,52 @@ class Verdict:
         self.due = now + self._wait
         self._wait = min(self._wait * 2, _LONGEST_LOOK)
         return False
+
+
+class Judge:
+    """Judges every main process of a family once: the server when it goes silent, a daemon when it is left behind.
+
+    silent: monotonic time at which both pipes were closed by everybody, or None.
+    """
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
+        self.silent: float | None = None
+        self._judged: object = self  # the main process that the verdict is, or was, about; at first nobody
+        self._verdict: Verdict | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a verdict is being awaited."""
+        return self._verdict is not None
+
+    @property
+    def due(self) -> float | None:
+        """Monotonic time of the next look, or None."""
+        return self._verdict.due if self._verdict else None
+
+    def finds_alive(self, now: float) -> bool:
+        """Take a look where one is due. True once for every main process that is found alive."""
+        family = self._family
+        if family.ended is not None:
+            self._verdict = None
+            return False
+        if (
+            family.executed
+            and family.main is not self._judged
+            and (family.replaced or self.silent is not None)
+        ):
+            self._judged = family.main
+            if family.main is None:
+                return True  # left behind, and nobody can say who it is
+            self._verdict = self._open(family.main.pid, now)
+        if not self._verdict or now < self._verdict.due or not self._verdict.alive(now):
+            return False
+        self._verdict = None
+        return True
+
+    def _open(self, pid: int, now: float) -> Verdict:
+        if self._family.replaced or self.silent is None:
+            # The middle process of a double fork lives a moment longer: only one that sleeps is the daemon.
+            return Verdict(pid, now, dwell=0.0, repointed=False)
+        return Verdict(pid, self.silent)

@@ -2,7 +2,7 @@
 
 Without threads the caller itself is the wrapper: everything is imported before the fork, and the children run nothing of
 the caller's. A caller with threads (another of them may hold any lock at the moment of the fork) or of great size (its
-memory would be copied on write while the server starts) gets a wrapper of its own: launch/helper.py, executed.
+memory would be copied on write while the server starts) gets a wrapper of its own: launcher/helper.py, executed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import io
 from typing import TYPE_CHECKING, Protocol
 
 from daemonize.errors import LaunchError
-from daemonize.launch import drain, foreground, helper  # noqa: F401 (everything is imported before the fork)
-from daemonize.launch.daemon import Daemon
-from daemonize.launch.outputs import Targets
-from daemonize.launch.request import START_TIMEOUT, STOP_TIMEOUT, Request
-from daemonize.launch.wrapper import Wrapper
+from daemonize.launcher import drain, foreground, helper  # noqa: F401 (everything is imported before the fork)
+from daemonize.launcher.daemon import Daemon
+from daemonize.launcher.outputs import Targets
+from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT, Request
+from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import follow, stop, tree  # noqa: F401 (likewise)
 from daemonize.posix.identity import read_file
 

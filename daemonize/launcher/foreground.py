@@ -12,9 +12,9 @@ from __future__ import annotations
 import os
 
 from daemonize.errors import Exited, LaunchError, SetupError
-from daemonize.launch.deadline import Deadline
-from daemonize.launch.intermediate import Reaper
-from daemonize.launch.wrapper import Ready, Wrapper
+from daemonize.launcher.deadline import Deadline
+from daemonize.launcher.intermediate import Reaper
+from daemonize.launcher.wrapper import Ready, Wrapper
 from daemonize.posix import child, prctl, signals
 from daemonize.posix.signals import (
     SIGALRM,
@@ -32,8 +32,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from daemonize.launch.outputs import Targets
-    from daemonize.launch.request import Request
+    from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.request import Request
 
 FORWARDED = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH)
 
@@ -62,17 +62,20 @@ class Foreground(Wrapper):
         self._serving = False
         self._reaper: Reaper | None = None
 
-    @property
-    def session(self) -> int | None:
-        """None: the session is the caller's."""
-        return None
+    def run(self) -> Ready | LaunchError:
+        """Start the server, and return when it has ended."""
+        try:
+            return super().run()
+        finally:
+            if self.queue:
+                self.queue.close()
 
-    def _fork(self, program: child.Program, report: int, gate: int) -> None:
+    def _fork(self, report: int, gate: int) -> None:
         prctl.become_subreaper()
         self.family.parent = os.getpid()
         mask = signals.block_all()
         try:
-            server = child.fork(program, report, gate)
+            server = child.fork(self.program, report, gate)
         except OSError as error:
             raise SetupError("start", self.request.shown[0], error) from None
         finally:

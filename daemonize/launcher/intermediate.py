@@ -121,6 +121,7 @@ def _serve(
         loop.run_once(None)
     if not detached[0]:
         _stop_all(reaper, token, grace)
+    reaper.reap()  # no zombies for init
 
 
 def _tell(events: int, lines: list[bytes]) -> None:

@@ -1,7 +1,7 @@
 """What the wrapper knows of the processes below it: told by the server until exec(2), and by the intermediate parent.
 
     report   (posix/child.py)            gate PID | failed STAGE ERRNO | end of file
-    events   (launch/intermediate.py)    forked PID | failed ERRNO | reaped PID STATUS | adopted PID ... | end of file
+    events   (launcher/intermediate.py)    forked PID | failed ERRNO | reaped PID STATUS | adopted PID ... | end of file
 
 Only facts; what they mean is decided by the wrapper.
 """
@@ -24,16 +24,17 @@ if TYPE_CHECKING:
 class Family:
     """The server, whoever takes its place, and what became of them.
 
-    parent: pid of their parent. server: pid, 0 if not known yet. main: the server, or the daemon it left behind; None
-    until it is at the gate, or where /proc cannot say who it is. ended: wait status of the main process, or None.
-    left: pids that are left after it ended, None if that is not known (yet). executed: exec(2) has succeeded.
-    failed: (stage, errno) of the step that failed. silent_child: the report is at its end. lost: the intermediate parent
-    has gone without being asked to. replaced: main is a daemon that the server left behind.
+    parent: pid of their parent. session: id of the session that was made for them, or None. server: pid, 0 if not known
+    yet. main: the server, or the daemon it left behind; None until it is at the gate, or where /proc cannot say who it
+    is. ended: wait status of the main process, or None. left: pids that are left after it ended, None if that is not known
+    (yet). executed: exec(2) has succeeded. failed: (stage, errno) of the step that failed. reported: the report is at its
+    end. lost: the intermediate parent has gone without being asked to. replaced: main is a daemon that the server left.
     """
 
     def __init__(self, loop: Loop, owner: Descriptors, say: Callable[[str], None]) -> None:
         self._loop, self._owner, self._say = loop, owner, say
         self.parent = self.server = 0
+        self.session: int | None = None
         self.main: Process | None = None
         self.ended: int | None = None
         self.left: list[int] | None = None
@@ -111,8 +112,9 @@ class Family:
 
     def shut_gate(self) -> None:
         """Nobody else will be let through; a server that waits at the gate exits."""
-        self._owner.shut(self._gate)
-        self._gate = -1
+        if self.gated:
+            self._owner.shut(self._gate)
+            self._gate = -1
 
     # -- events -------------------------------------------------------------------------------------------------------
 

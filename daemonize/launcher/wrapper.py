@@ -5,7 +5,7 @@
                        ◀── report ─────────────────────────────┘│
                        ◀── stdout, stderr ──────────────────────┘
 
-One loop: wait, dispatch, decide. What happens only changes facts (launch/family.py, launch/outputs.py); `_judge` alone
+One loop: wait, dispatch, decide. What happens only changes facts (launcher/family.py, launcher/outputs.py); `_judge` alone
 turns facts into an outcome, and an outcome is carried out in this order: stop what is to be stopped, relay what is left,
 look again whether a ready server still lives, leave a drain, detach, and wait for the intermediate parent, so that the
 server already belongs to init when the caller goes on.
@@ -21,19 +21,19 @@ from daemonize.errors import (
     Exited,
     LaunchError,
     Lost,
-    NotExecuted,
     SetupError,
     StrictFailure,
     TimedOut,
 )
-from daemonize.launch import intermediate
-from daemonize.launch.deadline import Deadline
-from daemonize.launch.environment import caller_environment, server_environment
-from daemonize.launch.family import Family
-from daemonize.launch.outputs import Outputs
-from daemonize.launch.verdict import Verdict
-from daemonize.notify import ID, STDERR, STDOUT, STREAMS, streams_value
-from daemonize.posix import child, signals
+from daemonize.launcher import intermediate, program
+from daemonize.launcher.deadline import Deadline
+from daemonize.launcher.environment import caller_environment
+from daemonize.launcher.family import Family
+from daemonize.launcher.outputs import Outputs
+from daemonize.launcher.remains import Remains
+from daemonize.launcher.verdict import Judge
+from daemonize.notify import ID
+from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGHUP, SIGINT, SIGTERM
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
-    from daemonize.launch.outputs import Targets
-    from daemonize.launch.request import Request
-    from daemonize.posix.stop import Stop
+    from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.request import Request
+    from daemonize.posix import child
 
     Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
 
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 CANCELLING = (SIGINT, SIGTERM, SIGHUP)
 #: Seconds that a strict launch waits for a server that complained to exit by itself.
 STRICT_GRACE = 2.0
-_NOBODY = object()
 
 
 class Ready:
@@ -98,13 +97,12 @@ class Wrapper:
         self.family = Family(self.loop, self.owner, say)
         self.deadline = Deadline(request.timeout)
         self.outcome: Ready | LaunchError | None = None
+        self.program: child.Program
         self._control = -1
         self._told_executed = False
-        self._judged: object = _NOBODY  # the main process that the verdict is, or was, about
-        self._verdict: Verdict | None = None
-        self._silent: float | None = None  # when both pipes were closed
+        self._life = Judge(self.family)
         self._strict_until: float | None = None
-        self._stop: Stop | None = None
+        self._remains = Remains(self.loop, self.family, self.token, request.stop_timeout, say)
         self._stopped = self._marked = self._hurried = self._finished = False
 
     def run(self) -> Ready | LaunchError:
@@ -128,65 +126,39 @@ class Wrapper:
     # -- start --------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        program = self._prepare()
+        if any(probe.uses_pipes for probe in self.probes):
+            self.outputs.open_pipes(self.request, self.logs, self._went_silent)
+        else:
+            self.outputs.open_files(self.request, self.logs)
+        self.program = program.build(self.request, self.outer, self.token, self.outputs, self.owner)
+        if self.queue:
+            self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         report_end, report = self.owner.pipe()
         gate, gate_end = self.owner.pipe()
         self.family.watch_report(report_end, gate_end)
-        self._fork(program, report, gate)
+        self._fork(report, gate)
         self.owner.shut(report, gate)
         self.outputs.forked()
 
-    def _fork(self, program: child.Program, report: int, gate: int) -> None:
+    def _fork(self, report: int, gate: int) -> None:
         control, self._control = self.owner.pipe()
         events_end, events = self.owner.pipe()
-        mask = (
-            signals.block_all()
-        )  # until exec: a Ctrl-C between the forks must not run a handler of ours in a child
+        # Until exec: a Ctrl-C between the forks must not run a handler of ours in a child.
+        mask = signals.block_all()
         try:
             pid = os.fork()
             if pid == 0:
                 intermediate.run(
-                    program, self.token, self.request.stop_timeout,
+                    self.program, self.token, self.request.stop_timeout,
                     control=control, events=events, report=report, gate=gate,
                 )  # fmt: skip
         except OSError as error:
             raise SetupError("start", "the intermediate parent", error) from None
         finally:
             signals.restore_mask(mask)
-        self.family.parent = pid
+        self.family.parent = self.family.session = pid
         self.owner.shut(control, events)
         self.family.watch_events(events_end)
-
-    def _prepare(self) -> child.Program:
-        """Open everything that the server gets."""
-        request = self.request
-        own = {ID: self.token.partition(b"=")[2]}
-        if any(probe.uses_pipes for probe in self.probes):
-            self.outputs.open_pipes(request, self.logs, self._went_silent)
-            streams = streams_value(self.outputs.program_stdout, self.outputs.program_stderr)
-            own |= {STREAMS: streams, STDOUT: self.outputs.files[0], STDERR: self.outputs.files[1]}
-        else:
-            self.outputs.open_files(request, self.logs)
-        if self.queue:
-            self.loop.watch(self.queue.fd, POLLIN, self._signalled)
-        environment = server_environment(
-            self.outer, request.environment, own, clear=request.clear_environment
-        )
-        return child.Program(
-            request.command, child.search(request.command[0], environment), environment,
-            directory=request.directory, stdin=self._open_stdin(),
-            stdout=self.outputs.program_stdout, stderr=self.outputs.program_stderr,
-            keep=request.keep_fds, dies_with_parent=request.foreground,
-        )  # fmt: skip
-
-    def _open_stdin(self) -> int | None:
-        path = self.request.stdin
-        if path is None and self.request.foreground:
-            return None
-        try:
-            return self.owner.open(path or b"/dev/null", os.O_RDONLY)
-        except OSError as error:
-            raise SetupError("open", os.fsdecode(path or b"/dev/null"), error) from None
 
     # -- wait, dispatch -----------------------------------------------------------------------------------------------
 
@@ -199,7 +171,8 @@ class Wrapper:
             self.deadline.spend(now - before, asked)
         self.outputs.look()
         self._tell_probes(now)
-        self._look(now)
+        if self._life.finds_alive(now):
+            self._tell_alive()
         if self.outcome is None:
             self.outcome = self._judge(now)
         if self.outcome is not None:
@@ -208,17 +181,20 @@ class Wrapper:
     def _patience(self) -> float | None:
         """Seconds until something must be looked at even if nothing happens; None: nothing."""
         now = monotonic()
-        waits = [self.outputs.next_look, self._stop.timeout if self._stop else None]
+        waits = [self.outputs.next_look, self._remains.timeout]
         if self.outcome is None:
             waits.append(self.deadline.slice())
             moments = [probe.due for probe in self.probes if not probe.held]
-            moments += [self._verdict.due if self._verdict else None, self._strict_until]
+            moments += [self._life.due, self._strict_until]
             waits += [moment - now for moment in moments if moment is not None]
         return min((max(wait, 0.0) for wait in waits if wait is not None), default=None)
 
     def _signalled(self, _events: int) -> None:
-        for number, _ in self.queue.read() if self.queue else ():
-            self._interrupt(number)
+        if self.queue:
+            for number, _ in self.queue.read():
+                self._interrupt(number)
+            if self.queue.ended:
+                self.loop.forget(self.queue.fd)
 
     def _interrupt(self, number: int) -> None:
         if isinstance(self.outcome, LaunchError):
@@ -228,7 +204,7 @@ class Wrapper:
             self.outcome = Cancelled(number)
 
     def _went_silent(self) -> None:
-        self._silent = monotonic()
+        self._life.silent = monotonic()
 
     def _tell_probes(self, now: float) -> None:
         if self.family.executed and not self._told_executed:
@@ -239,33 +215,6 @@ class Wrapper:
             if probe.due is not None and now >= probe.due:
                 probe.tick(now)
 
-    # -- decide -------------------------------------------------------------------------------------------------------
-
-    def _look(self, now: float) -> None:
-        """Rule 3.1, and the same for a daemon that was left behind: judge every main process once."""
-        family = self.family
-        if family.ended is not None:
-            self._verdict = None
-            return
-        if family.executed and family.main is not self._judged:
-            self._begin_verdict(now)
-        if self._verdict and now >= self._verdict.due and self._verdict.alive(now):
-            self._verdict = None
-            self._tell_alive()
-
-    def _begin_verdict(self, now: float) -> None:
-        family = self.family
-        if family.main is None:  # left behind, and nobody can say who it is
-            self._judged, self._verdict = None, None
-            self._tell_alive()
-        elif family.replaced:
-            # The middle process of a double fork lives a moment longer: only one that sleeps is the daemon.
-            self._judged = family.main
-            self._verdict = Verdict(family.main.pid, now, dwell=0.0, repointed=False)
-        elif self._silent is not None:
-            self._judged = family.main
-            self._verdict = Verdict(family.main.pid, self._silent)
-
     def _tell_alive(self) -> None:
         for probe in self.probes:
             if self.family.replaced:
@@ -273,16 +222,18 @@ class Wrapper:
             else:
                 probe.streams_closed()
 
+    # -- decide -------------------------------------------------------------------------------------------------------
+
     def _judge(self, now: float) -> Ready | LaunchError | None:
         """The outcome that the facts amount to, or None."""
         family = self.family
         if family.failed:
-            return self._not_executed(*family.failed)
+            return program.not_executed(self.program, *family.failed)
         if family.ended is not None:
             return self._judge_end(family.ended)
         if family.lost:
             return Lost()
-        if family.executed and not self._verdict and all(probe.held for probe in self.probes):
+        if family.executed and not self._life.busy and all(probe.held for probe in self.probes):
             return self._judge_ready(now)
         if self.deadline.passed:
             unmet = [probe.spec for probe in self.probes if not probe.held]
@@ -309,21 +260,11 @@ class Wrapper:
         main = self.family.main
         return Ready(main.pid if main else None, main.start if main else 0, self.family.parent, self.token)
 
-    def _not_executed(self, stage: str, errno: int) -> NotExecuted:
-        if stage != "exec":
-            return NotExecuted(
-                stage, errno, os.fsdecode(self.request.directory or b"") if stage == "directory" else ""
-            )
-        outer = {} if self.request.clear_environment else self.outer
-        paths = child.search(self.request.command[0], {**outer, **self.request.environment})
-        existing = [path for path in paths if os.path.lexists(path)]
-        return NotExecuted(stage, errno, os.fsdecode(existing[0]) if existing else "", found=bool(existing))
-
     # -- carry the outcome out ----------------------------------------------------------------------------------------
 
     def _carry_out(self) -> None:
         """Take the next steps, as far as they can be taken now."""
-        self._stopped = self._stopped or self._stop_what_is_left()
+        self._stopped = self._stopped or self._leaves_running or self._remains.gone(at_once=self._hurried)
         if not self._stopped:
             return
         if not self._marked:
@@ -347,65 +288,15 @@ class Wrapper:
         self._detach()
         self._finished = True
 
-    def _stop_what_is_left(self) -> bool:
-        """Begin or continue to stop what this outcome does not leave running; True when nothing is left to stop."""
-        if self._leaves_running:
-            return True
-        if self.family.gated:
-            self.family.shut_gate()
-        if not self.family.reported:
-            return False  # before the gate: it exits there by itself, and the end of its report proves it
-        if self._stop is None:
-            if not self._something_is_left:
-                return True
-            self._begin_stop()
-        return self._continue_stop()
-
     @property
     def _leaves_running(self) -> bool:
         return isinstance(self.outcome, Ready) or (isinstance(self.outcome, TimedOut) and self.outcome.left)
-
-    @property
-    def _something_is_left(self) -> bool:
-        family = self.family
-        if family.failed:
-            return False
-        return bool(family.left) if family.ended is not None else family.pid != 0
-
-    def _begin_stop(self) -> None:
-        # Only now: a launch that goes well never needs it.
-        from daemonize.posix.stop import Stop, default_plan
-        from daemonize.posix.tree import Tree
-
-        family = self.family
-        main = (family.main.pid, family.main.start) if family.main and family.ended is None else None
-        roots = {main[0]} if main else set()
-        if not family.lost:
-            roots.add(family.parent)
-        self.say("stopping the server")
-        tree = Tree(roots, self.session, self.token, exclude={family.parent})
-        self._stop = Stop(self.loop, tree, main, default_plan(self.request.stop_timeout))
-        self._stop.begin()
-
-    @property
-    def session(self) -> int | None:
-        """The session that everything of this launch is in, unless it left."""
-        return self.family.parent
-
-    def _continue_stop(self) -> bool:
-        if self._stop is None or self._stop.done:
-            return True
-        if self._hurried:
-            self._stop.hurry()
-        else:
-            self._stop.advance()
-        return self._stop.done
 
     def _leave_drain(self) -> None:
         pipes = self.outputs.held() if self._leaves_running else []
         if not pipes or self.outcome is None:
             return
-        from daemonize.launch import drain
+        from daemonize.launcher import drain
 
         try:
             self.outcome.drain = drain.start(pipes)
@@ -435,8 +326,7 @@ class Wrapper:
         self._reap_parent()
 
     def _close(self) -> None:
-        if self._stop:
-            self._stop.close()
+        self._remains.close()
         self.family.release()
         self.outputs.stop()
         self.owner.close()
@@ -458,6 +348,6 @@ class Wrapper:
         outcome.command = self.request.shown
         outcome.pid = None if self.family.failed else self.family.pid or None
         outcome.output = self.outputs.tail
-        outcome.survivors = self._stop.survivors if self._stop else ()
+        outcome.survivors = self._remains.survivors
         outcome.log = None if self.outputs.pipes else files[-1]
         return outcome

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from daemonize.launch.request import Request
+    from daemonize.launcher.request import Request
     from daemonize.posix.fds import Descriptors
     from daemonize.posix.follow import FileRelay
     from daemonize.posix.loop import Loop

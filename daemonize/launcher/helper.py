@@ -17,16 +17,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from daemonize.errors import DaemonizeError, LaunchError, SetupError
-from daemonize.launch.wrapper import Ready, Wrapper
+from daemonize.launcher.wrapper import Ready, Wrapper
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard, write_all
 
 if TYPE_CHECKING:
-    from daemonize.launch.outputs import Targets
-    from daemonize.launch.request import Request
+    from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.request import Request
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from daemonize.launch import helper; helper.main(sys.argv[2:])"
+_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from daemonize.launcher import helper; helper.main(sys.argv[2:])"
 
 
 def run(request: Request, targets: Targets) -> Ready | LaunchError:
@@ -85,6 +85,7 @@ class _CallerGone(signals.SignalSource):
 
     def read(self) -> list[tuple[int, bool]]:
         """Called when the pipe is readable, which is at its end."""
+        self.ended = True
         return [(signals.SIGTERM, False)]
 
 

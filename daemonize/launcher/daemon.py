@@ -11,7 +11,7 @@ from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.tree import Tree
 
 if TYPE_CHECKING:
-    from daemonize.launch.wrapper import Ready
+    from daemonize.launcher.wrapper import Ready
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 

@@ -1,1 +1,0 @@
-"""Start a server, return when it is ready."""

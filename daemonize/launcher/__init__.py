@@ -1,0 +1,1 @@
+"""Start a server, return when it is ready. Not named `launch`: that is the function, `daemonize.launch()`."""

@@ -1,0 +1,82 @@
+"""What a failed launch must not leave behind."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from daemonize.launcher.family import Family
+    from daemonize.posix.loop import Loop
+    from daemonize.posix.stop import Stop
+
+
+class Remains:
+    """Stops everything of a launch, within the loop of the wrapper.
+
+    session: the session everything is in, or None if that is the caller's own. token: what marks the environment of the
+    server. grace: seconds of the stop plan.
+    """
+
+    def __init__(
+        self, loop: Loop, family: Family, token: bytes, grace: float, say: Callable[[str], None]
+    ) -> None:
+        self._loop, self._family, self._token, self._grace, self._say = loop, family, token, grace, say
+        self._stop: Stop | None = None
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds until `gone` wants to be called even if nothing happens."""
+        return self._stop.timeout if self._stop and not self._stop.done else None
+
+    @property
+    def survivors(self) -> Sequence[tuple[int, str]]:
+        """(pid, name) of what could not be stopped."""
+        return self._stop.survivors if self._stop else ()
+
+    def gone(self, *, at_once: bool) -> bool:
+        """Begin or continue to stop; True when nothing is left to stop. at_once: without waiting for the grace to pass."""
+        self._family.shut_gate()
+        if not self._family.reported:
+            return False  # before the gate: it exits there by itself, and the end of its report proves it
+        if self._family.failed:
+            return self._family.ended is not None or self._family.lost  # it is exiting by itself
+        if self._stop is None:
+            if not self._anything:
+                return True
+            self._stop = self._begin()
+        if at_once and not self._stop.done:
+            self._stop.hurry()
+        else:
+            self._stop.advance()
+        return self._stop.done
+
+    @property
+    def _anything(self) -> bool:
+        family = self._family
+        return bool(family.left) if family.ended is not None else family.pid != 0
+
+    def _begin(self) -> Stop:
+        # Only now: a launch that goes well never needs it.
+        from daemonize.posix.stop import Stop, default_plan
+        from daemonize.posix.tree import Tree
+
+        family = self._family
+        main = (family.main.pid, family.main.start) if family.main and family.ended is None else None
+        roots = {main[0]} if main else set()
+        if not family.lost:
+            roots.add(family.parent)
+        self._say("stopping the server")
+        stop = Stop(
+            self._loop,
+            Tree(roots, family.session, self._token, exclude={family.parent}),
+            main,
+            default_plan(self._grace),
+        )
+        stop.begin()
+        return stop
+
+    def close(self) -> None:
+        """Give up: nothing more is signalled or watched."""
+        if self._stop:
+            self._stop.close()

@@ -1,0 +1,120 @@
+"""Readiness specs: every documented form is read, everything else is refused with the forms."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from daemonize import readiness
+from daemonize.errors import UsageError
+from daemonize.readiness import FORMS, parse
+from daemonize.readiness.probe import Probe
+
+GOOD = ("streams", "started", "exit", "alive:2s", "alive:500ms", "alive:1min 30s", "alive:0.25")
+FOREVER = 1e9
+
+
+@pytest.mark.parametrize("spec", GOOD)
+def test_a_spec_makes_its_probe(spec: str) -> None:
+    """The probe knows its spec, has not held yet, and waits for nothing before exec."""
+    probe = parse(spec)
+
+    assert isinstance(probe, Probe)
+    assert probe.spec == spec
+    assert not probe.held
+    assert probe.due is None
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["", "stream", "Streams", " streams", "streams ", "streams:", "streams:x", "started:", "exit:0", "alive", ":", ":1s",
+     "nonsense", "nonsense:1", "al\x1b[2Jive", "a\nb"],
+)  # fmt: skip
+def test_an_unknown_spec_lists_all_forms(spec: str) -> None:
+    """The error names the spec and every form it could have had, in one line."""
+    with pytest.raises(UsageError) as caught:
+        parse(spec)
+
+    line = str(caught.value)
+    assert line.isprintable()
+    for form, _, _ in FORMS:
+        assert form in line
+
+
+@pytest.mark.parametrize(
+    "spec", ["alive:", "alive:soon", "alive:-1s", "alive:0", "alive:infinity", "alive:1s:2s"]
+)
+def test_a_wrong_argument_names_its_form(spec: str) -> None:
+    """The error names the spec, its form, and what is wrong."""
+    with pytest.raises(UsageError) as caught:
+        parse(spec)
+
+    assert f"'{spec}'" in str(caught.value)
+    assert "alive:DURATION" in str(caught.value)
+
+
+def test_the_table_and_the_files_agree() -> None:
+    """Every form has its probe in a file of its own, and no file is without a form."""
+    files = {
+        name.removesuffix(".py")
+        for name in os.listdir(os.path.dirname(readiness.__file__))
+        if name.endswith(".py")
+    }
+
+    assert files - {"__init__", "probe"} == {module for _, module, _ in FORMS}
+    for form, module, name in FORMS:
+        word, _, argument = form.partition(":")
+        kind = getattr(__import__(f"daemonize.readiness.{module}", fromlist=(name,)), name)
+        assert issubclass(kind, Probe)
+        assert isinstance(parse(f"{word}:1s" if argument else word), kind)
+
+
+@pytest.mark.parametrize(
+    ("spec", "events"),
+    [
+        ("streams", {"streams_closed", "daemonized"}),
+        ("started", {"executed"}),
+        ("exit", {"daemonized"}),
+        ("alive:1s", set()),
+    ],
+)
+def test_what_each_probe_takes_for_ready(spec: str, events: set[str]) -> None:
+    """Exactly the events of the table make a probe hold."""
+    for event in ("executed", "streams_closed", "daemonized"):
+        probe = parse(spec)
+        getattr(probe, event)(*([0.0] if event == "executed" else []))
+
+        assert probe.held == (event in events), event
+
+
+def test_only_streams_needs_pipes() -> None:
+    """Every other spec leaves the server its files."""
+    assert [spec for spec in GOOD if parse(spec).uses_pipes] == ["streams"]
+
+
+def test_alive_counts_from_exec() -> None:
+    """It is due a duration after exec, holds then and not before, and wants no more looks afterwards."""
+    probe = parse("alive:2s")
+    probe.tick(FOREVER)
+    assert not probe.held
+
+    probe.executed(100.0)
+    assert probe.due == 102.0
+    probe.tick(101.999)
+    assert not probe.held
+    probe.tick(102.0)
+
+    assert probe.held
+    assert probe.due is None
+
+
+def test_a_probe_does_nothing_by_default() -> None:
+    """Hooks that a probe does not care for change nothing."""
+    probe = Probe("spec", "argument")
+    probe.executed(1.0)
+    probe.streams_closed()
+    probe.daemonized()
+    probe.tick(2.0)
+
+    assert (probe.spec, probe.argument, probe.held, probe.due) == ("spec", "argument", False, None)

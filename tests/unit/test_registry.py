@@ -1,0 +1,287 @@
+"""Names of daemons, and the directories their logs may be kept in."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemonize import registry
+from daemonize.errors import SetupError
+from daemonize.registry import base_name, ensure_private, find_logs, lock, state_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> bytes:
+    """A state directory that is still to be made."""
+    return os.fsencode(tmp_path / "state")
+
+
+def given(directory: bytes) -> dict[bytes, bytes]:
+    """An environment that names it."""
+    return {b"DAEMONIZE_STATE_DIR": directory}
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (b"/usr/sbin/nginx", "nginx"),
+        (b"nginx", "nginx"),
+        (b"./run.sh", "run.sh"),
+        (b"/opt/server/", "server"),
+        (b"/opt/my server", "my_server"),
+        (b"a\nb\tc\x1b[m", "a_b_c_[m"),
+        (b"..", "daemon"),
+        (b".hidden", "hidden"),
+        (b"--help", "help"),
+        (b"/", "daemon"),
+        (b"", "daemon"),
+        ("sërver".encode(), "sërver"),
+        (b"bad\xffbytes", "bad_bytes"),
+        (b"x" * 250, "x" * 100),
+    ],
+)
+def test_a_command_gives_a_name_fit_for_a_file(command: bytes, name: str) -> None:
+    """No slash, no leading dot or dash, nothing unprintable, never empty, never too long."""
+    assert base_name(command) == name
+
+
+def test_a_name_of_multi_byte_letters_fits_a_file_name(state: bytes) -> None:
+    """A file name has 255 bytes, not characters: a log of the longest name can be made."""
+    logs = find_logs("漢".encode() * 80, given(state))
+    path = logs.path("out")
+    with open(path, "wb"):
+        pass
+
+    assert os.path.exists(path)
+
+
+# -- where ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_state_directory_of_root() -> None:
+    """/var/log/daemonize, whatever XDG says."""
+    if os.geteuid() != 0:
+        pytest.skip("not root")
+    assert state_dir({b"XDG_STATE_HOME": b"/elsewhere"}) == b"/var/log/daemonize"
+
+
+@pytest.mark.parametrize(
+    ("environment", "directory"),
+    [
+        ({b"DAEMONIZE_STATE_DIR": b"/given", b"XDG_STATE_HOME": b"/xdg"}, b"/given"),
+        ({b"XDG_STATE_HOME": b"/xdg"}, b"/xdg/daemonize"),
+        ({b"XDG_STATE_HOME": b"relative"}, b"/home/of/user/.local/state/daemonize"),
+        ({b"XDG_STATE_HOME": b""}, b"/home/of/user/.local/state/daemonize"),
+        ({b"DAEMONIZE_STATE_DIR": b""}, b"/home/of/user/.local/state/daemonize"),
+        ({}, b"/home/of/user/.local/state/daemonize"),
+    ],
+)
+def test_the_state_directory_of_a_user(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[bytes, bytes], directory: bytes
+) -> None:
+    """Ours, then XDG's if it is absolute, then the usual place."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/of/user")
+
+    assert state_dir(environment) == directory
+
+
+def test_a_relative_state_directory_is_made_absolute() -> None:
+    """The server changes its directory; its log path must still hold."""
+    assert state_dir(given(b"logs")) == os.path.join(os.getcwdb(), b"logs")
+
+
+@pytest.mark.parametrize("home", [None, "relative/home"])
+def test_the_state_directory_is_always_absolute(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    """A user without a home (any uid in a container), or with a relative one, gets no directory called `~`."""
+
+    def nobody(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.setattr(os, "geteuid", lambda: 123456)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    if home is None:
+        monkeypatch.delenv("HOME")
+    else:
+        monkeypatch.setenv("HOME", home)
+
+    directory = state_dir({})
+
+    assert directory.startswith(b"/")
+    assert b"~" not in directory
+
+
+# -- whose ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_directory_is_private(state: bytes) -> None:
+    """0700, whatever the umask; parents are made; twice is fine."""
+    before = os.umask(0)
+    try:
+        ensure_private(os.path.join(state, b"a", b"b"))
+        ensure_private(os.path.join(state, b"a", b"b"))
+    finally:
+        os.umask(before)
+
+    assert os.stat(os.path.join(state, b"a", b"b")).st_mode & 0o777 == 0o700
+
+
+def symlink(state: bytes) -> None:
+    """Somebody else decides where the logs go."""
+    os.mkdir(state + b"-target", 0o700)
+    os.symlink(state + b"-target", state)
+
+
+def dangling(state: bytes) -> None:
+    """A link to nowhere."""
+    os.symlink(state + b"-target", state)
+
+
+def plain_file(state: bytes) -> None:
+    """No directory at all."""
+    with open(state, "wb"):
+        pass
+
+
+def writable_by_group(state: bytes) -> None:
+    """Others of the group can put links into it."""
+    os.mkdir(state)
+    os.chmod(state, 0o770)
+
+
+def writable_by_all(state: bytes) -> None:
+    """Everybody can, sticky or not."""
+    os.mkdir(state)
+    os.chmod(state, 0o1777)
+
+
+def somebody_elses(state: bytes) -> None:
+    """Another user owns it."""
+    os.mkdir(state, 0o700)
+    os.chown(state, NOBODY, NOBODY)
+
+
+def below_a_file(state: bytes) -> None:
+    """A parent is no directory."""
+    plain_file(os.path.dirname(state) + b"/in-the-way")
+
+
+HOSTILE = [symlink, dangling, plain_file, writable_by_group, writable_by_all, somebody_elses]
+
+
+@pytest.mark.parametrize("prepare", HOSTILE)
+def test_a_directory_that_is_not_ours_alone_is_not_used(state: bytes, prepare: object) -> None:
+    """The launch goes on without logs, and there is a word for the user why."""
+    if prepare is somebody_elses and os.geteuid() != 0:
+        pytest.skip("needs root to give a directory away")
+    prepare(state)  # type: ignore[operator]
+    with pytest.raises(SetupError):
+        ensure_private(state)
+
+    logs = find_logs(b"server", given(state))
+
+    assert logs.directory is None
+    assert (logs.path("out"), logs.path("err")) == (b"/dev/null", b"/dev/null")
+    assert os.fsdecode(state) in str(logs.problem)
+    assert logs.name == "server"
+
+
+def test_a_directory_that_cannot_be_made_is_not_used(state: bytes) -> None:
+    """A file where a parent should be; a path too long."""
+    below_a_file(state)
+    for path in (os.path.dirname(state) + b"/in-the-way/state", state + b"/" + b"x" * 300):
+        assert find_logs(b"server", given(path)).problem is not None
+
+
+def test_a_good_directory_is_used(state: bytes) -> None:
+    """The negative control of the hostile ones."""
+    logs = find_logs(b"/opt/server", given(state))
+
+    assert logs.problem is None
+    assert logs.path("out") == state + b"/server.out"
+    assert logs.path("err") == state + b"/server.err"
+
+
+# -- taken ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held(state: bytes) -> Iterator[list[int]]:
+    """Descriptors to close after the test."""
+    ensure_private(state)
+    fds: list[int] = []
+    yield fds
+    for fd in fds:
+        os.close(fd)
+
+
+def take(state: bytes, name: bytes, held: list[int]) -> None:
+    """Write to a log, as a server does that runs."""
+    held.append(os.open(state + b"/" + name, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600))
+    assert lock(held[-1])
+
+
+@pytest.mark.parametrize("log", [b"server.out", b"server.err"])
+def test_a_name_in_use_is_numbered(state: bytes, held: list[int], log: bytes) -> None:
+    """While some process writes to either log, the next daemon of that name is NAME-2, then NAME-3."""
+    take(state, log, held)
+    assert find_logs(b"server", given(state)).name == "server-2"
+    take(state, b"server-2.out", held)
+    assert find_logs(b"server", given(state)).name == "server-3"
+    os.close(held.pop(0))
+
+    assert find_logs(b"server", given(state)).name == "server"
+    assert find_logs(b"other", given(state)).name == "other"
+
+
+def test_a_log_that_nobody_writes_is_free(state: bytes, held: list[int]) -> None:
+    """A log that is left from an earlier run does not take the name: the lock does, not the file."""
+    take(state, b"server.out", held)
+    os.close(held.pop())
+
+    assert find_logs(b"server", given(state)).name == "server"
+
+
+def test_looking_does_not_take(state: bytes, held: list[int]) -> None:
+    """The look leaves no lock behind."""
+    take(state, b"server.out", held)
+    find_logs(b"server", given(state))
+    os.close(held.pop())
+    find_logs(b"server", given(state))
+
+    take(state, b"server.out", held)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+def test_a_log_that_is_no_file_of_ours_is_never_written(state: bytes, kind: str) -> None:
+    """Whatever lies at the log's path, it is not followed and not opened for ever."""
+    ensure_private(state)
+    path = state + b"/server.out"
+    if kind == "symlink":
+        os.symlink(b"/etc/passwd", path)
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        os.mkdir(path)
+
+    assert find_logs(b"server", given(state)).name == "server-2"
+
+
+def test_when_every_number_is_taken_there_are_no_logs(monkeypatch: pytest.MonkeyPatch, state: bytes) -> None:
+    """The search ends."""
+    monkeypatch.setattr(registry, "_MOST_NUMBERS", 3)
+    monkeypatch.setattr(registry, "_is_locked", lambda _path: True)
+
+    assert find_logs(b"server", given(state)).path("out") == b"/dev/null"
