@@ -1,4 +1,4 @@
-"""What the server says while it starts reaches the caller: every byte, on its stream, to whatever the caller's streams are."""
+"""What the server says while it starts reaches the caller: every byte, on its stream, whatever the caller's are."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def test_command_substitution_of_a_failure(family: Family) -> None:
 
 
 def test_pipe_to_cat(servers: Family) -> None:
-    """Daemonize ... | cat returns while the server runs."""
+    """`daemonize ... | cat` returns while the server runs."""
     done = shell('daemonize "$@" | cat', *program("writes_much", MUCH))
 
     assert done.stdout == expected(1, MUCH)
@@ -224,7 +224,7 @@ def test_pipe_to_cat(servers: Family) -> None:
 
 @pytest.mark.parametrize("status", [None, 3])
 def test_reader_that_leaves(status: int | None, servers: Family) -> None:
-    """Daemonize ... | head -1: neither wrapper nor server dies of SIGPIPE, and the status is the right one."""
+    """`daemonize ... | head -1`: neither wrapper nor server dies of SIGPIPE, and the status is the right one."""
     words = [str(status)] if status else []
     done = shell(
         '{ daemonize "$@"; echo $? >&3; } 2>/dev/null 3>&2 | head -c 1 >/dev/null',
@@ -584,7 +584,7 @@ def test_drain_to_the_files_given(tmp_path: Path, servers: Family) -> None:
 
 
 def test_descendant_that_holds_a_pipe_and_exit_0(servers: Family) -> None:
-    """Sh -c 'server & exit 0': ready at once, with the descendant as main process and a drain; `-v` says so."""
+    """`sh -c 'server & exit 0'`: ready at once, with the descendant as main process and a drain; `-v` says so."""
     done = cli.run("-v", *program("leaves_grandchild", 0))
 
     assert done.status == 0
@@ -605,7 +605,7 @@ def test_descendant_that_holds_a_pipe_and_a_failure(how: tuple[str, ...], family
 
 
 def test_server_in_the_background_of_a_shell(servers: Family) -> None:
-    """Sh -c 'server & exit 0' keeps serving afterwards, and its words, said before or after, are not lost."""
+    """`sh -c 'server & exit 0'` keeps serving afterwards, and its words, said before or after, are not lost."""
     done = cli.run("--json", SHELL, "-c", " ".join(program("tcp_echo", "holds")) + " & exit 0")
     assert done.status == 0
 
@@ -789,7 +789,8 @@ def test_no_state_directory(servers: Family, tmp_path: Path) -> None:
 
 def test_streams_variable(servers: Family) -> None:
     """DAEMONIZE_STREAMS holds device and inode of both pipes, as the server itself sees them."""
-    script = 'echo "$DAEMONIZE_STREAMS $DAEMONIZE_STDOUT $DAEMONIZE_STDERR"; stat -L -c %d:%i /dev/fd/1 /dev/fd/2; exec sleep 100 >/dev/null 2>&1'
+    told = 'echo "$DAEMONIZE_STREAMS $DAEMONIZE_STDOUT $DAEMONIZE_STDERR"'
+    script = f"{told}; stat -L -c %d:%i /dev/fd/1 /dev/fd/2; exec sleep 100 >/dev/null 2>&1"
     done = cli.run(SHELL, "-c", script)
 
     streams, out, err = done.out.splitlines()[0].decode().split()
@@ -819,7 +820,7 @@ def test_ssh_like_caller(servers: Family) -> None:
 
 
 def test_stray_print_after_closing_hits_nothing(servers: Family, tmp_path: Path) -> None:
-    """Gpupgrade's fault: with 1 and 2 closed, the next descriptors become 1 and 2. Re-pointed ones cannot."""
+    """The fault of gpupgrade: with 1 and 2 closed, the next descriptors become 1 and 2. Re-pointed ones cannot."""
     done = cli.run(*program("repoints"))
     assert done.status == 0
     assert procs.descriptors(servers.only().pid)[1] == "/dev/null"
