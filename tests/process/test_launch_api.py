@@ -29,8 +29,8 @@ from daemonize import (
     TimedOut,
     UsageError,
 )
-from daemonize.launch import api
-from daemonize.launch.daemon import Daemon
+from daemonize.launcher import api
+from daemonize.launcher.daemon import Daemon
 from daemonize.posix.identity import Identity, current_boot_id
 from tests.support import callers, procs
 from tests.support.programs import SHELL, Trigger, program
@@ -757,7 +757,7 @@ def interrupted_fork():
         os.kill(os.getpid(), signal.SIGINT)
     return pid
 os.fork = interrupted_fork
-from daemonize.launch.family import Family
+from daemonize.launcher.family import Family
 watch = Family.watch_events
 def interrupted_watch(self, events):
     watch(self, events)
@@ -945,7 +945,9 @@ daemon = launch(command)
 print(daemon.is_running, daemon.seconds < 5)
 daemon.stop()
 """
-    status, out, err = callers.run("from daemonize.launch import api\n" + code, *program("repoints", "hello"))
+    status, out, err = callers.run(
+        "from daemonize.launcher import api\n" + code, *program("repoints", "hello")
+    )
 
     assert (status, out, err) == (0, b"True\nhello\nTrue True\n", b"")
 
