@@ -16,7 +16,7 @@ from daemonize.launcher.daemon import Daemon
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT, Request
 from daemonize.launcher.wrapper import Wrapper
-from daemonize.posix import follow, stop, tree  # noqa: F401 (likewise)
+from daemonize.posix import follow, signals, stop, tree  # noqa: F401 (likewise)
 from daemonize.posix.identity import read_file
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def launch(
         keep_fds=keep_fds,
     )
     targets = Targets(_descriptor(relay_stdout), _descriptor(relay_stderr), KEPT_OUTPUT)
-    outcome = helper.run(request, targets) if _needs_helper() else Wrapper(request, targets).run()
+    with signals.SigpipeBlocked():
+        outcome = helper.run(request, targets) if _needs_helper() else Wrapper(request, targets).run()
     if isinstance(outcome, LaunchError):
         raise outcome
     return Daemon(outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from daemonize.errors import StillRunning
@@ -45,15 +46,15 @@ class Daemon:
         process = self._hold()
         if process is None:
             return True
-        loop, pause, left = Loop(), _FIRST_WAIT, float("inf") if timeout is None else timeout
+        loop, pause = Loop(), _FIRST_WAIT
+        deadline = float("inf") if timeout is None else monotonic() + timeout
         try:
             if process.fd is not None:
                 loop.watch(process.fd, POLLIN, lambda _events: None)
-                loop.run_once(timeout)
-                return process.ended
-            while not process.ended and left > 0:
+                pause = deadline
+            while not process.ended and (left := deadline - monotonic()) > 0:
                 loop.run_once(min(pause, left))
-                left, pause = left - pause, min(pause * 2, _LONGEST_WAIT)
+                pause = min(pause * 2, _LONGEST_WAIT) if process.fd is None else left
             return process.ended
         finally:
             process.close()

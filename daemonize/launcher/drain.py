@@ -9,6 +9,7 @@ parent, in a session of its own, and holds nothing but the pipes and the logs. A
 
 from __future__ import annotations
 
+import gc
 import os
 
 from daemonize.posix import fds, signals
@@ -51,6 +52,7 @@ def start(pipes: Sequence[tuple[int, int]]) -> int:
 def _fork_again(write: int, pipes: Sequence[tuple[int, int]]) -> None:
     """The middle process, and the drain in it. Never returns."""
     try:
+        gc.disable()  # the caller's garbage is the caller's to finalize
         os.setsid()
         pid = os.fork()
         if pid:
@@ -62,6 +64,8 @@ def _fork_again(write: int, pipes: Sequence[tuple[int, int]]) -> None:
 
 
 def _drain(pipes: Sequence[tuple[int, int]]) -> None:
+    signals.set_defaults()
+    signals.restore_mask(())
     loop = Loop()
     logs = dict(pipes)
     fds.point_at_null(0, 1, 2)

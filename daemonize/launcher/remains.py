@@ -32,7 +32,7 @@ class Remains:
     @property
     def survivors(self) -> Sequence[tuple[int, str]]:
         """(pid, name) of what could not be stopped."""
-        return self._stop.survivors if self._stop else ()
+        return tuple(self._stop.survivors) if self._stop else ()
 
     def gone(self, *, at_once: bool) -> bool:
         """Begin or continue to stop; True when nothing is left to stop. at_once: without waiting for the grace to pass."""

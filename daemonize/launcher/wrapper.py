@@ -152,11 +152,12 @@ class Wrapper:
                     self.program, self.token, self.request.stop_timeout,
                     control=control, events=events, report=report, gate=gate,
                 )  # fmt: skip
+            # Before the mask is restored: KeyboardInterrupt may be raised there, and somebody must know whom to wait for.
+            self.family.parent = self.family.session = pid
         except OSError as error:
             raise SetupError("start", "the intermediate parent", error) from None
         finally:
             signals.restore_mask(mask)
-        self.family.parent = self.family.session = pid
         self.owner.shut(control, events)
         self.family.watch_events(events_end)
 

@@ -12,6 +12,7 @@ the gate until a byte comes; end of file there means that nobody is left who cou
 from __future__ import annotations
 
 import errno
+import gc
 import os
 
 from daemonize.posix import fds, prctl, signals
@@ -81,6 +82,7 @@ def fork(program: Program, report: int, gate: int) -> int:
 
 def _become(program: Program, report: int, gate: int, parent: int) -> None:
     """The child's side. Returns only when something failed, after reporting it."""
+    gc.disable()  # the caller's garbage is the caller's to finalize
     stage = "descriptors"
     try:
         _place_streams(program)

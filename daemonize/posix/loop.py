@@ -12,6 +12,9 @@ POLLIN, POLLOUT = select.POLLIN, select.POLLOUT
 POLLHUP, POLLERR = select.POLLHUP, select.POLLERR
 
 
+_DAY = 86400.0  # poll(2) takes milliseconds in an int
+
+
 class Loop:
     """poll(2) over descriptors, each with a callback that gets the events.
 
@@ -33,8 +36,8 @@ class Loop:
             self._poll.unregister(fd)
 
     def run_once(self, timeout: float | None) -> None:
-        """Wait for events, at most `timeout` seconds (None: for ever), and dispatch them."""
-        for fd, events in self._poll.poll(None if timeout is None else max(timeout, 0) * 1000):
+        """Wait for events, at most `timeout` seconds (None: for ever; never more than a day), and dispatch them."""
+        for fd, events in self._poll.poll(None if timeout is None else min(max(timeout, 0), _DAY) * 1000):
             callback = self._callbacks.get(fd)
             if callback:  # a callback before it may have forgotten it
                 callback(events)

@@ -48,6 +48,23 @@ def restore_mask(mask: Iterable[int]) -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
+class SigpipeBlocked:
+    """A context in which writing to a closed pipe is an error (EPIPE), and never a signal.
+
+    The signal goes to the thread that wrote, so one that came in here is taken back before the mask is restored. For
+    callers of the library, who may have SIGPIPE at its default as command-line tools do.
+    """
+
+    def __enter__(self) -> None:
+        self._before = _signal.SIGPIPE in _signal.sigpending()
+        self._mask = block((_signal.SIGPIPE,))
+
+    def __exit__(self, *_exc: object) -> None:
+        if not self._before and _signal.SIGPIPE in _signal.sigpending():
+            _signal.sigwait((_signal.SIGPIPE,))
+        restore_mask(self._mask)
+
+
 def set_defaults() -> None:
     """Default disposition for every signal. exec(2) keeps what is ignored: Python ignores SIGPIPE, nohup SIGHUP."""
     for number in _signal.valid_signals():

@@ -17,7 +17,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
-import daemonize
 from daemonize import (
     Cancelled,
     Exited,
@@ -29,8 +28,7 @@ from daemonize import (
     TimedOut,
     UsageError,
 )
-from daemonize.launch import api
-from daemonize.launch.daemon import Daemon
+from daemonize.launcher import api
 from daemonize.posix.identity import Identity, current_boot_id
 from tests.support import callers, procs
 from tests.support.programs import SHELL, Trigger, program
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from daemonize.launcher.daemon import Daemon
+
     Launch = Callable[..., Daemon]
 
 
@@ -46,7 +46,9 @@ class Heard:
     """Where a launch relays to: two files."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
-        self.files: list[IO[bytes]] = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+        out = stack.enter_context(tempfile.TemporaryFile())
+        err = stack.enter_context(tempfile.TemporaryFile())
+        self.files: list[IO[bytes]] = [out, err]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -154,22 +156,15 @@ def test_a_patient_stop(launch: Launch, forever: float) -> None:
 
 def test_stop_ends_what_belongs_to_it(launch: Launch, tmp_path: Path) -> None:
     """A worker of the server goes with it, also one that leads a session of its own."""
-    with Trigger(tmp_path) as trigger:
-        script = f"(exec setsid {' '.join(program('repoints', trigger.arg))}) & echo $!; exec >/dev/null 2>&1; wait"
-        file = stack_file(tmp_path)
+    script = "setsid sleep 100 >/dev/null 2>&1 & echo $!; exec >/dev/null 2>&1; wait"
+    with open(tmp_path / "relayed", "w+b") as file:
         daemon = launch(SHELL, "-c", script, relay_stdout=file)
         file.seek(0)
         worker = int(file.read())
-        file.close()
-        assert procs.alive(worker)
-        daemon.stop()
+    assert procs.alive(worker)
+    daemon.stop()
 
     assert not procs.alive(worker)
-
-
-def stack_file(directory: Path) -> IO[bytes]:
-    """A file to relay to."""
-    return open(directory / "relayed", "w+b")
 
 
 def test_wait(launch: Launch, tmp_path: Path) -> None:
@@ -298,7 +293,7 @@ def test_not_ready_in_time(launch: Launch) -> None:
     assert error.output == b"starting\n"
     assert error.seconds >= 0.2
     assert not procs.alive(error.pid or 0)
-    assert error.survivors == ()
+    assert not error.survivors
 
 
 def test_not_ready_in_time_and_left(launch: Launch, tmp_path: Path) -> None:
@@ -331,7 +326,8 @@ def test_not_ready_in_time_and_left(launch: Launch, tmp_path: Path) -> None:
 def test_the_time_a_reader_takes_does_not_count(stack: contextlib.ExitStack) -> None:
     """While the server is blocked only by our own reader the timeout stands still, however it cuts its words."""
     code = "launch(command, timeout=1.0, ready='streams').stop()"
-    script = "import os\nfor n in range(200): os.write(1, b'x' * 2999 + b'\\n')\nos.closerange(1, 3); import signal; signal.pause()"
+    script = "import os\nfor n in range(200): os.write(1, b'x' * 3000)\n"
+    script += "os.closerange(1, 3); import signal; signal.pause()"
     caller = stack.enter_context(callers.popen(code, sys.executable, "-c", script, way="direct"))
     assert not procs.wait_ended(caller.pid, 2.5)
     out, err = caller.communicate(timeout=20)
@@ -364,7 +360,7 @@ def test_what_cannot_be_asked_for(launch: Launch, options: dict[str, Any], error
 def test_a_string_is_no_command(way: str) -> None:
     """It would start a program called by its first letter."""
     with pytest.raises(UsageError):
-        daemonize.launch("true")
+        api.launch("true")
 
 
 def test_strict(launch: Launch) -> None:
@@ -435,14 +431,15 @@ def test_env_cwd_stdin_and_descriptors(
 ) -> None:
     """What is given is what the server has."""
     (tmp_path / "input").write_bytes(b"words")
-    kept = stack.enter_context(open(tmp_path / "input", "rb"))
+    kept = os.open(tmp_path / "input", os.O_RDONLY)
+    stack.callback(os.close, kept)
     said = report(
         launch,
         heard,
         env={"GIVEN": "1", "DAEMONIZE_ID": "mine"},
         cwd=tmp_path,
         stdin=tmp_path / "input",
-        keep_fds=[kept.fileno()],
+        keep_fds=[kept],
     )
 
     assert said["environ"]["GIVEN"] == "1"
@@ -450,7 +447,7 @@ def test_env_cwd_stdin_and_descriptors(
     assert said["environ"]["HOME"] == os.environ["HOME"]
     assert said["cwd"] == str(tmp_path)
     assert said["stdin"] == str(tmp_path / "input")
-    assert said["descriptors"][str(kept.fileno())] == str(tmp_path / "input")
+    assert said["descriptors"][str(kept)] == str(tmp_path / "input")
 
 
 def test_clear_env(launch: Launch, heard: Heard) -> None:
@@ -757,7 +754,7 @@ def interrupted_fork():
         os.kill(os.getpid(), signal.SIGINT)
     return pid
 os.fork = interrupted_fork
-from daemonize.launch.family import Family
+from daemonize.launcher.family import Family
 watch = Family.watch_events
 def interrupted_watch(self, events):
     watch(self, events)
@@ -807,7 +804,7 @@ try:
 except daemonize.Exited as error:
     print("status", error.exit_status)
 """
-    script = "import os, signal; os.write(1, b'%d\\n' % os.getpid()); signal.pthread_sigmask(signal.SIG_BLOCK, [15]); "
+    script = "import os, signal; signal.pthread_sigmask(signal.SIG_BLOCK, [15]); os.write(1, b'%d\\n' % os.getpid()); "
     script += "signal.sigwait([15]); os._exit(5)"
     with callers.popen(code, sys.executable, "-c", script, way=way) as caller:
         server = interrupt(caller, signal.SIGUSR1)
@@ -945,7 +942,9 @@ daemon = launch(command)
 print(daemon.is_running, daemon.seconds < 5)
 daemon.stop()
 """
-    status, out, err = callers.run("from daemonize.launch import api\n" + code, *program("repoints", "hello"))
+    status, out, err = callers.run(
+        "from daemonize.launcher import api\n" + code, *program("repoints", "hello")
+    )
 
     assert (status, out, err) == (0, b"True\nhello\nTrue True\n", b"")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 #: Which way a launch goes: forked by the caller itself, through the executed helper, or as the caller decides.
 WAYS = {
-    "direct": "from daemonize.launch import api; api._needs_helper = lambda: False\n",
-    "helper": "from daemonize.launch import api; api._needs_helper = lambda: True\n",
+    "direct": "from daemonize.launcher import api; api._needs_helper = lambda: False\n",
+    "helper": "from daemonize.launcher import api; api._needs_helper = lambda: True\n",
     "natural": "",
 }
 _PRELUDE = """
