@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 PF_EXITING = 0x4
+#: Signals 32 and 33 in a mask of /proc/PID/status. They are glibc's own: what posix_spawn(3) starts, as make does, ignores
+#: them, and so do its descendants; no program can change that through glibc. Leave them out of any comparison.
+GLIBC_SIGNALS = 0b11 << 31
 T = TypeVar("T")
 
 
