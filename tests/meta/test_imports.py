@@ -20,6 +20,7 @@ ALLOWED = frozenset(
         "_socket",
         "errno",
         "fcntl",
+        "gc",
         "posix",
         "select",
         "stat",
