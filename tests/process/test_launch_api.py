@@ -637,6 +637,7 @@ class Finalized:
     def __del__(self): os.write(2, b"finalized in %d\\n" % (os.getpid() == caller))
 caller, fork = os.getpid(), os.fork
 def fork_with_garbage():
+    os.fork = fork  # only once: what is made in the child is the child's own
     gc.disable()
     for _ in range(10): Finalized()
     pid = fork()
