@@ -245,8 +245,9 @@ def test_report_signals() -> None:
     with started("report_signals.sh", restore_signals=False) as server:
         (ignored,) = [line.split()[1] for line in server.out.splitlines() if line.startswith(b"SigIgn:")]
 
-    # Python ignores SIGPIPE and SIGXFSZ, and was told not to restore them.
-    assert int(ignored, 16) == 1 << 12 | 1 << 24
+    # Python ignores SIGPIPE and SIGXFSZ, and was told not to restore them. 32 and 33 are glibc's own: whatever
+    # posix_spawn(3) starts, as make does, ignores them, and so do its descendants.
+    assert int(ignored, 16) & ~(0b11 << 31) == 1 << 12 | 1 << 24
 
 
 def test_a_trigger_holds_a_program_back(tmp_path: Path) -> None:
