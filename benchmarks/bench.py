@@ -83,9 +83,7 @@ def whole_launch(bench: Bench, rounds: int) -> Iterator[Result]:
         facts={
             "daemonize ms": 1000 * median(pairs.left),
             "python -c pass ms": 1000 * median(pairs.right),
-            "smallest ratio": pairs.ratios[0],
-            "largest ratio": pairs.ratios[-1],
-            "pairs": rounds,
+            **pairs.spread,
         },
     )
 
@@ -136,9 +134,7 @@ def relay(bench: Bench, rounds: int) -> Iterator[Result]:
                 facts={
                     "daemonize GB/s": median(pairs.left) / GIGABYTE,
                     "cat GB/s": median(pairs.right) / GIGABYTE,
-                    "smallest ratio": pairs.ratios[0],
-                    "largest ratio": pairs.ratios[-1],
-                    "pairs": rounds,
+                    **pairs.spread,
                 },
             )
     yield Result(

@@ -32,6 +32,18 @@ class Pairs:
         """The median of the pairs' ratios, which is not the ratio of the medians."""
         return median(self.ratios)
 
+    @property
+    def spread(self) -> dict[str, float]:
+        """How far the ratios lie apart: a single one says little on a busy machine, the middle half says much."""
+        ratios = self.ratios
+        return {
+            "smallest ratio": ratios[0],
+            "lower quartile": quantile(ratios, 0.25),
+            "upper quartile": quantile(ratios, 0.75),
+            "largest": ratios[-1],
+            "pairs": len(ratios),
+        }
+
 
 def alternate(rounds: int, left: Callable[[], float], right: Callable[[], float]) -> Pairs:
     """Take `rounds` pairs; every second one begins with `right`. One more before them warms the caches."""

@@ -9,10 +9,10 @@ parent, in a session of its own, and holds nothing but the pipes and the logs. A
 
 from __future__ import annotations
 
-import gc
 import os
 
 from daemonize.posix import fds, signals
+from daemonize.posix.child import fork_alone
 from daemonize.posix.loop import POLLIN, Loop
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ def start(pipes: Sequence[tuple[int, int]]) -> int:
     read, write = os.pipe()
     mask = signals.block_all()
     try:
-        middle = os.fork()
+        middle = fork_alone()
         if middle == 0:
             _fork_again(write, pipes)
     finally:
@@ -52,9 +52,8 @@ def start(pipes: Sequence[tuple[int, int]]) -> int:
 def _fork_again(write: int, pipes: Sequence[tuple[int, int]]) -> None:
     """The middle process, and the drain in it. Never returns."""
     try:
-        gc.disable()  # the caller's garbage is the caller's to finalize
         os.setsid()
-        pid = os.fork()
+        pid = fork_alone()
         if pid:
             os.write(write, b"%d" % pid)
         else:

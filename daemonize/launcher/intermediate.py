@@ -16,7 +16,6 @@ wrapper has vanished: it runs the stop plan, because a server that nobody waits 
 
 from __future__ import annotations
 
-import gc
 import os
 
 from daemonize.posix import child, fds, prctl, signals
@@ -78,7 +77,6 @@ def run(
     the pipes to the wrapper. report, gate: the server's ends of its own (posix/child.py).
     """
     try:
-        gc.disable()  # the caller's garbage is the caller's to finalize
         reaper, queue = _start(program, events, report, gate)
         fds.sweep({control, events, *queue.descriptors})
         _serve(reaper, queue, token, grace, control, events)

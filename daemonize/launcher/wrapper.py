@@ -33,7 +33,7 @@ from daemonize.launcher.outputs import Outputs
 from daemonize.launcher.remains import Remains
 from daemonize.launcher.verdict import Judge
 from daemonize.notify import ID
-from daemonize.posix import signals
+from daemonize.posix import child, signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGHUP, SIGINT, SIGTERM
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
-    from daemonize.posix import child
 
     Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
 
@@ -146,7 +145,7 @@ class Wrapper:
         # Until exec: a Ctrl-C between the forks must not run a handler of ours in a child.
         mask = signals.block_all()
         try:
-            pid = os.fork()
+            pid = child.fork_alone()
             if pid == 0:
                 intermediate.run(
                     self.program, self.token, self.request.stop_timeout,

@@ -65,13 +65,21 @@ def _absolute(path: bytes) -> bytes:
     return path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
 
 
+def fork_alone() -> int:
+    """fork(2), as os.fork, for a child that executes or exits: what is the caller's garbage is not finalized in it."""
+    pid = os.fork()
+    if pid == 0:
+        gc.disable()
+    return pid
+
+
 def fork(program: Program, report: int, gate: int) -> int:
     """Fork the server; returns its pid. Raises OSError.
 
     Signals must be blocked when this is called: a handler of ours must not run in the child.
     """
     parent = os.getpid()
-    pid = os.fork()
+    pid = fork_alone()
     if pid == 0:
         try:
             _become(program, report, gate, parent)
@@ -82,7 +90,6 @@ def fork(program: Program, report: int, gate: int) -> int:
 
 def _become(program: Program, report: int, gate: int, parent: int) -> None:
     """The child's side. Returns only when something failed, after reporting it."""
-    gc.disable()  # the caller's garbage is the caller's to finalize
     stage = "descriptors"
     try:
         _place_streams(program)

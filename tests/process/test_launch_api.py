@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import math
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -46,9 +46,10 @@ class Heard:
     """Where a launch relays to: two files."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
-        out = stack.enter_context(tempfile.TemporaryFile())
-        err = stack.enter_context(tempfile.TemporaryFile())
-        self.files: list[IO[bytes]] = [out, err]
+        self.files = [
+            stack.enter_context(contextlib.closing(io.FileIO(os.memfd_create("heard"), "r+")))
+            for _ in range(2)
+        ]
 
     @property
     def options(self) -> dict[str, Any]:
@@ -637,6 +638,7 @@ class Finalized:
     def __del__(self): os.write(2, b"finalized in %d\\n" % (os.getpid() == caller))
 caller, fork = os.getpid(), os.fork
 def fork_with_garbage():
+    os.fork = fork  # only once: what is made in the child is the child's own
     gc.disable()
     for _ in range(10): Finalized()
     pid = fork()
@@ -884,7 +886,6 @@ for thread in threads: thread.join()
 def test_twenty_at_once() -> None:
     """Launches in parallel threads know nothing of each other: every one has its own server and its own words."""
     code = """
-import tempfile
 results = {}
 def one(number):
     with tempfile.TemporaryFile() as file:

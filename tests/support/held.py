@@ -1,0 +1,64 @@
+"""Run `daemonize` with one of its steps held back: a moment of a launch as long as a test needs it.
+
+python held.py STEP DIRECTORY [OPTIONS] [--] COMMAND...
+
+Whoever comes to the step says its pid on DIRECTORY/reached, and goes on when a byte arrives on DIRECTORY/release.
+
+    intermediate   the intermediate parent, before it forks the server: between the forks
+    streams        the server, before it has its streams, all signals blocked
+    gate           the server at the gate: the wrapper never opens it
+    exec           the server, through the gate, before exec
+    detach         the wrapper, before it lets go of a ready server
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def main() -> None:
+    """Patch the step, then be `daemonize`."""
+    step, directory = sys.argv[1:3]
+    sys.argv[1:] = sys.argv[3:]
+
+    def held(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wait_first(*args: Any, **kwargs: Any) -> Any:
+            tell(directory)
+            release = os.open(f"{directory}/release", os.O_RDWR)
+            os.read(release, 1)
+            os.close(release)
+            return function(*args, **kwargs)
+
+        return wait_first
+
+    from daemonize.cli.main import main as command
+    from daemonize.launcher import family, intermediate, wrapper
+    from daemonize.posix import child
+
+    if step == "gate":
+        family.Family._at_gate = lambda *_: tell(directory)  # type: ignore[method-assign]
+    else:
+        owner, name = {
+            "intermediate": (intermediate, "_start"),
+            "streams": (child, "_place_streams"),
+            "exec": (child, "_execute"),
+            "detach": (wrapper.Wrapper, "_detach"),
+        }[step]
+        setattr(owner, name, held(getattr(owner, name)))
+    command()
+
+
+def tell(directory: str) -> None:
+    """Say who has come to the step."""
+    reached = os.open(f"{directory}/reached", os.O_WRONLY)
+    os.write(reached, b"%d\n" % os.getpid())
+    os.close(reached)
+
+
+if __name__ == "__main__":
+    main()
