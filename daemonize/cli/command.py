@@ -6,6 +6,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from daemonize.cli.options import FLAG, MANY, OPTIONS, Option
@@ -51,7 +52,12 @@ class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
         try:
             return self._convert(value)
         except UsageError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(_origin(param, ctx) + str(error), param, ctx)
+
+
+def _origin(param: click.Parameter | None, ctx: click.Context | None) -> str:
+    from_outside = ctx and param and param.name and ctx.get_parameter_source(param.name)
+    return f"${param.envvar}: " if param and from_outside is ParameterSource.ENVIRONMENT else ""
 
 
 def _choices(metavar: str) -> list[str]:

@@ -86,7 +86,8 @@ class Run:
             from daemonize.launcher.foreground import Foreground
 
             return Foreground(self.request, self.targets, say=self._say, on_ready=self._report).run()
-        queue = signals.SignalQueue(number for number in CANCELLING if not signals.is_ignored(number))
+        cancelling = [number for number in CANCELLING if not signals.is_ignored(number)]
+        queue = signals.SignalQueue((*cancelling, signals.SIGCONT))
         wrapper = Wrapper(self.request, self.targets, queue=queue, say=self._say)
         try:
             return wrapper.run()

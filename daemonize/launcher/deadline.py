@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_SLICE = 1.0
+_SLICE = 0.25
 
 
 class Deadline:

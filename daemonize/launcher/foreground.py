@@ -93,8 +93,8 @@ class Foreground(Wrapper):
 
     def _forward(self, number: int, by_terminal: bool) -> None:
         main = self.family.main
-        if main is None or (by_terminal and _same_group(main.pid)):
-            return  # the terminal has told the whole group already; twice is something else to many a server
+        if main is None or (by_terminal and _has_been_told(main.pid, number)):
+            return  # twice is something else to many a server
         try:
             main.send(number)
         except PermissionError:
@@ -126,7 +126,10 @@ class Foreground(Wrapper):
         self.family.shut_gate()
 
 
-def _same_group(pid: int) -> bool:
+def _has_been_told(pid: int, number: int) -> bool:
+    """Whether the terminal has sent the signal to that process too: to the whole group; a hang-up to the leader alone."""
+    if number == SIGHUP and os.getsid(0) == os.getpid():
+        return False
     try:
         return os.getpgid(pid) == os.getpgrp()
     except ProcessLookupError:

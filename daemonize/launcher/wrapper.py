@@ -36,7 +36,7 @@ from daemonize.notify import ID
 from daemonize.posix import child, signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.loop import POLLIN, Loop
-from daemonize.posix.signals import SIGHUP, SIGINT, SIGTERM
+from daemonize.posix.signals import SIGCONT, SIGHUP, SIGINT, SIGTERM
 from daemonize.readiness import parse
 from daemonize.registry import find_logs
 
@@ -102,7 +102,7 @@ class Wrapper:
         self._life = Judge(self.family)
         self._strict_until: float | None = None
         self._remains = Remains(self.loop, self.family, self.token, request.stop_timeout, say)
-        self._stopped = self._marked = self._hurried = self._finished = False
+        self._continued = self._stopped = self._marked = self._hurried = self._finished = False
 
     def run(self) -> Ready | LaunchError:
         """Start the server and wait for the outcome.
@@ -167,8 +167,13 @@ class Wrapper:
         before = monotonic()
         self.loop.run_once(asked)
         now = monotonic()
-        if self.outcome is None and not self.outputs.blocks_server:
+        if asked is not None and now - before > asked:
+            self.loop.run_once(
+                0
+            )  # SIGCONT, which says that we were stopped, ends a wait without being seen in it
+        if self.outcome is None and not self._continued and not self.outputs.blocks_server:
             self.deadline.spend(now - before, asked)
+        self._continued = False
         self.outputs.look()
         self._tell_probes(now)
         if self._life.finds_alive(now):
@@ -197,7 +202,9 @@ class Wrapper:
                 self.loop.forget(self.queue.fd)
 
     def _interrupt(self, number: int) -> None:
-        if isinstance(self.outcome, LaunchError):
+        if number == SIGCONT:
+            self._continued = True
+        elif isinstance(self.outcome, LaunchError):
             self._hurried = True
         else:
             self._rewind()

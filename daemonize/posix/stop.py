@@ -54,7 +54,7 @@ class Stop:
         """Take the first step."""
         self._next_step()
         if self._main is not None:
-            self._hold(self._main[0])
+            self._hold(*self._main)
             if self._main in self._members:
                 self._send(self._main)
         self.advance()
@@ -107,13 +107,16 @@ class Stop:
         self._looked = False
 
     def _signal_tree(self) -> None:
-        """Signal every member that has not had this step's signal, until a look finds nobody new (fork bombs)."""
+        """Signal every member that has not had this step's signal, until a look finds nobody new.
+
+        Whoever was seen and is gone a moment later may have had children meanwhile: that counts as new.
+        """
         fresh = True
         while fresh:
             fresh = False
             for stat in self._tree.living():
-                if (stat.pid, stat.start) not in self._members:
-                    self._hold(stat.pid)
+                if (stat.pid, stat.start) not in self._members and not self._hold(stat.pid, stat.start):
+                    fresh = True
             for key in list(self._members):
                 if key not in self._signalled:
                     fresh = True
@@ -129,18 +132,20 @@ class Stop:
         except PermissionError:
             pass  # it has become another user's; it is named among the survivors
 
-    def _hold(self, pid: int) -> None:
+    def _hold(self, pid: int, start: int) -> bool:
+        """Get hold of the process that was seen; False if it has ended, and perhaps another has its pid by now."""
         try:
             process = Process(pid)
         except ProcessLookupError:
-            return
-        key = (process.pid, process.start)
-        if key in self._members or process.ended:
+            return False
+        key = (pid, start)
+        if process.start != start or process.ended:
             process.close()
-            return
+            return False
         self._members[key] = process
         if process.fd is not None:
             self._loop.watch(process.fd, POLLIN, lambda _events: self._drop(key))
+        return True
 
     def _drop_ended(self) -> None:
         for key, process in list(self._members.items()):
