@@ -1,18 +1,18 @@
-"""What the tests of the command share."""
+"""What the repeated races share: a loaded machine."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.family import Family
-from tests.support.programs import Trigger
+from tests.support.programs import SHELL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,21 +26,17 @@ def dispositions() -> Iterator[None]:
         signal.signal(number, handler)
 
 
+@pytest.fixture(scope="module")
+def burners() -> Iterator[None]:
+    """Two processes that compute without end: whoever is woken has to wait for its turn."""
+    burning = [subprocess.Popen([SHELL, "-c", "while :; do :; done"]) for _ in range(2)]
+    yield
+    for process in burning:
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture
 def family() -> Family:
-    """The processes of this test. What a test expects to be left running it ends itself (`family.end()`)."""
+    """The processes of this test."""
     return Family()
-
-
-@pytest.fixture
-def servers(family: Family) -> Iterator[Family]:
-    """The same, for tests that leave a ready server running: it is ended after the test."""
-    yield family
-    family.end()
-
-
-@pytest.fixture
-def trigger(tmp_path: Path) -> Iterator[Trigger]:
-    """Holds a program back until the test releases it."""
-    with Trigger(tmp_path) as held:
-        yield held
