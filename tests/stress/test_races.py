@@ -46,7 +46,8 @@ def race(server: str, seed: int) -> tuple[subprocess.Popen[bytes], random.Random
 def end(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
     """Status and stderr. Both streams come to their end: nobody holds them."""
     out, err = process.communicate(timeout=20)
-    assert b"Traceback" not in err or process.returncode == -signal.SIGINT, err
+    # A Ctrl-C while the interpreter itself starts is shown by the interpreter; nothing of ours has run by then.
+    assert b"Traceback" not in err or b"KeyboardInterrupt" in err, err
     assert b"internal error" not in err
     assert not out or out.startswith(b"daemon ")
     return process.returncode, err
@@ -72,39 +73,62 @@ def test_wrapper_interrupted(server: str, number: signal.Signals, family: Family
         settle(status, family)
 
 
+def let_go(server: str, family: Family) -> bool:
+    """Nobody is left, or only a server that is ready and init's: the wrapper was killed after it had let go."""
+    left = family.living()
+    return not left or (
+        UNDISTURBED[server] == 0
+        and all(
+            process.ppid == 1 and procs.descriptors(process.pid).get(1) == "/dev/null" for process in left
+        )
+    )
+
+
 @pytest.mark.parametrize("server", SERVERS)
 def test_wrapper_killed(server: str, family: Family) -> None:
-    """Nothing is left but a server that had been ready before."""
+    """Nothing is left but a server that is ready and was let go (not yet let go: tests/cli/test_kill_matrix.py)."""
     for seed in range(RACES):
         process, _ = race(server, seed)
         process.kill()
         status, _ = end(process)
         assert status in {-signal.SIGKILL, UNDISTURBED[server]}
-        if status:
-            procs.eventually(family.nobody, 10)
-        settle(status, family)
+
+        def gone(seed: int = seed) -> None:
+            assert let_go(server, family), f"{seed}: {[procs.command_line(p.pid) for p in family.living()]}"
+
+        procs.eventually(gone, 10)
+        family.end()
+
+
+def kill_all(victims: list[procs.Process], process: subprocess.Popen[bytes], family: Family) -> bool:
+    """Kill them; where there is none (yet, or any more), give this launch up."""
+    for victim in victims:
+        procs.send(victim.pid, signal.SIGKILL, victim.start)
+    if not victims:
+        process.terminate()
+        end(process)
+        family.end()
+    return bool(victims)
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_intermediate_parent_killed(server: str, family: Family) -> None:
-    """125 if it came in time, else as if undisturbed; or the status of a server that died at the same time."""
+    """125 if it came in time, else as if undisturbed; nothing is left but a server that is ready."""
     for seed in range(RACES):
         process, _ = race(server, seed)
-        for parent in procs.children(process.pid):
-            procs.send(parent.pid, signal.SIGKILL, parent.start)
-        status, _ = end(process)
-        assert status in {125, UNDISTURBED[server]}, seed
-        settle(status, family)
+        if kill_all(procs.children(process.pid), process, family):
+            status, _ = end(process)
+            assert status in {125, UNDISTURBED[server]}, seed
+            settle(status, family)
 
 
 @pytest.mark.parametrize("server", SERVERS)
 def test_server_killed(server: str, family: Family) -> None:
-    """137 if it came in time, else as if undisturbed."""
+    """137 if it came in time, else as if undisturbed; nothing is left but a server that is ready."""
     for seed in range(RACES):
         process, _ = race(server, seed)
-        for parent in procs.children(process.pid):
-            for child in procs.children(parent.pid):
-                procs.send(child.pid, signal.SIGKILL, child.start)
-        status, _ = end(process)
-        assert status in {KILLED, UNDISTURBED[server]}, seed
-        settle(status, family)
+        victims = [child for parent in procs.children(process.pid) for child in procs.children(parent.pid)]
+        if kill_all(victims, process, family):
+            status, _ = end(process)
+            assert status in {KILLED, UNDISTURBED[server]}, seed
+            settle(status, family)
