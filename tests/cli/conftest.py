@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session", autouse=True)
 def dispositions() -> Iterator[None]:
-    """No signal is ignored by the caller, though the tests be run under nohup(1)."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)}
-    for number in before:
+    """No signal is ignored by the caller, though the tests run under nohup(1) or in the background of a script."""
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+    ignored = [number for number in numbers if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
         signal.signal(number, signal.SIG_DFL)
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture

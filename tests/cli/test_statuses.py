@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import daemonize
-from tests.support import cli, procs
+from tests.support import cli, held, procs
 from tests.support.programs import PYTHON, SHELL, program
 
 if TYPE_CHECKING:
@@ -356,6 +356,45 @@ def test_chdir_failure(tmp_path: Path, family: Family) -> None:
     assert f"{tmp_path}/missing".encode() in done.err
     assert b"No such file or directory" in done.err
     assert done.err.count(b"\n") == 1
+    family.nobody()
+
+
+# --- what we do not get ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", range(5, 24))
+def test_too_few_descriptors(number: int, servers: Family) -> None:
+    """Where a pipe cannot be made, nothing is started: 125 and one line, or all goes well; never anything between."""
+    done = subprocess.run(
+        [SHELL, "-c", f'ulimit -n {number}; exec "$@"', SHELL, *cli.command(*program("repoints", "hello"))],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+
+    if done.returncode:
+        assert done.returncode == 125
+        assert done.stdout == b""
+        assert done.stderr.startswith(b"daemonize: ")
+        assert b"Too many open files" in done.stderr
+        assert done.stderr.count(b"\n") == 1
+        servers.nobody()
+    else:
+        assert (done.stdout, done.stderr) == (b"hello\n", b"")
+        assert procs.alive(servers.only().pid)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_too_many_processes(number: int, family: Family) -> None:
+    """Where the intermediate parent (1) or the server (2) cannot be forked: 125, one line, nothing left."""
+    argv = [sys.executable, "-P", held.__file__, f"no-fork-{number}", "-", *program("repoints")]
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
+
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr.startswith(b"daemonize: cannot start ")
+    assert b"Resource temporarily unavailable" in done.stderr
+    assert done.stderr.count(b"\n") == 1
     family.nobody()
 
 

@@ -763,6 +763,16 @@ def test_file_that_cannot_be_opened(option: str, tmp_path: Path, family: Family)
     family.nobody()
 
 
+@pytest.mark.parametrize("option", ["-o", "-e"])
+def test_file_that_is_a_directory(option: str, tmp_path: Path, family: Family) -> None:
+    """A directory is no file to write to: 125, and the reason."""
+    done = cli.run(option, tmp_path, "true")
+
+    assert done.status == 125
+    assert f"{tmp_path}: Is a directory".encode() in done.err
+    family.nobody()
+
+
 def test_relative_files(tmp_path: Path, family: Family) -> None:
     """-o and --stdin are relative to the caller's directory, not to -c."""
     (tmp_path / "in").write_text("words\n")

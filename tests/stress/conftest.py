@@ -1,46 +1,43 @@
-"""What the tests of the command share."""
+"""What the repeated races share: a loaded machine."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.family import Family
-from tests.support.programs import Trigger
+from tests.support.programs import SHELL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="session", autouse=True)
 def dispositions() -> Iterator[None]:
-    """No signal is ignored by the caller, though the tests be run under nohup(1)."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)}
-    for number in before:
+    """No signal is ignored by the caller, though the tests run under nohup(1) or in the background of a script."""
+    numbers = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+    ignored = [number for number in numbers if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
         signal.signal(number, signal.SIG_DFL)
     yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(scope="module")
+def burners() -> Iterator[None]:
+    """Two processes that compute without end: whoever is woken has to wait for its turn."""
+    burning = [subprocess.Popen([SHELL, "-c", "while :; do :; done"]) for _ in range(2)]
+    yield
+    for process in burning:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture
 def family() -> Family:
-    """The processes of this test. What a test expects to be left running it ends itself (`family.end()`)."""
+    """The processes of this test."""
     return Family()
-
-
-@pytest.fixture
-def servers(family: Family) -> Iterator[Family]:
-    """The same, for tests that leave a ready server running: it is ended after the test."""
-    yield family
-    family.end()
-
-
-@pytest.fixture
-def trigger(tmp_path: Path) -> Iterator[Trigger]:
-    """Holds a program back until the test releases it."""
-    with Trigger(tmp_path) as held:
-        yield held

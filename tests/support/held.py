@@ -9,10 +9,13 @@ Whoever comes to the step says its pid on DIRECTORY/reached, and goes on when a 
     gate           the server at the gate: the wrapper never opens it
     exec           the server, through the gate, before exec
     detach         the wrapper, before it lets go of a ready server
+
+STEP can also be `no-fork-N`: the Nth fork fails (1: of the intermediate parent, 2: of the server).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -40,7 +43,9 @@ def main() -> None:
     from daemonize.launcher import family, intermediate, wrapper
     from daemonize.posix import child
 
-    if step == "gate":
+    if step.startswith("no-fork-"):
+        fail_fork(int(step.rpartition("-")[2]))
+    elif step == "gate":
         family.Family._at_gate = lambda *_: tell(directory)  # type: ignore[method-assign]
     else:
         owner, name = {
@@ -51,6 +56,20 @@ def main() -> None:
         }[step]
         setattr(owner, name, held(getattr(owner, name)))
     command()
+
+
+def fail_fork(at: int) -> None:
+    """Let this one fork fail as it does when there are too many processes. The count goes on in the children."""
+    fork, count = os.fork, 0
+
+    def counted() -> int:
+        nonlocal count
+        count += 1
+        if count == at:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    os.fork = counted
 
 
 def tell(directory: str) -> None:
