@@ -125,8 +125,9 @@ class Exited(LaunchError):
     """
 
     outcome = "exited"
-    #: Whether it said something on stderr; whether it had been ready before (foreground).
-    spoke = served = False
+    #: Whether it said something on stderr; whether it had been ready before (foreground); whether this system cannot
+    #: tell what it left behind.
+    spoke = served = blind = False
 
     def __init__(self, wait_status: int, unmet: str | None = None) -> None:
         code = os.waitstatus_to_exitcode(wait_status)
@@ -148,7 +149,12 @@ class Exited(LaunchError):
             return f"{self.shown} exited with status {self.status} {self.after}, before it was ready"
         if self.unmet:
             return f"{self.shown} exited 0 {self.after}, before '{printable(self.unmet)}' held: nothing is running"
-        return f"{self.shown} exited 0 {self.after}, nothing is running"
+        left = (
+            "what it left running, if anything, cannot be told on this system"
+            if self.blind
+            else "nothing is running"
+        )
+        return f"{self.shown} exited 0 {self.after}, {left}"
 
 
 class StrictFailure(LaunchError):

@@ -6,7 +6,15 @@ import os
 import sys
 
 from daemonize.cli import fast
-from daemonize.errors import STATUS_FAILED, DaemonizeError, Exited, LaunchError, UsageError, printable
+from daemonize.errors import (
+    STATUS_FAILED,
+    DaemonizeError,
+    Exited,
+    LaunchError,
+    SetupError,
+    UsageError,
+    printable,
+)
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import Request
 from daemonize.launcher.wrapper import CANCELLING, Wrapper
@@ -78,6 +86,8 @@ class Run:
             raise
         except DaemonizeError as error:
             outcome = error
+        except OSError as error:
+            outcome = SetupError("prepare", "the launch", error)
         self._report(outcome)
         return outcome.exit_status
 

@@ -64,11 +64,10 @@ class Daemon:
 
         Stopping what is stopped succeeds. Raises StillRunning with the survivors.
         """
-        stat = read_stat(self.pid) if self.pid else None
-        alive = self.is_running and stat is not None
+        main = (self.identity.pid, self.identity.start) if self.identity and self.is_running else None
+        stat = read_stat(main[0]) if main else None
         # The number of the session is only safe while a process that is certainly ours keeps it from being given away.
-        session = self._session if alive and stat is not None and stat.session == self._session else None
-        main = (self.identity.pid, self.identity.start) if alive and self.identity else None
+        session = self._session if stat and stat.session == self._session else None
         tree = Tree({main[0]} if main else (), session, self._token, exclude={self.drain or 0})
         survivors = stop.run(Loop(), tree, main, stop.default_plan(timeout))
         if survivors:

@@ -53,21 +53,19 @@ def _fork_again(write: int, pipes: Sequence[tuple[int, int]]) -> None:
     """The middle process, and the drain in it. Never returns."""
     try:
         os.setsid()
-        pid = fork_alone()
-        if pid:
-            os.write(write, b"%d" % pid)
-        else:
-            _drain(pipes)
+        if fork_alone() == 0:
+            _drain(write, pipes)
     finally:
         os._exit(0)
 
 
-def _drain(pipes: Sequence[tuple[int, int]]) -> None:
+def _drain(write: int, pipes: Sequence[tuple[int, int]]) -> None:
     signals.set_defaults()
     signals.restore_mask(())
     loop = Loop()
     logs = dict(pipes)
     fds.point_at_null(0, 1, 2)
+    os.write(write, b"%d" % os.getpid())
     fds.sweep({*logs, *logs.values()})
     for source in logs:
         os.set_blocking(source, True)

@@ -1,7 +1,8 @@
 """What the wrapper knows of the processes below it: told by the server until exec(2), and by the intermediate parent.
 
     report   (posix/child.py)            gate PID | failed STAGE ERRNO | end of file
-    events   (launcher/intermediate.py)    forked PID | failed ERRNO | reaped PID STATUS | adopted PID ... | end of file
+    events   (launcher/intermediate.py)    forked PID | blind | failed STAGE ERRNO | reaped PID STATUS | adopted PID ... |
+                                         end of file
 
 Only facts; what they mean is decided by the wrapper.
 """
@@ -29,7 +30,8 @@ class Family:
     is. replaced: main is a daemon that the server left behind. ended: wait status of the main process, or None.
     left: pids that are left after it ended, None if that is not known (yet). orphan_status: wait status of a daemon that
     failed before it could be followed, or 0. executed: exec(2) has succeeded. failed: (stage, errno) of the step that
-    failed. reported: the report is at its end. lost: the intermediate parent has gone without being asked to.
+    failed. reported: the report is at its end. lost: the intermediate parent has gone without being asked to. blind: on
+    this system nobody adopts what the server leaves behind.
     """
 
     def __init__(self, loop: Loop, owner: Descriptors, say: Callable[[str], None]) -> None:
@@ -41,7 +43,7 @@ class Family:
         self.left: list[int] | None = None
         self.orphan_status = 0
         self.failed: tuple[str, int] | None = None
-        self.executed = self.lost = self.replaced = self.reported = False
+        self.executed = self.lost = self.replaced = self.reported = self.blind = False
         self._gate = -1
         self._lines = {"report": b"", "events": b""}
 
@@ -131,16 +133,18 @@ class Family:
 
     def note(self, words: list[bytes]) -> None:
         """One line of events."""
-        word, numbers = words[0], [0 if text == b"?" else int(text) for text in words[1:]]
+        word, *rest = words
         if word == b"forked":
-            self.server = numbers[0]
+            self.server = int(rest[0])
             self._open_gate()
+        elif word == b"blind":
+            self.blind = True
         elif word == b"failed":
-            self.failed = ("fork", numbers[0])
+            self.failed = (rest[0].decode(), int(rest[1]))
         elif word == b"reaped":
-            self._note_end(*numbers)
+            self._note_end(int(rest[0]), int(rest[1]))
         elif word == b"adopted":
-            self.left = numbers
+            self.left = [0 if text == b"?" else int(text) for text in rest]
             if self.ended == 0:
                 self._follow()
 
@@ -150,10 +154,15 @@ class Family:
         elif self.ended == 0 and status:
             self.orphan_status = status
 
+    def follow_unknown(self) -> None:
+        """The main process has exited 0, and somebody is left, but nobody can say who."""
+        self.left = [0]
+        self._take(None)
+
     def _follow(self) -> None:
         """The main process has exited 0: what it left behind is the main process now."""
         if self.left == [0]:  # somebody is there, but there is no /proc to say who
-            self._take(None)
+            self.follow_unknown()
             return
         stats = [
             stat

@@ -6,7 +6,8 @@
 On `events` it says, one line each:
 
     forked PID             the server exists
-    failed ERRNO           it could not be forked
+    failed STAGE ERRNO     it could not be forked, or we could not become its parent
+    blind                  this system has no child subreapers: what the server leaves behind is init's at once
     reaped PID STATUS      a child has ended (wait status); first the server, later what was adopted
     adopted PID ...        the server has ended; these are left (`?`: somebody is, but /proc does not say who)
 
@@ -86,18 +87,22 @@ def run(
 
 def _start(program: Program, events: int, report: int, gate: int) -> tuple[Reaper, signals.SignalQueue]:
     os.setsid()
-    # Before the fork: were SIGCHLD ignored, as some callers leave it, the kernel would throw the status away.
-    queue = signals.SignalQueue((SIGCHLD,))
+    stage = b"signals"
     try:
+        # Before the fork: were SIGCHLD ignored, as some callers leave it, the kernel would throw the status away.
+        queue = signals.SignalQueue((SIGCHLD,))
+        stage = b"fork"
         server = child.fork(program, report, gate)
+        # After the fork, while the server sets itself up; it is let through the gate only when `forked` is said.
+        if not prctl.become_subreaper():
+            os.write(events, b"blind\n")
+        # It holds nothing of the caller's from here on: `$(daemonize ...)` must not wait for it.
+        stage = b"descriptors"
+        fds.point_at_null(0, 1, 2)
     except OSError as error:
-        os.write(events, b"failed %d\n" % (error.errno or 0))
+        os.write(events, b"failed %s %d\n" % (stage, error.errno or 0))
         raise
-    # After the fork, at the same time as the server sets itself up; it is let through the gate only when `forked` is said.
-    prctl.become_subreaper()
     os.write(events, b"forked %d\n" % server)
-    # From here on it holds nothing of the caller's: `$(daemonize ...)` must not wait for it.
-    fds.point_at_null(0, 1, 2)
     return Reaper(server), queue
 
 
@@ -137,6 +142,6 @@ def _stop_all(reaper: Reaper, token: bytes, grace: float) -> None:
     from daemonize.posix.tree import Tree
 
     me = os.getpid()
-    server = None if reaper.server_ended else read_stat(reaper.server)
-    main = (server.pid, server.start) if server else None
-    stop.run(Loop(), Tree({me}, session=me, token=token), main, stop.default_plan(grace))
+    stat = read_stat(reaper.server)
+    main = None if reaper.server_ended else (reaper.server, stat.start if stat else 0)
+    stop.run(Loop(), Tree({me}, session=me, token=token), main, stop.default_plan(grace), reaper.reap)

@@ -112,7 +112,10 @@ class Wrapper:
         """
         try:
             occupy_standard(self.owner)
-            self._start()
+            try:
+                self._start()
+            except OSError as error:
+                raise SetupError("prepare", "the launch", error) from None
             while not self._finished:
                 self._round()
             return self._result()
@@ -254,6 +257,9 @@ class Wrapper:
             return Exited(status)
         if family.left is None or (status == 0 and family.left):
             return None  # there will be word of who is left, or of their end
+        if status == 0 and family.blind and self.outputs.pipes and not self.outputs.closed:
+            family.follow_unknown()  # where nobody adopts orphans, a pipe that is held still tells that there are some
+            return None
         if self._strict_until is not None:
             return StrictFailure(Exited(status).status)
         unmet = [probe.spec for probe in self.probes if not probe.held and probe.spec != "streams"]
@@ -351,7 +357,7 @@ class Wrapper:
         if isinstance(outcome, Ready):
             return outcome
         if isinstance(outcome, Exited):
-            outcome.spoke = self.outputs.spoke_on_stderr
+            outcome.spoke, outcome.blind = self.outputs.spoke_on_stderr, self.family.blind
         outcome.command = self.request.shown
         outcome.pid = None if self.family.failed else self.family.pid or None
         outcome.output = self.outputs.tail

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 65536
 _IN_MODIFY = 0x2
+_ROUNDS = 16  # at most so many chunks before the loop looks at everything else again
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 
 
@@ -34,6 +35,8 @@ class FileRelay(Relay):
         self.position = os.fstat(source).st_size
         self.finished = False
         self.full = False
+        self._more = False  # the last look was cut short: the loop has others to look after
+        self._goal = 0
         self._wait = _FIRST_WAIT
         self._events = inotify(b"/proc/self/fd/%d" % source, _IN_MODIFY)
         if self._events is not None:
@@ -42,7 +45,9 @@ class FileRelay(Relay):
     @property
     def next_look(self) -> float | None:
         """Seconds until the next look, where the kernel does not tell."""
-        return self._wait if self._events is None and not self._waiting else None
+        if self._waiting or (self._events is not None and not self._more):
+            return None
+        return 0.0 if self._more else self._wait
 
     def _modified(self, _events: int) -> None:
         if self._events is not None:
@@ -55,28 +60,34 @@ class FileRelay(Relay):
     def look(self) -> None:
         """Relay what has come since the last look."""
         before = self.total
-        while not self._waiting and self._flush():
-            size = os.fstat(self.source).st_size
-            if size < self.position:
-                self.position = 0
-            data = os.pread(self.source, _CHUNK, self.position)
-            if not data:
+        self._more = True
+        for _ in range(_ROUNDS):
+            if self._waiting or not self._flush() or not self._read():
+                self._more = False
                 break
-            self.position += len(data)
-            self._take(data)
         self._wait = _FIRST_WAIT if self.total > before else min(self._wait * 2, _LONGEST_WAIT)
+
+    def _read(self) -> bool:
+        """One chunk; False at the end of the file."""
+        if os.fstat(self.source).st_size < self.position:
+            self.position = self._goal = 0
+        data = os.pread(self.source, _CHUNK, self.position)
+        self.position += len(data)
+        self._take(data)
+        return bool(data)
 
     def _resume(self) -> None:
         self.look()
 
     def mark(self) -> None:
-        """Take one more look: what is in the file by now belongs to the launch."""
+        """What is in the file by now belongs to the launch: `caught_up` tells when all of it is with the reader."""
+        self._goal = os.fstat(self.source).st_size
         self.look()
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything seen has been handed to the reader."""
-        return not self._pending and not self._waiting
+        """Whether everything up to `mark` has been handed to the reader."""
+        return not self._pending and not self._waiting and self.position >= self._goal
 
     def stop(self) -> None:
         """Follow no more."""

@@ -10,6 +10,7 @@ thread *before* it closes the descriptors, and only much later can the process b
 from __future__ import annotations
 
 import os
+import select
 
 from daemonize.posix import signals
 
@@ -152,6 +153,10 @@ class Process:
     @property
     def ended(self) -> bool:
         """Whether it has ended (a zombie has)."""
+        if self.fd is not None:
+            poll = select.poll()
+            poll.register(self.fd, select.POLLIN)
+            return bool(poll.poll(0))
         stat = read_stat(self.pid)
         if stat:
             return stat.start != self.start or (stat.state in "ZX" and standing(self.pid) in (EXITING, GONE))
@@ -205,7 +210,7 @@ class Identity:
             return False
         stat = read_stat(self.pid)
         if stat is None:
-            return not has_proc() and _exists(self.pid)
+            return not has_proc() and _runs(self.pid)
         return stat.start == self.start and standing(self.pid) not in (EXITING, GONE)
 
     def __eq__(self, other: object) -> bool:
@@ -224,14 +229,16 @@ class Identity:
         return self.pid, self.start, self.boot_id
 
 
-def _exists(pid: int) -> bool:
+def _runs(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        process = Process(pid)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    ended = process.ended
+    process.close()
+    return not ended
 
 
 def current_boot_id() -> str:

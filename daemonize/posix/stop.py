@@ -15,7 +15,7 @@ from daemonize.posix.signals import SIGCONT, SIGKILL, SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from daemonize.posix.loop import Loop
     from daemonize.posix.tree import Tree
@@ -166,12 +166,20 @@ class Stop:
 
 
 def run(
-    loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]
+    loop: Loop,
+    tree: Tree,
+    main: tuple[int, int] | None,
+    plan: Sequence[tuple[int, float]],
+    reap: Callable[[], object] = lambda: None,
 ) -> list[tuple[int, str]]:
-    """Carry a stop plan out, with nothing else to wait for. Returns the survivors: (pid, name)."""
+    """Carry a stop plan out, with nothing else to wait for. Returns the survivors: (pid, name).
+
+    `reap` is called after every wait, for a parent: without a pidfd, a child that is not reaped never seems to end.
+    """
     stop = Stop(loop, tree, main, plan)
     stop.begin()
     while not stop.done:
         loop.run_once(stop.timeout)
+        reap()
         stop.advance()
     return stop.survivors

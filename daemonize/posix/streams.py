@@ -46,7 +46,8 @@ def is_writable(fd: int) -> bool:
 class Sink:
     """A descriptor of the caller's that is written to without ever waiting for its reader. None: nowhere.
 
-    `error`: what ended it, or None; from then on everything is thrown away. `fd`: what to poll for POLLOUT.
+    error: what ended it, or None; from then on everything is thrown away. fd: what to poll for POLLOUT. Raises OSError
+    when there is no descriptor to be had.
     """
 
     def __init__(self, fd: int | None) -> None:
@@ -62,13 +63,13 @@ class Sink:
 
     def _open(self, fd: int) -> None:
         try:
-            # A duplicate: two sinks may be given one descriptor, and each is polled for itself.
-            self.fd = os.dup(fd)
             mode = os.fstat(fd).st_mode
             flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-        except OSError as error:
+        except OSError as error:  # not open
             self.fail(error)
             return
+        # A duplicate: two sinks may be given one descriptor, and each is polled for itself.
+        self.fd = os.dup(fd)
         if stat.S_ISSOCK(mode):
             self._open_socket()
             return

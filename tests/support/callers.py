@@ -13,7 +13,7 @@ WAYS = {
     "natural": "",
 }
 _PRELUDE = """
-import atexit, os, signal, sys, threading
+import atexit, os, signal, sys, tempfile, threading
 from daemonize import launch
 import daemonize
 command = sys.argv[1:]
