@@ -409,8 +409,8 @@ def test_time_counts_while_the_reader_is_not_at_fault(family: Family) -> None:
     """A reader that does not read, while the server has room to write, excuses nothing."""
     with cli.popen("-t", "300ms", SHELL, "-c", "head -c 70000 /dev/zero; sleep 100") as process:
         assert process.stdout is not None
-        parent = procs.eventually(lambda: _only_child(process.pid))
-        assert procs.wait_ended(_only_child(parent.pid).pid, 10)
+        server = procs.eventually(lambda: _only_child(_only_child(process.pid).pid))
+        assert procs.wait_ended(server.pid, 10)
         assert process.stdout.read() == bytes(70000)
         assert process.wait(10) == 124
     family.nobody()
