@@ -886,6 +886,7 @@ for thread in threads: thread.join()
 def test_twenty_at_once() -> None:
     """Launches in parallel threads know nothing of each other: every one has its own server and its own words."""
     code = """
+import tempfile
 results = {}
 def one(number):
     with tempfile.TemporaryFile() as file:
