@@ -311,6 +311,33 @@ def test_who_was_born_between_look_and_signal(way: str, stack: contextlib.ExitSt
     assert procs.wait_ended(child.pid, 5)
 
 
+class Endless(Tree):
+    """A tree in which every look finds somebody who was not there before."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        super().__init__(set())
+        self.stack, self.born = stack, 0
+
+    def living(self) -> list[Stat]:
+        """One more; at most 500, so that the test ends."""
+        if self.born == 500:
+            return []
+        self.born += 1
+        process = self.stack.enter_context(subprocess.Popen([*python("signal.pause()")]))
+        self.stack.callback(process.kill)
+        seen = read_stat(process.pid)
+        assert seen
+        return [seen]
+
+
+def test_a_look_that_always_finds_somebody_cannot_put_off_the_end(stack: contextlib.ExitStack) -> None:
+    """Deadlines hold whatever is born meanwhile: SIGKILL comes in time, and so does the list of the survivors."""
+    endless = Endless(stack)
+    stop.run(Loop(), endless, None, ((signal.SIGTERM, 0.1), (signal.SIGKILL, 0.1)))
+
+    assert endless.born < 400
+
+
 RESPAWNER = """
 if {worker} and os.fork():
     signal.pause()
