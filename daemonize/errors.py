@@ -69,7 +69,7 @@ class StillRunning(DaemonizeError):
     def __str__(self) -> str:
         """One line."""
         names = ", ".join(f"{printable(name)} (pid {pid})" for pid, name in self.survivors)
-        return f"still running after SIGKILL: {names}"
+        return f"still running, although everything was done that this user may do: {names}"
 
 
 class LaunchError(DaemonizeError):
@@ -89,6 +89,7 @@ class LaunchError(DaemonizeError):
     files: Sequence[str] = ()
     output = b""
     log: str | None = None
+    log_empty = False
     drain: int | None = None
     survivors: Sequence[tuple[int, str]] = ()
 
@@ -115,7 +116,14 @@ class LaunchError(DaemonizeError):
 
     def __str__(self) -> str:
         """One line: what happened, to what, and where more is written."""
-        return self.describe() + (f" (log: {printable(self.log)})" if self.log else "")
+        if self.log is None:
+            return self.describe()
+        path = printable(self.log)
+        return (
+            f"{self.describe()} (log {path} is empty)"
+            if self.log_empty
+            else f"{self.describe()} (log: {path})"
+        )
 
 
 class Exited(LaunchError):
@@ -160,10 +168,12 @@ class Exited(LaunchError):
 class StrictFailure(LaunchError):
     """Under strict: the server said something on stderr before it was ready. Its own status, or 1."""
 
-    outcome = "exited"
+    outcome = "stopped"
 
     def __init__(self, status: int = 0) -> None:
         self.status = status
+        if status:
+            self.outcome = "exited"
         super().__init__(status)
 
     @property
@@ -198,6 +208,8 @@ class NotExecuted(LaunchError):
         import errno
 
         reason = os.strerror(self.errno)
+        if self.command and not self.command[0]:
+            return "the name of the command is empty"
         if self.stage != "exec":
             on = f" {printable(self.what)}" if self.what else ""
             return f"cannot start {self.shown}: {self.stage}{on}: {reason}"
@@ -227,14 +239,11 @@ class TimedOut(LaunchError):
         fate = (
             f"it was left running (pid {self.pid})" if self.left else self.stopped.replace(self.shown, "it")
         )
-        hint = ""
-        if "streams" in self.waiting_for:
-            hint = (
-                "; it has not closed its stdout and stderr: for a server that never does, say how it becomes ready"
-                " (--ready alive:2s, --ready exit)"
-            )
         waited = ", ".join(printable(spec) for spec in self.waiting_for)
-        return f"{self.shown} was not ready within {self.timeout:g} s (waited for: {waited}); {fate}{hint}"
+        line = f"{self.shown} was not ready within {self.timeout:g} s (waited for: {waited}); {fate}"
+        if "streams" not in self.waiting_for:
+            return line
+        return f"{line}. If it never closes its stdout and stderr, say how it becomes ready: --ready alive:2s"
 
 
 class Cancelled(LaunchError):

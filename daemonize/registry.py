@@ -6,6 +6,7 @@ long as somebody writes: that is how a free name is told from a taken one withou
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -14,6 +15,8 @@ from daemonize.errors import SetupError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from daemonize.posix.fds import Descriptors
 
 _LONGEST_NAME = 100
 _MOST_NUMBERS = 10_000
@@ -68,11 +71,24 @@ def base_name(command: bytes) -> str:
     return "".join(c if c.isprintable() and not c.isspace() else "_" for c in name).lstrip(".-") or "daemon"
 
 
-class Logs:
-    """The two logs of a daemon, `NAME.out` and `NAME.err`. `directory` is None where logs cannot be kept (`problem`)."""
+class LogTakenError(Exception):
+    """The log belongs to another daemon that runs, or what lies at its path is no file of ours."""
 
-    def __init__(self, name: str, directory: bytes | None, problem: SetupError | None = None) -> None:
-        self.name, self.directory, self.problem = name, directory, problem
+
+class Logs:
+    """The two logs of a daemon, `NAME.out` and `NAME.err`; NAME is numbered where it is taken.
+
+    directory: None where logs cannot be kept; `problem` says why.
+    """
+
+    def __init__(self, base: str, directory: bytes | None, problem: SetupError | None = None) -> None:
+        self.directory, self.problem = directory, problem
+        self._base, self._number = base, 1
+
+    @property
+    def name(self) -> str:
+        """The daemon's name."""
+        return self._base if self._number == 1 else f"{self._base}-{self._number}"
 
     def path(self, stream: str) -> bytes:
         """The path of one log (`out` or `err`); /dev/null where logs cannot be kept."""
@@ -80,45 +96,72 @@ class Logs:
             return b"/dev/null"
         return os.path.join(self.directory, os.fsencode(f"{self.name}.{stream}"))
 
-    def in_use(self) -> bool:
-        """Whether some process still writes to one of them through a locked descriptor."""
-        return any(_is_locked(self.path(stream)) for stream in ("out", "err"))
+    def open(self, stream: str, owner: Descriptors, *, share: bool = False) -> int:
+        """Open a log to append to it, and claim it for as long as the descriptor is open in any process.
+
+        share: somebody else may have claimed it too. Raises LogTakenError, OSError.
+        """
+        path = self.path(stream)
+        if self.directory is None:
+            return owner.open(path, os.O_WRONLY)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+        try:
+            fd = owner.open(path, flags, 0o600)
+        except OSError as error:
+            if error.errno in _NOT_OURS:
+                raise LogTakenError from None
+            raise
+        if not stat.S_ISREG(os.fstat(fd).st_mode) or not (_lock(fd) or share):
+            owner.shut(fd)
+            raise LogTakenError
+        os.set_blocking(fd, True)
+        return fd
+
+    def next(self) -> None:
+        """Try the next number."""
+        self._number += 1
+        if self._number > _MOST_NUMBERS:
+            self.directory = None
+
+    def skip_taken(self) -> None:
+        """Go on to a number whose logs nobody writes to now. Nothing is claimed."""
+        while self.directory is not None and any(_is_taken(self.path(stream)) for stream in ("out", "err")):
+            self.next()
 
 
-def _is_locked(path: bytes) -> bool:
+#: What lies at the path of a log: a symlink, a directory, a fifo without a reader, a socket.
+_NOT_OURS = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
+
+
+def _is_taken(path: bytes) -> bool:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     except OSError:
-        return True  # not a file of ours to write to: take another name
+        return True
     try:
-        return not stat.S_ISREG(os.fstat(fd).st_mode) or not lock(fd, shared=True)
+        return not stat.S_ISREG(os.fstat(fd).st_mode) or not _lock(fd)
     finally:
         os.close(fd)
 
 
-def lock(fd: int, *, shared: bool = False) -> bool:
-    """Take a flock(2) on the open file behind fd, without waiting; False if somebody else has it."""
+def _lock(fd: int) -> bool:
+    """Take the flock(2) of the open file behind fd, without waiting; False if somebody else has it."""
     import fcntl
 
     try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True
 
 
 def find_logs(command: bytes, environment: Mapping[bytes, bytes]) -> Logs:
-    """A free name for the command, numbered if it is taken, and its logs. Never raises: no directory, no logs."""
-    name = base_name(command)
+    """The logs of a command, not numbered yet. Never raises: where there can be no directory, there are no logs."""
     directory = state_dir(environment)
     try:
         ensure_private(directory)
     except SetupError as problem:
-        return Logs(name, None, problem)
-    for number in range(1, _MOST_NUMBERS):
-        logs = Logs(name if number == 1 else f"{name}-{number}", directory)
-        if not logs.in_use():
-            return logs
-    return Logs(name, None)
+        return Logs(base_name(command), None, problem)
+    return Logs(base_name(command), directory)

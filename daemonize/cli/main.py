@@ -38,6 +38,8 @@ def main() -> NoReturn:
     except UsageError as error:
         complain(str(error))
         status = error.exit_status
+    except SystemExit as ended:  # click's completion ends so
+        status = ended.code if isinstance(ended.code, int) else 0
     except Exception as error:  # noqa: BLE001 (a user gets one line, whatever it is)
         complain(f"internal error: {type(error).__name__}: {printable(str(error))}")
     finally:
@@ -132,6 +134,8 @@ class Run:
         # A server that explained its own end on stderr is not explained again, unless one has to look into a file.
         if self.verbose or not isinstance(outcome, Exited):
             return True
+        if self.request.foreground and not outcome.exit_status:
+            return False  # in the foreground a command may simply come to its end
         return not (outcome.spoke and not outcome.log and outcome.status)
 
     def _complain(self, text: str) -> None:

@@ -57,7 +57,7 @@ def parse_descriptor(text: str) -> int:
 OPTIONS = (
     Option(("-r", "--ready"), "ready", MANY, "How the server becomes ready; repeated, all must hold: "
            "streams (default), started, exit, alive:DURATION.", metavar="SPEC"),
-    Option(("-t", "--timeout"), "timeout", VALUE, "Longest start-up: 500ms, 90s, 2min, infinity [default: 90s].",
+    Option(("-t", "--timeout"), "timeout", VALUE, "Longest start-up: 500ms, 2min, infinity [default: 90s; none with -f].",
            metavar="DURATION", convert=parse_timeout, envvar="DAEMONIZE_TIMEOUT"),
     Option(("--on-timeout",), "on_timeout", VALUE, "What becomes of a server that is not ready in time [default: stop].",
            metavar="stop|leave", convert=parse_on_timeout),

@@ -9,6 +9,7 @@ same. A wrapper that is killed with SIGKILL takes the server along: the kernel s
 
 from __future__ import annotations
 
+import gc
 import os
 
 from daemonize.errors import Exited, LaunchError, SetupError
@@ -64,6 +65,7 @@ class Foreground(Wrapper):
 
     def run(self) -> Ready | LaunchError:
         """Start the server, and return when it has ended."""
+        gc.enable()
         try:
             return super().run()
         finally:

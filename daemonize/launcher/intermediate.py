@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 
 from daemonize.posix import child, fds, prctl, signals
-from daemonize.posix.identity import all_stats, read_file, read_stat
+from daemonize.posix.identity import all_pids, read_file, read_stat
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGCHLD
 
@@ -66,7 +66,7 @@ def _children() -> list[bytes]:
     """Pids of the children of this process, which has at least one and is its only thread."""
     me = os.getpid()
     listed = (read_file(f"/proc/{me}/task/{me}/children") or b"").split()
-    return listed or [b"%d" % stat.pid for stat in all_stats() if stat.ppid == me] or [b"?"]
+    return listed or [b"%d" % s.pid for s in map(read_stat, all_pids()) if s and s.ppid == me] or [b"?"]
 
 
 def run(

@@ -11,7 +11,7 @@ import stat
 
 from daemonize.errors import SetupError
 from daemonize.posix.streams import PipeRelay, Sink
-from daemonize.registry import lock
+from daemonize.registry import LogTakenError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Outputs:
         self.relays: list[PipeRelay | FileRelay] = []
         self.files: list[bytes] = []
         self.program_stdout = self.program_stderr = -1
+        self._logs: Logs | None = None
         self._given: dict[bytes, int] = {}
         self._stderr_relay: PipeRelay | FileRelay | None = None
 
@@ -54,10 +55,12 @@ class Outputs:
             if self.closed:
                 on_closed()
 
+        logs.skip_taken()
+        self._logs = logs
         self.files = [request.stdout or logs.path("out"), request.stderr or logs.path("err")]
         # Files that the user names are opened now: he wants to hear now that they cannot be.
         for given in {path for path in (request.stdout, request.stderr) if path}:
-            self._given[given] = self._open(given, 0 if request.append else os.O_TRUNC, own=False)
+            self._given[given] = self._open_given(given, append=request.append)
         ends = []
         for target in (self._targets.stdout, self._targets.stderr):
             read, write = self._owner.pipe()
@@ -69,28 +72,45 @@ class Outputs:
 
     def open_files(self, request: Request, logs: Logs) -> None:
         """Two files, in append mode. Raises SetupError."""
-        flags = 0 if request.append else os.O_TRUNC
-        paths = [request.stdout or logs.path("out"), request.stderr or logs.path("err")]
-        self.files = paths
-        same = paths[0] == paths[1] != b"/dev/null"
-        self.program_stdout = self._open(paths[0], flags if request.stdout else 0, own=not request.stdout)
-        self._follow(paths[0], self.program_stdout, self._targets.stdout)
-        if same:
-            self.program_stderr = self.program_stdout
-            return
-        self.program_stderr = self._open(paths[1], flags if request.stderr else 0, own=not request.stderr)
-        self._stderr_relay = self._follow(paths[1], self.program_stderr, self._targets.stderr)
+        paths = (request.stdout, request.stderr)
+        given = [self._open_given(path, append=request.append) if path else None for path in paths]
+        own = self._claim(logs, [stream for stream, fd in zip(("out", "err"), given) if fd is None])  # noqa: B905
+        self.program_stdout, self.program_stderr = (own.pop(0) if fd is None else fd for fd in given)
+        self.files = [request.stdout or logs.path("out"), request.stderr or logs.path("err")]
+        self._follow(self.files[0], self.program_stdout, self._targets.stdout)
+        if not os.path.sameopenfile(self.program_stdout, self.program_stderr):
+            self._stderr_relay = self._follow(self.files[1], self.program_stderr, self._targets.stderr)
 
-    def _open(self, path: bytes, flags: int, *, own: bool) -> int:
-        flags |= os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY
+    def _claim(self, logs: Logs, streams: list[str]) -> list[int]:
+        """Open the daemon's own logs for these streams, under the first name that is free. Raises SetupError."""
+        while True:
+            opened: list[int] = []
+            try:
+                opened.extend(logs.open(stream, self._owner) for stream in streams)
+            except LogTakenError:
+                self._owner.shut(*opened)
+                logs.next()
+            except OSError as error:
+                raise SetupError("open", os.fsdecode(logs.directory or b"/dev/null"), error) from None
+            else:
+                return opened
+
+    def _open_given(self, path: bytes, *, append: bool) -> int:
+        """Open a file that the user named. A fifo that nobody reads is an error: it could be waited for for ever."""
+        flags = (
+            os.O_WRONLY
+            | os.O_APPEND
+            | os.O_CREAT
+            | os.O_NOCTTY
+            | os.O_NONBLOCK
+            | (0 if append else os.O_TRUNC)
+        )
         try:
-            if own:
-                fd = self._owner.open(path, flags | os.O_NOFOLLOW if path != b"/dev/null" else flags, 0o600)
-                lock(fd)
-                return fd
-            return self._owner.open(path, flags, 0o666)
+            fd = self._owner.open(path, flags, 0o666)
         except OSError as error:
             raise SetupError("open", os.fsdecode(path), error) from None
+        os.set_blocking(fd, True)
+        return fd
 
     def _follow(self, path: bytes, written: int, target: int | None) -> FileRelay | None:
         """Follow a regular file; a fifo, a terminal or /dev/null cannot be read back."""
@@ -118,17 +138,20 @@ class Outputs:
     def held(self) -> list[tuple[int, int]]:
         """For a drain: (read end, log) of every pipe that somebody still holds. /dev/null where no log can be kept."""
         pairs = []
-        for relay, path in self.pipes:
+        for (relay, path), stream in zip(self.pipes, ("out", "err")):  # noqa: B905
             if not relay.hung_up:
                 log = self._given.get(path)
-                pairs.append((relay.source, self._open_log(path) if log is None else log))
+                pairs.append((relay.source, self._open_log(stream) if log is None else log))
         return pairs
 
-    def _open_log(self, path: bytes) -> int:
+    def _open_log(self, stream: str) -> int:
+        """The daemon's own log, for the drain."""
         try:
-            return self._open(path, 0, own=True)
-        except SetupError:
-            return self._owner.open(b"/dev/null", os.O_WRONLY)
+            if self._logs:
+                return self._logs.open(stream, self._owner, share=True)
+        except (LogTakenError, OSError):
+            pass
+        return self._owner.open(b"/dev/null", os.O_WRONLY)
 
     @property
     def pipes(self) -> list[tuple[PipeRelay, bytes]]:
@@ -176,6 +199,15 @@ class Outputs:
     def tail(self) -> bytes:
         """The last of what the server said, stdout before stderr."""
         return b"".join(relay.tail for relay in self.relays)
+
+    @property
+    def log(self) -> tuple[str | None, bool]:
+        """The file to look into (stderr's, unless only stdout's has something in it; None: there is none), and whether it
+        is empty.
+        """
+        paths = [] if self.pipes else [path for path in reversed(self.files) if path != b"/dev/null"]
+        written = [path for path in paths if os.path.exists(path) and os.stat(path).st_size]
+        return next(((os.fsdecode(path), not written) for path in [*written, *paths]), (None, False))
 
     @property
     def errors(self) -> list[OSError]:

@@ -41,7 +41,10 @@ def _open_stdin(request: Request, owner: Descriptors) -> int | None:
     if path is None and request.foreground:
         return None
     try:
-        return owner.open(path or b"/dev/null", os.O_RDONLY)
+        # A fifo that nobody writes to yet would hold us up for ever.
+        fd = owner.open(path or b"/dev/null", os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(fd, True)
+        return fd
     except OSError as error:
         raise SetupError("open", os.fsdecode(path or b"/dev/null"), error) from None
 

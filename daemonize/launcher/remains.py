@@ -76,6 +76,18 @@ class Remains:
         stop.begin()
         return stop
 
+    def stop_now(self) -> None:
+        """Stop what is left, with nothing else to wait for, and without a parent that reaps."""
+        main = self._family.main
+        if main is None or main.ended:
+            return
+        from daemonize.posix import stop
+        from daemonize.posix.loop import Loop
+        from daemonize.posix.tree import Tree
+
+        tree = Tree({main.pid}, self._family.session, self._token, exclude={self._family.parent})
+        stop.run(Loop(), tree, (main.pid, main.start), stop.default_plan(self._grace))
+
     def close(self) -> None:
         """Give up: nothing more is signalled or watched."""
         if self._stop:

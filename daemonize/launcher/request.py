@@ -18,10 +18,11 @@ class Request:
     """One launch. Text may be str (with surrogate escapes for bytes that are not UTF-8), bytes or path-like.
 
     command: the argument list. ready: readiness specs, all of which must hold; none: `streams`, or `started` with
-    stdout or stderr. timeout, stop_timeout: seconds. on_timeout: `stop` or `leave`. strict: anything on stderr before
-    ready is a failure. directory: to run in. environment: added (or replaced) variables. clear_environment: start from
-    nothing. stdout, stderr: files to write to. append: do not truncate them. stdin: a file to read. keep_fds:
-    descriptors (3 and up) the server inherits. foreground: stay its parent.
+    stdout or stderr. timeout: seconds to become ready; None: 90, without limit in the foreground. stop_timeout: seconds.
+    on_timeout: `stop` or `leave`. strict: anything on stderr before ready is a failure. directory: to run in.
+    environment: added (or replaced) variables. clear_environment: start from nothing. stdout, stderr: files to write to.
+    append: do not truncate them. stdin: a file to read. keep_fds: descriptors (3 and up) the server inherits.
+    foreground: stay its parent.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class Request:
         command: Sequence[str | bytes | os.PathLike[str]],
         *,
         ready: Sequence[str] = (),
-        timeout: float = START_TIMEOUT,
+        timeout: float | None = None,
         on_timeout: str = "stop",
         stop_timeout: float = STOP_TIMEOUT,
         strict: bool = False,
@@ -47,6 +48,8 @@ class Request:
             raise UsageError("the command must be a list: the program and its arguments")
         self.command = [encode(word, "an argument") for word in command]
         self.ready = tuple(ready) or (("started",) if stdout or stderr else ("streams",))
+        if timeout is None:
+            timeout = float("inf") if foreground else START_TIMEOUT
         self.timeout, self.on_timeout, self.stop_timeout = timeout, on_timeout, stop_timeout
         self.strict, self.append, self.foreground = strict, append, foreground
         self.directory, self.stdin = _path(directory), _path(stdin)

@@ -8,21 +8,23 @@ A process closes its descriptors *before* it can be reaped, so at end of file mo
 and programs that close stdout and stderr themselves just before they exit have not even PF_EXITING at that moment.
 Re-pointed descriptors (1 and 2 are open again) are said on purpose: alive. Closed ones are watched for a while.
 
-The design would call a closed server ready as soon as all its threads sleep. A server that closes its streams, sleeps 20
-ms in the middle of its own clean-up and dies would then be taken for ready; so sleeping only counts after `DWELL`. Servers
-that re-point their streams, as they should, pay nothing for it.
+The design would call a closed server ready as soon as all its threads sleep, or after 100 ms. A server that closes its
+streams, sleeps 20 ms in the middle of its own clean-up and dies would then be taken for ready, and on a loaded machine so
+would one that waits 100 ms for a CPU to die on. So sleeping counts when it has lasted for `DWELL`, and running only when
+CPU time was used. Servers that re-point their streams, as they should, pay nothing for it.
 """
 
 from __future__ import annotations
 
-from daemonize.posix.identity import ASLEEP, EXITING, GONE, UNKNOWN, holds_descriptors, standing
+from daemonize.posix.identity import ASLEEP, EXITING, GONE, UNKNOWN, holds_descriptors, read_stat, standing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from daemonize.launcher.family import Family
 
-#: Seconds that a process with closed streams is watched: at least, at most.
-DWELL, LIMIT = 0.05, 0.1
+#: Seconds that a process with closed streams must sleep without a break; after LIMIT seconds, to have used `WORK` clock
+#: ticks of CPU time is as good. After PATIENCE seconds it is alive whatever it does: nobody takes so long to die.
+DWELL, LIMIT, WORK, PATIENCE = 0.05, 0.1, 3, 1.0
 _FIRST_LOOK, _LONGEST_LOOK = 0.001, 0.01
 
 
@@ -36,21 +38,41 @@ class Verdict:
         self.pid, self.since, self.due = pid, since, since
         self._dwell, self._repointed = dwell, repointed
         self._wait = _FIRST_LOOK
+        self._asleep_since: float | None = None
+        self._cpu: int | None = None
 
     def alive(self, now: float) -> bool:
         """Take a look. True: alive, for good. False: not known yet; look again at `due`, unless it ends before."""
         state = standing(self.pid)
-        if state not in (EXITING, GONE):
-            if self._repointed and holds_descriptors(self.pid, 1, 2):
-                return True
-            silent = now - self.since
-            if silent >= LIMIT or (state == ASLEEP and silent >= self._dwell):
-                return True
-            if state == UNKNOWN:  # no /proc: only the end itself can tell, so give it its time
-                self._wait = LIMIT
+        if state == UNKNOWN:  # no /proc: only the end itself can tell, so give it its time
+            self._wait = LIMIT
+            alive = now - self.since >= LIMIT
+        elif state in (EXITING, GONE):
+            alive, self._asleep_since = False, None
+        else:
+            alive = (self._repointed and holds_descriptors(self.pid, 1, 2)) or self._settled(state, now)
         self.due = now + self._wait
         self._wait = min(self._wait * 2, _LONGEST_LOOK)
-        return False
+        return alive
+
+    def _settled(self, state: str, now: float) -> bool:
+        if state != ASLEEP:
+            self._asleep_since = None
+        elif self._asleep_since is None:
+            self._asleep_since = now
+        if self._asleep_since is not None and now - self._asleep_since >= self._dwell:
+            return True
+        silent = now - self.since
+        return silent >= PATIENCE or (self._works() and silent >= LIMIT)
+
+    def _works(self) -> bool:
+        """Whether it has used CPU time since the first look: more than it takes to exit."""
+        stat = read_stat(self.pid)
+        if stat is None:
+            return False
+        if self._cpu is None:
+            self._cpu = stat.cpu
+        return stat.cpu - self._cpu >= WORK
 
 
 class Judge:

@@ -337,6 +337,7 @@ class Wrapper:
         self.owner.shut(self._control)
         self.family.shut_gate()
         self._reap_parent()
+        self._remains.stop_now()  # only if the intermediate parent was killed before it could
 
     def _close(self) -> None:
         self._remains.close()
@@ -362,5 +363,6 @@ class Wrapper:
         outcome.pid = None if self.family.failed else self.family.pid or None
         outcome.output = self.outputs.tail
         outcome.survivors = self._remains.survivors
-        outcome.log = None if self.outputs.pipes else files[-1]
+        if not self.family.failed:
+            outcome.log, outcome.log_empty = self.outputs.log
         return outcome

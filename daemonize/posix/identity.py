@@ -14,11 +14,8 @@ import select
 
 from daemonize.posix import signals
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 PF_EXITING = 0x4
+PF_KTHREAD = 0x200000
 
 #: How a process stands. GONE: dead or never there. EXITING: every thread is on its way out. ASLEEP: every thread waits
 #: (or is stopped). BUSY: some thread runs. UNKNOWN: the kernel does not tell.
@@ -26,9 +23,9 @@ GONE, EXITING, ASLEEP, BUSY, UNKNOWN = "gone", "exiting", "asleep", "busy", "unk
 
 
 class Stat:
-    """The fields of /proc/PID/stat that are used here. `start`: clock ticks since boot."""
+    """The fields of /proc/PID/stat that are used here. start: clock ticks since boot. cpu: clock ticks of CPU time used."""
 
-    __slots__ = ("flags", "name", "pgrp", "pid", "ppid", "session", "start", "state")
+    __slots__ = ("cpu", "flags", "name", "pgrp", "pid", "ppid", "session", "start", "state")
 
     def __init__(self, data: bytes) -> None:
         # The name is in parentheses and may contain anything, parentheses and newlines included.
@@ -40,6 +37,7 @@ class Stat:
         self.state = fields[0].decode()
         self.ppid, self.pgrp, self.session = int(fields[1]), int(fields[2]), int(fields[3])
         self.flags = int(fields[6])
+        self.cpu = int(fields[11]) + int(fields[12])
         self.start = int(fields[19])
 
     @property
@@ -76,17 +74,12 @@ def has_proc() -> bool:
     return os.path.exists("/proc/self/stat")
 
 
-def all_stats() -> Iterator[Stat]:
-    """The state of every process that /proc shows; nothing without /proc."""
+def all_pids() -> list[int]:
+    """Every process that /proc shows; nothing without /proc."""
     try:
-        names = os.listdir("/proc")
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     except OSError:
-        return
-    for name in names:
-        if name.isdecimal():
-            stat = read_stat(int(name))
-            if stat:
-                yield stat
+        return []
 
 
 def _tasks(pid: int) -> list[Stat] | None:

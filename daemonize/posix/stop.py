@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 #: Seconds that SIGKILL is given: it ends everything that is not stuck inside the kernel.
 KILL_GRACE = 5.0
+_LOOKS = 3  # so many times in a row nobody must be seen, where a look may have missed somebody
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 
 
@@ -48,6 +49,7 @@ class Stop:
         self._signalled: set[tuple[int, int]] = set()
         self._signal, self._deadline = 0, 0.0
         self._looked = False
+        self._forbidden: set[tuple[int, int]] = set()
         self._wait = _FIRST_WAIT
 
     def begin(self) -> None:
@@ -85,6 +87,9 @@ class Stop:
                 if not self._members:
                     self._finish()
                     return
+            if self._members and self._forbidden >= self._members.keys():
+                self._finish()  # nobody is left whom we may signal: waiting would not help
+                return
             if monotonic() < self._deadline:
                 self._wait = min(self._wait * 2, _LONGEST_WAIT)
                 return
@@ -111,9 +116,9 @@ class Stop:
 
         Whoever was seen and is gone a moment later may have had children meanwhile: that counts as new.
         """
-        fresh = True
-        while fresh:
-            fresh = False
+        fresh, looks = True, 0
+        while fresh or (self._tree.torn and not self._members and looks < _LOOKS):
+            fresh, looks = False, looks + 1
             for stat in self._tree.living():
                 if (stat.pid, stat.start) not in self._members and not self._hold(stat.pid, stat.start):
                     fresh = True
@@ -121,6 +126,8 @@ class Stop:
                 if key not in self._signalled:
                     fresh = True
                     self._send(key)
+            if monotonic() >= self._deadline:
+                return  # somebody is born with every look: the next step does not wait for an end of it
 
     def _send(self, key: tuple[int, int]) -> None:
         self._signalled.add(key)
@@ -130,7 +137,7 @@ class Stop:
             if self._signal != SIGKILL:
                 process.send(SIGCONT)  # a stopped process would never see the signal
         except PermissionError:
-            pass  # it has become another user's; it is named among the survivors
+            self._forbidden.add(key)  # it has become another user's
 
     def _hold(self, pid: int, start: int) -> bool:
         """Get hold of the process that was seen; False if it has ended, and perhaps another has its pid by now."""

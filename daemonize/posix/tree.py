@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from daemonize.posix.identity import all_stats, read_file
+from daemonize.posix.identity import EXITING, GONE, PF_KTHREAD, all_pids, read_file, read_stat, standing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class Tree:
     """What to look for. roots: pids; their descendants belong to the tree, and they themselves unless in `exclude`.
 
-    session: the session id, or None. token: a `NAME=value` of the environment, or None.
+    session: the session id, or None. token: a `NAME=value` of the environment, or None. torn: during the last look some
+    process ended, or was just executing another program, so that a member may have been missed: a look through /proc is
+    not atomic.
     """
 
     def __init__(
@@ -32,32 +34,31 @@ class Tree:
     ) -> None:
         self.roots, self.session, self.token = set(roots), session, token
         self.exclude = {os.getpid(), *exclude}
+        self.torn = False
 
     def living(self) -> list[Stat]:
         """All members that have not ended, by pid. Without /proc: none."""
-        stats = [stat for stat in all_stats() if stat.pid not in self.exclude]
+        pids = all_pids()
+        found = [stat for stat in map(read_stat, pids) if stat]
+        self.torn = len(found) < len(pids)
+        stats = [stat for stat in found if stat.pid not in self.exclude]
         members = {stat.pid for stat in stats if stat.pid in self.roots or self._is_marked(stat)}
         members |= self.roots & self.exclude
         while grown := {s.pid for s in stats if s.pid not in members and s.ppid in members}:
             members |= grown
-        return sorted(
-            (s for s in stats if s.pid in members and not _ended(s)),
-            key=lambda s: s.pid,
-        )
+        return sorted((s for s in stats if s.pid in members and not _ended(s)), key=lambda s: s.pid)
 
     def _is_marked(self, stat: Stat) -> bool:
         if self.session is not None and stat.session == self.session:
             return True
-        if self.token is None or stat.state in "ZX":
+        if self.token is None or stat.state in "ZX" or stat.flags & PF_KTHREAD:
             return False
         environment = read_file(f"/proc/{stat.pid}/environ")
+        if environment == b"":
+            self.torn = True
         return environment is not None and self.token in environment.split(b"\0")
 
 
 def _ended(stat: Stat) -> bool:
     # A zombie leader whose threads live on still serves; its task directory tells.
-    if stat.state not in "ZX":
-        return False
-    from daemonize.posix.identity import EXITING, GONE, standing
-
-    return standing(stat.pid) in (EXITING, GONE)
+    return stat.state in "ZX" and standing(stat.pid) in (EXITING, GONE)

@@ -73,7 +73,7 @@ def test_matrix(argv: list[str], status: int, family: Family) -> None:
     done = cli.run("-f", *argv)
 
     assert (done.status, done.out) == (status, b"")
-    assert done.err.count(b"\n") == 1
+    assert done.err.count(b"\n") == (1 if status else 0)  # a command may simply come to its end
     family.nobody()
 
 

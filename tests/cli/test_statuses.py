@@ -277,7 +277,7 @@ def unexecutable(path: Path) -> dict[str, tuple[str, int, str]]:
         "no interpreter": (str(file(path / "lost", "#!/no/such/interpreter\n", 0o755)), 126, "interpreter"),
         "no #! line": (str(file(path / "bare", "echo hello\n", 0o755)), 126, "Exec format error"),
         "empty": (str(file(path / "empty", "", 0o755)), 126, "Exec format error"),
-        "empty word": ("", 127, "command not found"),
+        "empty word": ("", 127, "the name of the command is empty"),
         "loop": (str(symlink_loop(path / "loop")), 126, "symbolic links"),
         "long name": ("/" + "x" * 300, 127, "File name too long"),
         "broken link": (str(broken_link(path / "broken")), 127, "No such file or directory"),

@@ -275,6 +275,24 @@ def test_a_closed_trigger_holds_nobody_back(tmp_path: Path) -> None:
         assert server.out == b"now\n"
 
 
+def test_hops() -> None:
+    """The process that was started ends by itself, and what it left goes on under other pids."""
+    with subprocess.Popen(
+        program("hops", 5), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env={"HOPS": "1"}
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"hopping\n"
+        process.wait(10)
+        (heir,) = procs.eventually(lambda: procs.carrying("HOPS"))
+        for _ in range(100):
+            for found in procs.carrying("HOPS"):
+                procs.stop(found.pid)
+            if procs.readable(process.stdout.fileno(), 0):
+                break  # nobody holds its pipe any more
+        assert process.stdout.read() == b""
+    assert heir.pid != process.pid
+
+
 def test_every_program_is_tried() -> None:
     """No program without a test above."""
     with open(__file__) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 from typing import TYPE_CHECKING
@@ -10,7 +11,8 @@ import pytest
 
 from daemonize import registry
 from daemonize.errors import SetupError
-from daemonize.registry import base_name, ensure_private, find_logs, lock, state_dir
+from daemonize.posix.fds import Descriptors
+from daemonize.registry import base_name, ensure_private, find_logs, state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,23 +229,42 @@ def held(state: bytes) -> Iterator[list[int]]:
         os.close(fd)
 
 
+def free_name(command: bytes, state: bytes) -> str:
+    """The name that a daemon of this command would get now."""
+    logs = find_logs(command, given(state))
+    logs.skip_taken()
+    return logs.name
+
+
+def claimed(logs: registry.Logs, held: list[int]) -> str:
+    """The name under which a log can be claimed, as a launch into files does it; it stays claimed."""
+    owner = Descriptors()
+    while True:
+        try:
+            held.append(logs.open("out", owner))
+        except registry.LogTakenError:
+            logs.next()
+        else:
+            return logs.name
+
+
 def take(state: bytes, name: bytes, held: list[int]) -> None:
     """Write to a log, as a server does that runs."""
     held.append(os.open(state + b"/" + name, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600))
-    assert lock(held[-1])
+    fcntl.flock(held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @pytest.mark.parametrize("log", [b"server.out", b"server.err"])
 def test_a_name_in_use_is_numbered(state: bytes, held: list[int], log: bytes) -> None:
     """While some process writes to either log, the next daemon of that name is NAME-2, then NAME-3."""
     take(state, log, held)
-    assert find_logs(b"server", given(state)).name == "server-2"
+    assert free_name(b"server", state) == "server-2"
     take(state, b"server-2.out", held)
-    assert find_logs(b"server", given(state)).name == "server-3"
+    assert free_name(b"server", state) == "server-3"
     os.close(held.pop(0))
 
-    assert find_logs(b"server", given(state)).name == "server"
-    assert find_logs(b"other", given(state)).name == "other"
+    assert free_name(b"server", state) == "server"
+    assert free_name(b"other", state) == "other"
 
 
 def test_a_log_that_nobody_writes_is_free(state: bytes, held: list[int]) -> None:
@@ -251,21 +272,21 @@ def test_a_log_that_nobody_writes_is_free(state: bytes, held: list[int]) -> None
     take(state, b"server.out", held)
     os.close(held.pop())
 
-    assert find_logs(b"server", given(state)).name == "server"
+    assert free_name(b"server", state) == "server"
 
 
 def test_looking_does_not_take(state: bytes, held: list[int]) -> None:
     """The look leaves no lock behind."""
     take(state, b"server.out", held)
-    find_logs(b"server", given(state))
+    free_name(b"server", state)
     os.close(held.pop())
-    find_logs(b"server", given(state))
+    free_name(b"server", state)
 
     take(state, b"server.out", held)
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
-def test_a_log_that_is_no_file_of_ours_is_never_written(state: bytes, kind: str) -> None:
+def test_a_log_that_is_no_file_of_ours_is_never_written(state: bytes, held: list[int], kind: str) -> None:
     """Whatever lies at the log's path, it is not followed and not opened for ever."""
     ensure_private(state)
     path = state + b"/server.out"
@@ -276,12 +297,24 @@ def test_a_log_that_is_no_file_of_ours_is_never_written(state: bytes, kind: str)
     else:
         os.mkdir(path)
 
-    assert find_logs(b"server", given(state)).name == "server-2"
+    assert free_name(b"server", state) == "server-2"
+    assert claimed(find_logs(b"server", given(state)), held) == "server-2"
+
+
+def test_a_claim_is_exclusive(state: bytes, held: list[int]) -> None:
+    """Whoever opens a log has it for itself: the next one gets the next number."""
+    assert [claimed(find_logs(b"server", given(state)), held) for _ in range(3)] == [
+        "server",
+        "server-2",
+        "server-3",
+    ]
 
 
 def test_when_every_number_is_taken_there_are_no_logs(monkeypatch: pytest.MonkeyPatch, state: bytes) -> None:
     """The search ends."""
     monkeypatch.setattr(registry, "_MOST_NUMBERS", 3)
-    monkeypatch.setattr(registry, "_is_locked", lambda _path: True)
+    monkeypatch.setattr(registry, "_is_taken", lambda _path: True)
 
-    assert find_logs(b"server", given(state)).path("out") == b"/dev/null"
+    logs = find_logs(b"server", given(state))
+    logs.skip_taken()
+    assert logs.path("out") == b"/dev/null"
