@@ -202,8 +202,9 @@ class Outputs:
 
     @property
     def log(self) -> tuple[str | None, bool]:
-        """The file to look into (stderr's, unless only stdout's has something in it; None: there is none), and whether it
-        is empty.
+        """The file to look into, and whether it is empty.
+
+        That of stderr, unless only that of stdout has something in it. None: there is none.
         """
         paths = [] if self.pipes else [path for path in reversed(self.files) if path != b"/dev/null"]
         written = [path for path in paths if os.path.exists(path) and os.stat(path).st_size]
