@@ -460,3 +460,24 @@ def test_json_of_python_and_command_agree() -> None:
     assert (line["outcome"], line["status"]) == (error.outcome, error.exit_status)
     assert line["command"] == argv == error.command
     assert json.dumps(line)
+
+
+# --- between silence and death --------------------------------------------------------------------------------------
+
+SLOW_DEATH = """
+import os, time
+os.close(1), os.close(2)
+end = time.monotonic() + {busy}
+while time.monotonic() < end: pass
+time.sleep({sleep})
+os._exit(5)
+"""
+
+
+@pytest.mark.parametrize(("busy", "sleep"), [(0, 0.03), (0.045, 0.02), (0.02, 0.04), (0.06, 0.03)])
+def test_a_slow_death_is_a_death(busy: float, sleep: float, family: Family) -> None:
+    """A server that closes its streams, works, sleeps and dies within the time that it is watched was never ready."""
+    done = cli.run(*PYTHON, "-c", SLOW_DEATH.format(busy=busy, sleep=sleep))
+
+    assert done.status == 5
+    family.nobody()
