@@ -81,8 +81,9 @@ class Logs:
     directory: None where logs cannot be kept; `problem` says why.
     """
 
-    def __init__(self, base: str, directory: bytes | None, problem: SetupError | None = None) -> None:
-        self.directory, self.problem = directory, problem
+    def __init__(self, base: str, directory: bytes | None) -> None:
+        self.directory = directory
+        self.problem: SetupError | None = None
         self._base, self._number = base, 1
 
     @property
@@ -116,6 +117,10 @@ class Logs:
             raise LogTakenError
         os.set_blocking(fd, True)
         return fd
+
+    def give_up(self, problem: SetupError) -> None:
+        """There can be no logs after all."""
+        self.directory, self.problem = None, problem
 
     def next(self) -> None:
         """Try the next number."""
@@ -159,9 +164,13 @@ def _lock(fd: int) -> bool:
 
 def find_logs(command: bytes, environment: Mapping[bytes, bytes]) -> Logs:
     """The logs of a command, not numbered yet. Never raises: where there can be no directory, there are no logs."""
-    directory = state_dir(environment)
+    logs = Logs(base_name(command), None)
     try:
+        directory = state_dir(environment)
         ensure_private(directory)
+        logs.directory = directory
     except SetupError as problem:
-        return Logs(base_name(command), None, problem)
-    return Logs(base_name(command), directory)
+        logs.problem = problem
+    except OSError as error:  # a relative directory, and the current one has been deleted
+        logs.problem = SetupError("find", "the state directory", error)
+    return logs

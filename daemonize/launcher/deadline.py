@@ -26,5 +26,9 @@ class Deadline:
         return None if self.left == float("inf") else max(min(self.left, _SLICE), 0.0)
 
     def spend(self, waited: float, asked: float | None) -> None:
-        """A wait is over: it was asked to last `asked` seconds and lasted `waited`."""
-        self.left -= waited if asked is None else min(waited, asked)
+        """A wait is over: it was asked to last `asked` seconds and lasted `waited`.
+
+        No less than a slice is believed: rounds that wait for nothing, because there is always something to copy, take
+        their time too.
+        """
+        self.left -= waited if asked is None else min(waited, max(asked, _SLICE))

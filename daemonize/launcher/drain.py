@@ -4,7 +4,8 @@
        │ exits                             └──▶ log
 
 Without it the server would die of SIGPIPE at its next word after the wrapper has gone. It is a sibling, never the server's
-parent, in a session of its own, and holds nothing but the pipes and the logs. A full disk costs words, not the server.
+parent, in a session of its own, and holds nothing but the pipes and the logs. A full disk, or a slow reader of a fifo,
+costs words, not the server.
 """
 
 from __future__ import annotations
@@ -61,14 +62,17 @@ def _fork_again(write: int, pipes: Sequence[tuple[int, int]]) -> None:
 
 def _drain(write: int, pipes: Sequence[tuple[int, int]]) -> None:
     signals.set_defaults()
+    for number in (signals.SIGPIPE, signals.SIGXFSZ):
+        signals.ignore(number)  # a log that cannot be written to is an error, and no more
     signals.restore_mask(())
     loop = Loop()
     logs = dict(pipes)
     fds.point_at_null(0, 1, 2)
     os.write(write, b"%d" % os.getpid())
     fds.sweep({*logs, *logs.values()})
-    for source in logs:
+    for source, log in logs.items():
         os.set_blocking(source, True)
+        os.set_blocking(log, False)  # a fifo whose reader is slow must not hold the server up
         loop.watch(source, POLLIN, lambda _events, source=source: _copy(loop, logs, source))  # type: ignore[misc]
     while logs:
         loop.run_once(None)

@@ -17,6 +17,7 @@ from daemonize.launcher.deadline import Deadline
 from daemonize.launcher.intermediate import Reaper
 from daemonize.launcher.wrapper import Ready, Wrapper
 from daemonize.posix import child, prctl, signals
+from daemonize.posix.identity import read_stat
 from daemonize.posix.signals import (
     SIGALRM,
     SIGCHLD,
@@ -86,17 +87,19 @@ class Foreground(Wrapper):
         self.family.note([b"forked", b"%d" % server])
 
     def _signalled(self, _events: int) -> None:
-        for number, by_terminal in self.queue.read() if self.queue else ():
+        for number, sender in self.queue.read() if self.queue else ():
             if number != SIGCHLD:
-                self._forward(number, by_terminal)
+                self._forward(number, sender)
             elif self._reaper:
                 for line in self._reaper.reap():
                     self.family.note(line.split())
 
-    def _forward(self, number: int, by_terminal: bool) -> None:
+    def _forward(self, number: int, sender: int | None) -> None:
         main = self.family.main
-        if main is None or (by_terminal and _has_been_told(main.pid, number)):
+        if main is None or (sender == 0 and _has_been_told(main.pid, number)):
             return  # twice is something else to many a server
+        if sender and _is_below(sender, main.pid):
+            return  # it tells its parent something (an X server: SIGUSR1, ready), and wants no echo
         try:
             main.send(number)
         except PermissionError:
@@ -126,6 +129,14 @@ class Foreground(Wrapper):
         if self.family.main and self.family.ended is None:
             self.family.main.send(SIGTERM)
         self.family.shut_gate()
+
+
+def _is_below(pid: int, ancestor: int) -> bool:
+    """Whether pid is the process `ancestor`, or one of its descendants."""
+    while pid > 1 and pid != ancestor:
+        stat = read_stat(pid)
+        pid = stat.ppid if stat else 0
+    return pid == ancestor
 
 
 def _has_been_told(pid: int, number: int) -> bool:

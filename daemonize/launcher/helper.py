@@ -83,10 +83,10 @@ class _CallerGone(signals.SignalSource):
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    def read(self) -> list[tuple[int, bool]]:
+    def read(self) -> list[tuple[int, int | None]]:
         """Called when the pipe is readable, which is at its end."""
         self.ended = True
-        return [(signals.SIGTERM, False)]
+        return [(signals.SIGTERM, None)]
 
 
 def main(arguments: list[str]) -> None:

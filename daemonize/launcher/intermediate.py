@@ -20,9 +20,9 @@ from __future__ import annotations
 import os
 
 from daemonize.posix import child, fds, prctl, signals
-from daemonize.posix.identity import all_pids, read_file, read_stat
+from daemonize.posix.identity import all_pids, has_proc, read_file, read_stat
 from daemonize.posix.loop import POLLIN, Loop
-from daemonize.posix.signals import SIGCHLD
+from daemonize.posix.signals import SIGCHLD, SIGTRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ class Reaper:
                 break
             if not pid:
                 break
+            if os.WIFSTOPPED(status):
+                # It has made us its tracer (PTRACE_TRACEME, against debuggers); SIGTRAP is exec(2) being traced.
+                number = os.WSTOPSIG(status)
+                prctl.let_go(pid, 0 if number == SIGTRAP else number)
+                continue
             self.server_ended = self.server_ended or pid == self.server
             lines.append(b"reaped %d %d\n" % (pid, status))
         if lines and self.server_ended:
@@ -65,7 +70,7 @@ class Reaper:
 def _children() -> list[bytes]:
     """Pids of the children of this process, which has at least one and is its only thread."""
     me = os.getpid()
-    listed = (read_file(f"/proc/{me}/task/{me}/children") or b"").split()
+    listed = (read_file(f"/proc/{me}/task/{me}/children") or b"").split() if has_proc() else []
     return listed or [b"%d" % s.pid for s in map(read_stat, all_pids()) if s and s.ppid == me] or [b"?"]
 
 

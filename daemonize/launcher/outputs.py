@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from errno import ENXIO
 
 from daemonize.errors import SetupError
 from daemonize.posix.streams import PipeRelay, Sink
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from daemonize.posix.follow import FileRelay
     from daemonize.posix.loop import Loop
     from daemonize.registry import Logs
+
+
+def _is_same(written: int, target: int | None) -> bool:
+    try:
+        return target is not None and os.path.sameopenfile(written, target)
+    except OSError:
+        return False  # the target is not open
 
 
 class Targets:
@@ -91,7 +99,10 @@ class Outputs:
                 self._owner.shut(*opened)
                 logs.next()
             except OSError as error:
-                raise SetupError("open", os.fsdecode(logs.directory or b"/dev/null"), error) from None
+                self._owner.shut(*opened)
+                if logs.directory is None:
+                    raise SetupError("open", "/dev/null", error) from None
+                logs.give_up(SetupError("write to", os.fsdecode(logs.directory), error))
             else:
                 return opened
 
@@ -108,13 +119,17 @@ class Outputs:
         try:
             fd = self._owner.open(path, flags, 0o666)
         except OSError as error:
-            raise SetupError("open", os.fsdecode(path), error) from None
+            reason = OSError(ENXIO, "nobody reads this fifo") if error.errno == ENXIO else error
+            raise SetupError("open", os.fsdecode(path), reason) from None
         os.set_blocking(fd, True)
         return fd
 
     def _follow(self, path: bytes, written: int, target: int | None) -> FileRelay | None:
-        """Follow a regular file; a fifo, a terminal or /dev/null cannot be read back."""
-        if not stat.S_ISREG(os.fstat(written).st_mode):
+        """Follow a regular file; a fifo, a terminal or /dev/null cannot be read back.
+
+        Nor is a file that is the caller's stdout as well: what we relay would be followed, and relayed again.
+        """
+        if not stat.S_ISREG(os.fstat(written).st_mode) or _is_same(written, target):
             return None
         from daemonize.posix.follow import FileRelay
 

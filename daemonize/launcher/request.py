@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from daemonize.errors import UsageError, printable
+from daemonize.errors import SetupError, UsageError, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,11 +97,15 @@ def encode(text: str | bytes | os.PathLike[str], what: str) -> bytes:
 
 
 def _path(path: str | bytes | os.PathLike[str] | None) -> bytes | None:
-    return None if path is None else os.path.abspath(encode(path, "a path")) if path else _empty()
-
-
-def _empty() -> bytes:
-    raise UsageError("a path cannot be empty")
+    if path is None:
+        return None
+    data = encode(path, "a path")
+    if not data:
+        raise UsageError("a path cannot be empty")
+    try:
+        return os.path.abspath(data)
+    except FileNotFoundError as error:
+        raise SetupError("find the directory of", os.fsdecode(data), error) from None
 
 
 def _variables(given: Mapping[str, str]) -> dict[bytes, bytes]:

@@ -247,7 +247,8 @@ class Wrapper:
             return self._judge_ready(now)
         if self.deadline.passed:
             unmet = [probe.spec for probe in self.probes if not probe.held]
-            return TimedOut(unmet, self.request.timeout, left=self.request.on_timeout == "leave")
+            left = self.request.on_timeout == "leave" and family.executed
+            return TimedOut(unmet, self.request.timeout, left=left)
         return None
 
     def _judge_end(self, status: int) -> LaunchError | None:
@@ -285,11 +286,23 @@ class Wrapper:
             self.outputs.mark()
         if not self.outputs.caught_up and not self._hurried:
             return
-        if isinstance(self.outcome, Ready) and not self.family.lives:
-            # It died while the rest of its words were relayed. Not ready after all: its status will be here at once.
+        if self._leaves_running and self._is_overtaken():
+            return
+        if self._leaves_running and not self.family.lives:
+            # It died while the rest of its words were relayed. Nothing is running: its status will be here at once.
             self._rewind()
             return
         self._conclude()
+
+    def _is_overtaken(self) -> bool:
+        """Whether a signal came before the event that made the outcome.
+
+        poll(2) that is woken by a signal, but runs only when there is an event as well, returns the event; the signal's
+        byte is written after that.
+        """
+        outcome = self.outcome
+        self.loop.run_once(0)
+        return self.outcome is not outcome
 
     def _rewind(self) -> None:
         """Back to watching."""

@@ -62,7 +62,10 @@ def search(command: bytes, environment: Mapping[bytes, bytes]) -> list[bytes]:
 
 
 def _absolute(path: bytes) -> bytes:
-    return path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
+    try:
+        return path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
+    except FileNotFoundError:  # the current directory has been deleted: nothing is in it
+        return path
 
 
 def fork_alone() -> int:

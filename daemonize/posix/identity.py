@@ -65,27 +65,41 @@ def read_file(path: str) -> bytes | None:
 
 def read_stat(pid: int, task: int | None = None) -> Stat | None:
     """The state of a process, or of one of its threads; None if there is no such process or no /proc."""
+    if not has_proc():
+        return None
     data = read_file(f"/proc/{pid}/stat" if task is None else f"/proc/{pid}/task/{task}/stat")
     return Stat(data) if data else None
 
 
 def has_proc() -> bool:
-    """Whether /proc tells of processes here."""
-    return os.path.exists("/proc/self/stat")
+    """Whether /proc tells of the processes that we know by their pids.
+
+    It may be that of another pid namespace (a container with the host's /proc): there our pids are those of strangers.
+    """
+    global _proc_of  # noqa: PLW0603 (asked at every look, and the same for the life of a process)
+    me = os.getpid()
+    if _proc_of[0] != me:
+        try:
+            _proc_of = (me, os.readlink("/proc/self") == str(me))
+        except OSError:
+            _proc_of = (me, False)
+    return _proc_of[1]
+
+
+_proc_of = (0, False)  # (pid that asked, answer): a child is asked anew
 
 
 def all_pids() -> list[int]:
     """Every process that /proc shows; nothing without /proc."""
-    try:
-        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    except OSError:
-        return []
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal()] if has_proc() else []
 
 
 def _tasks(pid: int) -> list[Stat] | None:
     try:
-        ids = os.listdir(f"/proc/{pid}/task")
+        ids = os.listdir(f"/proc/{pid}/task") if has_proc() else None
     except OSError:
+        return None
+    if ids is None:
         return None
     return [stat for stat in (read_stat(pid, int(task)) for task in ids) if stat]
 
@@ -98,7 +112,9 @@ def standing(pid: int) -> str:
     """
     tasks = _tasks(pid)
     if tasks is None:
-        return GONE if has_proc() else UNKNOWN
+        return (
+            UNKNOWN if _exists(pid) else GONE
+        )  # no /proc, or one that hides other users' processes (hidepid)
     living = [task for task in tasks if not task.exiting]
     if not living:
         return EXITING
@@ -220,6 +236,16 @@ class Identity:
 
     def _key(self) -> tuple[int, int, str]:
         return self.pid, self.start, self.boot_id
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _runs(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""prctl(2) and inotify(7), which Python does not offer, by the lightest way to the C library.
+"""prctl(2), ptrace(2) and inotify(7), which Python does not offer, by the lightest way to the C library.
 
 `_ctypes` alone: importing `ctypes` costs more than starting a server. Where `_ctypes` is not what it is in CPython,
 `ctypes` does the same.
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
+_PTRACE_DETACH = 17
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -38,6 +39,14 @@ def _prctl(option: int, value: int) -> bool:
 def become_subreaper() -> bool:
     """Orphans below this process become its children (PR_SET_CHILD_SUBREAPER); False where the system cannot."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def let_go(pid: int, number: int) -> bool:
+    """Stop tracing a child that asked for it (ptrace(2), PTRACE_DETACH), and deliver the signal that stopped it."""
+    try:
+        return _function("ptrace")(_PTRACE_DETACH, pid, 0, number) == 0
+    except (ImportError, OSError, AttributeError):
+        return False
 
 
 def die_with_parent(number: int) -> bool:

@@ -7,6 +7,7 @@ must know who sent a signal. Neither may be used in a process that is not ours.
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ else:
 
 SIGALRM, SIGCHLD, SIGCONT, SIGHUP = _signal.SIGALRM, _signal.SIGCHLD, _signal.SIGCONT, _signal.SIGHUP
 SIGINT, SIGKILL, SIGQUIT, SIGTERM = _signal.SIGINT, _signal.SIGKILL, _signal.SIGQUIT, _signal.SIGTERM
+SIGPIPE, SIGTRAP, SIGXFSZ = _signal.SIGPIPE, _signal.SIGTRAP, _signal.SIGXFSZ
 SIGUSR1, SIGUSR2, SIGWINCH = _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGWINCH
 
 if hasattr(_signal, "pidfd_send_signal"):
@@ -101,8 +103,8 @@ class SignalSource:
     #: Nothing more will come: fd need not be watched any longer.
     ended = False
 
-    def read(self) -> list[tuple[int, bool]]:
-        """What has arrived: (signal, whether the terminal sent it), in order."""
+    def read(self) -> list[tuple[int, int | None]]:
+        """What has arrived: (signal, pid of the sender; 0: the kernel, for the terminal; None: not known), in order."""
         raise NotImplementedError  # pragma: no cover (every subclass has its own)
 
     def close(self) -> None:
@@ -124,10 +126,10 @@ class SignalQueue(SignalSource):
         """Both ends, for those who close everything else."""
         return self.fd, self._write
 
-    def read(self) -> list[tuple[int, bool]]:
-        """What has arrived: (signal, False), in order."""
+    def read(self) -> list[tuple[int, int | None]]:
+        """What has arrived: (signal, None), in order."""
         try:
-            return [(number, False) for number in os.read(self.fd, 4096)]
+            return [(number, None) for number in os.read(self.fd, 4096)]
         except BlockingIOError:
             return []
 
@@ -138,6 +140,12 @@ class SignalQueue(SignalSource):
         _signal.set_wakeup_fd(self._wakeup)
         os.close(self.fd)
         os.close(self._write)
+
+
+def _parse(record: bytes) -> tuple[int, int]:
+    """(ssi_signo, ssi_pid) of a struct signalfd_siginfo; pid 0 where the kernel itself is the sender."""
+    number, _, code, pid = (int.from_bytes(record[at : at + 4], sys.byteorder) for at in (0, 4, 8, 12))
+    return number, 0 if code == _KERNEL else pid
 
 
 class SignalDescriptor(SignalSource):
@@ -160,16 +168,13 @@ class SignalDescriptor(SignalSource):
             restore_mask(self._mask)
             raise OSError(ctypes.get_errno(), "signalfd")
 
-    def read(self) -> list[tuple[int, bool]]:
-        """What has arrived: (signal, whether the terminal sent it), in order."""
+    def read(self) -> list[tuple[int, int | None]]:
+        """What has arrived: (signal, pid of the sender; 0: the kernel, for the terminal), in order."""
         try:
             data = os.read(self.fd, 128 * 32)
         except BlockingIOError:
             return []
-        records = [data[at : at + 128] for at in range(0, len(data), 128)]
-        return [
-            (int.from_bytes(r[:4], "little"), int.from_bytes(r[8:12], "little") == _KERNEL) for r in records
-        ]
+        return [_parse(data[at : at + 128]) for at in range(0, len(data), 128)]
 
     def close(self) -> None:
         """Restore the mask that was there before."""

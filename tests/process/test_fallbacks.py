@@ -76,6 +76,7 @@ def no_subreaper(patch: pytest.MonkeyPatch) -> None:
 def no_proc(patch: pytest.MonkeyPatch) -> None:
     """No /proc."""
     without = Without()
+    patch.setattr(identity, "_proc_of", (0, False))  # what it found out about /proc is asked anew
     for module in (identity, streams, fds):
         patch.setattr(module, "os", without)
     watch = prctl.inotify
