@@ -133,7 +133,8 @@ class Exited(LaunchError):
     """
 
     outcome = "exited"
-    #: Whether it said something on stderr; whether it had been ready before (foreground); whether this system cannot
+    #: Whether it said something on stderr; in the foreground, whether it had been ready or was
+    #: ended by a signal that was passed on to it; whether this system cannot
     #: tell what it left behind.
     spoke = served = blind = False
 
@@ -225,13 +226,24 @@ class NotExecuted(LaunchError):
 
 
 class TimedOut(LaunchError):
-    """Not ready in time. `waiting_for`: the specs that did not hold; `left`: it was left running."""
+    """Not ready in time. `waiting_for`: the specs that did not hold; `left`: it was left running.
+
+    `still_open`: which of its streams somebody still holds.
+    """
 
     outcome = "timed-out"
     exit_status = STATUS_TIMED_OUT
 
-    def __init__(self, waiting_for: Sequence[str], timeout: float, *, left: bool = False) -> None:
+    def __init__(
+        self,
+        waiting_for: Sequence[str],
+        timeout: float,
+        *,
+        left: bool = False,
+        still_open: Sequence[str] = (),
+    ) -> None:
         self.waiting_for, self.timeout, self.left = list(waiting_for), timeout, left
+        self.still_open = list(still_open)
         super().__init__(self.waiting_for, timeout)
 
     def describe(self) -> str:
@@ -243,7 +255,8 @@ class TimedOut(LaunchError):
         line = f"{self.shown} was not ready within {self.timeout:g} s (waited for: {waited}); {fate}"
         if "streams" not in self.waiting_for:
             return line
-        return f"{line}. If it never closes its stdout and stderr, say how it becomes ready: --ready alive:2s"
+        held = " and ".join(self.still_open) or "stdout and stderr"
+        return f"{line}. It, or a child of it, holds {held}; if it never lets go, say how it becomes ready: --ready alive:2s"
 
 
 class Cancelled(LaunchError):

@@ -128,6 +128,8 @@ def parse(arguments: list[str]) -> tuple[dict[str, object], list[str]] | int:
 
     try:
         result = make_command(collect).main(arguments, "daemonize", standalone_mode=False)
+    except click.MissingParameter:
+        raise UsageError("no command was given (try 'daemonize --help')") from None
     except click.ClickException as error:
         message = error.format_message().rstrip(".")
         raise UsageError(f"{message} (try 'daemonize --help')") from None

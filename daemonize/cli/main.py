@@ -35,7 +35,7 @@ def main() -> NoReturn:
     status = STATUS_FAILED
     try:
         status = run(sys.argv[1:])
-    except UsageError as error:
+    except DaemonizeError as error:
         complain(str(error))
         status = error.exit_status
     except SystemExit as ended:  # click's completion ends so
@@ -102,15 +102,20 @@ class Run:
         queue = signals.SignalQueue((*cancelling, signals.SIGCONT))
         wrapper = Wrapper(self.request, self.targets, queue=queue, say=self._say)
         try:
-            return wrapper.run()
-        finally:
+            outcome = wrapper.run()
+        except BaseException:
             queue.close()
-            self._relayed(wrapper)
+            raise
+        if isinstance(outcome, LaunchError):
+            queue.close()
+        # Else the signals stay caught: a late one can no longer stop the server, so it must not look as if it had.
+        self._relayed(wrapper, outcome)
+        return outcome
 
-    def _relayed(self, wrapper: Wrapper) -> None:
+    def _relayed(self, wrapper: Wrapper, outcome: Ready | LaunchError) -> None:
         for error in wrapper.outputs.errors:
             self._complain(f"the server's output could not be relayed to the end: {error.strerror}")
-        if wrapper.logs.problem and (self.verbose or not wrapper.outputs.pipes):
+        if wrapper.logs.problem and (self.verbose or not wrapper.outputs.pipes or outcome.drain):
             self._complain(f"no log is kept: {wrapper.logs.problem}")
 
     def _report(self, outcome: Ready | DaemonizeError) -> None:
@@ -120,8 +125,8 @@ class Run:
         if isinstance(outcome, DaemonizeError):
             if self._needs_words(outcome):
                 self._complain(str(outcome))
-        elif self.verbose:
-            self._complain(f"ready after {outcome.seconds:.3f} s: pid {outcome.pid}")
+        else:
+            self._say(f"ready after {outcome.seconds:.3f} s: pid {outcome.pid}")
         if self.json:
             from daemonize.cli.report import json_line
 

@@ -18,6 +18,7 @@ from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT, Request
 from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import follow, signals, stop, tree  # noqa: F401 (likewise)
 from daemonize.posix.identity import read_file
+from daemonize.units import parse_duration
 
 if TYPE_CHECKING:
     import os
@@ -42,9 +43,9 @@ def launch(
     command: Sequence[StrPath],
     *,
     ready: str | Sequence[str] = (),
-    timeout: float | None = START_TIMEOUT,
+    timeout: float | str | None = START_TIMEOUT,
     on_timeout: str = "stop",
-    stop_timeout: float = STOP_TIMEOUT,
+    stop_timeout: float | str = STOP_TIMEOUT,
     strict: bool = False,
     cwd: StrPath | None = None,
     env: Mapping[str, str] | None = None,
@@ -60,11 +61,11 @@ def launch(
     """Start a server in the background and return when it is ready.
 
     command: program and arguments. ready: readiness specs, all of which must hold (default `streams`; `started` with
-    stdout or stderr). timeout: seconds to become ready, None: no limit. on_timeout: `stop` the server then, or `leave` it
-    running. stop_timeout: seconds between SIGTERM and SIGKILL. strict: anything on stderr before ready is a failure.
-    cwd: directory to run in. env: variables to set. clear_env: no others. stdout, stderr: files to write to, truncated
-    unless `append`. stdin: file to read (default /dev/null). keep_fds: descriptors the server inherits. relay_stdout,
-    relay_stderr: where its start-up output goes: a descriptor, a file, or None for nowhere.
+    stdout or stderr). timeout: seconds (or "90s") to become ready, None: no limit. on_timeout: `stop` the server then, or
+    `leave` it running. stop_timeout: seconds between SIGTERM and SIGKILL. strict: anything on stderr before ready is a
+    failure. cwd: directory to run in. env: variables to set. clear_env: no others. stdout, stderr: files to write to,
+    truncated unless `append`. stdin: file to read (default /dev/null). keep_fds: descriptors the server inherits.
+    relay_stdout, relay_stderr: where its start-up output goes: a descriptor, a file, or None for nowhere.
 
     Raises LaunchError (Exited, NotExecuted, TimedOut, Cancelled, Lost, StrictFailure) with the facts and `exit_status`;
     UsageError for arguments that cannot be used; SetupError if something of ours failed. If anything else is raised
@@ -73,9 +74,9 @@ def launch(
     request = Request(
         command,
         ready=(ready,) if isinstance(ready, str) else tuple(ready),
-        timeout=float("inf") if timeout is None else timeout,
+        timeout=float("inf") if timeout is None else _seconds(timeout),
         on_timeout=on_timeout,
-        stop_timeout=stop_timeout,
+        stop_timeout=_seconds(stop_timeout),
         strict=strict,
         directory=cwd,
         environment=env,
@@ -92,6 +93,10 @@ def launch(
     if isinstance(outcome, LaunchError):
         raise outcome
     return Daemon(outcome)
+
+
+def _seconds(duration: float | str) -> float:
+    return parse_duration(duration) if isinstance(duration, str) else duration
 
 
 def _descriptor(target: int | HasDescriptor | None) -> int | None:

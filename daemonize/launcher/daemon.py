@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from daemonize.errors import StillRunning
 from daemonize.posix import stop
@@ -40,6 +40,14 @@ class Daemon:
     def is_running(self) -> bool:
         """Whether its main process, and no other that got the pid later, runs."""
         return self.identity is not None and self.identity.alive
+
+    def __enter__(self) -> Self:
+        """For `with`: it is stopped at the end of the block."""
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Stop it."""
+        self.stop()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the main process has ended, at most `timeout` seconds (None: for ever). False: it still runs."""

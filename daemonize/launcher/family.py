@@ -13,6 +13,7 @@ import os
 
 from daemonize.posix.identity import EXITING, GONE, Process, read_stat, standing
 from daemonize.posix.loop import POLLIN
+from daemonize.posix.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,6 +121,16 @@ class Family:
             self._owner.shut(self._gate)
             self._gate = -1
 
+    def kill_unexecuted(self) -> None:
+        """End a server that has not come to exec(2), or the intermediate parent that has not forked it."""
+        try:
+            process = Process(self.server or self.parent)
+        except ProcessLookupError:
+            return
+        if process.pid == self.parent or process.ppid in (self.parent, 0):
+            process.send(SIGKILL)
+        process.close()
+
     # -- events -------------------------------------------------------------------------------------------------------
 
     def watch_events(self, events: int) -> None:
@@ -164,20 +175,18 @@ class Family:
         if self.left == [0]:  # somebody is there, but there is no /proc to say who
             self.follow_unknown()
             return
-        stats = [
-            stat
-            for stat in map(read_stat, self.left or ())
-            if stat and standing(stat.pid) not in (EXITING, GONE)
-        ]
-        if not stats:
-            return  # all on their way out: there will be word of it
-        # A daemon leads its session; else the one that has been there longest.
-        chosen = min(stats, key=lambda stat: (stat.session != stat.pid, stat.start, stat.pid))
-        try:
-            self._take(Process(chosen.pid))
-        except ProcessLookupError:
-            return
-        self._say(f"the command exited 0 and left a daemon behind: {chosen.name} (pid {chosen.pid})")
+        living = [pid for pid in self.left or () if standing(pid) not in (EXITING, GONE)]
+        for pid in sorted(living, key=_rank):
+            try:
+                process = Process(pid)
+            except ProcessLookupError:
+                continue
+            if not process.ended:
+                self._take(process)
+                self._say(f"the command exited 0 and left a daemon behind: {process.name} (pid {pid})")
+                return
+            process.close()
+        # All are on their way out: there will be word of it.
 
     # -- the main process ---------------------------------------------------------------------------------------------
 
@@ -202,3 +211,12 @@ class Family:
         if self.ended is not None or self.lost:
             return False
         return self.main is None or not (self.main.ended or standing(self.main.pid) in (EXITING, GONE))
+
+
+def _rank(pid: int) -> tuple[bool, int, int]:
+    """Which of several processes is the daemon: one that leads its session; else the one that has been there longest.
+
+    One that /proc does not show (hidepid, undumpable) is taken only if there is no other.
+    """
+    stat = read_stat(pid)
+    return (stat.session != pid, stat.start, pid) if stat else (True, 1 << 62, pid)

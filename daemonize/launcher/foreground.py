@@ -62,6 +62,8 @@ class Foreground(Wrapper):
         super().__init__(request, targets, queue=_open_queue(), say=say)
         self._on_ready = on_ready
         self._serving = False
+        self._passed_on: set[int] = set()
+        self._early: list[tuple[int, int | None]] = []  # signals that came before the server was at its gate
         self._reaper: Reaper | None = None
 
     def run(self) -> Ready | LaunchError:
@@ -86,6 +88,11 @@ class Foreground(Wrapper):
         self._reaper = Reaper(server)
         self.family.note([b"forked", b"%d" % server])
 
+    def _round(self) -> None:
+        super()._round()
+        while self._early and self.family.main:
+            self._forward(*self._early.pop(0))
+
     def _signalled(self, _events: int) -> None:
         for number, sender in self.queue.read() if self.queue else ():
             if number != SIGCHLD:
@@ -96,10 +103,14 @@ class Foreground(Wrapper):
 
     def _forward(self, number: int, sender: int | None) -> None:
         main = self.family.main
-        if main is None or (sender == 0 and _has_been_told(main.pid, number)):
+        if main is None:
+            self._early.append((number, sender))
+            return
+        if sender == 0 and _has_been_told(main.pid, number):
             return  # twice is something else to many a server
         if sender and _is_below(sender, main.pid):
             return  # it tells its parent something (an X server: SIGUSR1, ready), and wants no echo
+        self._passed_on.add(number)
         try:
             main.send(number)
         except PermissionError:
@@ -122,7 +133,7 @@ class Foreground(Wrapper):
     def _result(self) -> Ready | LaunchError:
         outcome = super()._result()
         if isinstance(outcome, Exited):
-            outcome.served = self._serving
+            outcome.served = self._serving or outcome.signal in self._passed_on
         return outcome
 
     def _abandon(self) -> None:

@@ -184,6 +184,11 @@ class Outputs:
         return any(relay.full for relay in self.relays)
 
     @property
+    def still_open(self) -> list[str]:
+        """Which of the server's streams are pipes that somebody holds."""
+        return [name for (relay, _), name in zip(self.pipes, ("stdout", "stderr")) if not relay.hung_up]  # noqa: B905
+
+    @property
     def spoke_on_stderr(self) -> bool:
         """Whether the server wrote to stderr (known only where it has a stream of its own)."""
         return self._stderr_relay is not None and self._stderr_relay.total > 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -9,6 +11,10 @@ if TYPE_CHECKING:
     from daemonize.launcher.family import Family
     from daemonize.posix.loop import Loop
     from daemonize.posix.stop import Stop
+
+
+_PATIENCE = 0.5  # seconds that a server gets to exit at the gate: it has nothing to lose yet
+_AGAIN = 0.1  # seconds until somebody who does not answer is killed again
 
 
 class Remains:
@@ -23,10 +29,22 @@ class Remains:
     ) -> None:
         self._loop, self._family, self._token, self._grace, self._say = loop, family, token, grace, say
         self._stop: Stop | None = None
+        self._patience_until: float | None = None
+
+    def _expect_exit(self, *, at_once: bool) -> None:
+        """A process that hangs before the gate (stopped, or in a directory that does not answer) is killed in the end."""
+        now = monotonic()
+        if self._patience_until is None:
+            self._patience_until = now + min(self._grace, _PATIENCE)
+        if at_once or now >= self._patience_until:
+            self._patience_until = now + _AGAIN
+            self._family.kill_unexecuted()
 
     @property
     def timeout(self) -> float | None:
         """Seconds until `gone` wants to be called even if nothing happens."""
+        if self._patience_until is not None and not self._family.reported:
+            return max(self._patience_until - monotonic(), 0)
         return self._stop.timeout if self._stop and not self._stop.done else None
 
     @property
@@ -38,6 +56,7 @@ class Remains:
         """Begin or continue to stop; True when nothing is left to stop. at_once: without waiting for the grace to pass."""
         self._family.shut_gate()
         if not self._family.reported:
+            self._expect_exit(at_once=at_once)
             return False  # before the gate: it exits there by itself, and the end of its report proves it
         if self._family.failed:
             return self._family.ended is not None or self._family.lost  # it is exiting by itself
@@ -69,7 +88,7 @@ class Remains:
         self._say("stopping the server")
         stop = Stop(
             self._loop,
-            Tree(roots, family.session, self._token, exclude={family.parent}),
+            Tree(roots, family.session, self._token, exclude={family.parent}, known=family.left or ()),
             main,
             default_plan(self._grace),
         )

@@ -72,7 +72,7 @@ class Request:
         if not self.timeout > 0 or not self.stop_timeout >= 0:
             raise UsageError("a timeout must be longer than nothing, and a stop timeout not negative")
         if self.append and not (self.stdout or self.stderr):
-            raise UsageError("append needs a file for stdout or stderr to append to")
+            raise UsageError("to append, name a file for stdout or stderr (-o, -e)")
         if self.foreground and self.on_timeout == "leave":
             raise UsageError("in the foreground nothing can be left running on a timeout")
         for fd in self.keep_fds:

@@ -108,7 +108,7 @@ class Judge:
             and family.main is not self._judged
             and (family.replaced or self.silent is not None)
         ):
-            self._judged = family.main
+            self._judged, self._verdict = family.main, None
             if family.main is None:
                 return True  # left behind, and nobody can say who it is
             self._verdict = self._open(family.main.pid, now)

@@ -24,6 +24,7 @@ from daemonize.errors import (
     SetupError,
     StrictFailure,
     TimedOut,
+    UsageError,
 )
 from daemonize.launcher import intermediate, program
 from daemonize.launcher.deadline import Deadline
@@ -35,6 +36,7 @@ from daemonize.launcher.verdict import Judge
 from daemonize.notify import ID
 from daemonize.posix import child, signals
 from daemonize.posix.fds import Descriptors, occupy_standard
+from daemonize.posix.identity import wait_for_end
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGCONT, SIGHUP, SIGINT, SIGTERM
 from daemonize.readiness import parse
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 CANCELLING = (SIGINT, SIGTERM, SIGHUP)
 #: Seconds that a strict launch waits for a server that complained to exit by itself.
 STRICT_GRACE = 2.0
+#: Seconds that the intermediate parent is given to go when it has nothing left to do.
+KILL_GRACE = 5.0
 
 
 class Ready:
@@ -88,6 +92,9 @@ class Wrapper:
         self.request, self.queue, self.say = request, queue, say
         self.began = monotonic()
         self.probes = [parse(spec) for spec in request.ready]
+        for probe in self.probes:
+            if probe.least >= request.timeout:
+                raise UsageError(f"{probe.spec} cannot hold within a timeout of {request.timeout:g} s")
         self.owner, self.loop = Descriptors(), Loop()
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         self.outer = caller_environment()
@@ -240,16 +247,20 @@ class Wrapper:
         if family.failed:
             return program.not_executed(self.program, *family.failed)
         if family.ended is not None:
-            return self._judge_end(family.ended)
+            return self._judge_end(family.ended) or self._judge_time()
         if family.lost:
             return Lost()
         if family.executed and not self._life.busy and all(probe.held for probe in self.probes):
             return self._judge_ready(now)
-        if self.deadline.passed:
-            unmet = [probe.spec for probe in self.probes if not probe.held]
-            left = self.request.on_timeout == "leave" and family.executed
-            return TimedOut(unmet, self.request.timeout, left=left)
-        return None
+        return self._judge_time()
+
+    def _judge_time(self) -> LaunchError | None:
+        """The outcome if the time is up."""
+        if not self.deadline.passed:
+            return None
+        unmet = [probe.spec for probe in self.probes if not probe.held]
+        left = self.request.on_timeout == "leave" and self.family.executed and self.family.lives
+        return TimedOut(unmet, self.request.timeout, left=left, still_open=self.outputs.still_open)
 
     def _judge_end(self, status: int) -> LaunchError | None:
         """The main process has ended: the outcome, unless a daemon may have been left behind."""
@@ -336,20 +347,28 @@ class Wrapper:
             os.write(self._control, intermediate.DETACH)
         except BrokenPipeError:
             pass  # it has been killed
-        self._reap_parent()
+        self._reap_parent(KILL_GRACE)
 
-    def _reap_parent(self) -> None:
-        if self.family.parent:
-            try:
-                os.waitpid(self.family.parent, 0)
-            except ChildProcessError:
-                pass  # the caller leaves its children to the kernel (SIGCHLD ignored)
+    def _reap_parent(self, patience: float) -> None:
+        """Wait for the intermediate parent, which has been told to go; one that does not is killed."""
+        pid = self.family.parent
+        if not pid:
+            return
+        try:
+            os.kill(
+                pid, signals.SIGCONT
+            )  # it may have been stopped; its pid is safe as long as we have not reaped it
+            if not wait_for_end(pid, patience):
+                os.kill(pid, signals.SIGKILL)
+            os.waitpid(pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass  # the caller leaves its children to the kernel (SIGCHLD ignored)
 
     def _abandon(self) -> None:
         """Something was raised: a closed control pipe makes the intermediate parent stop the server."""
         self.owner.shut(self._control)
         self.family.shut_gate()
-        self._reap_parent()
+        self._reap_parent(self.request.stop_timeout + 2 * KILL_GRACE)
         self._remains.stop_now()  # only if the intermediate parent was killed before it could
 
     def _close(self) -> None:

@@ -142,6 +142,18 @@ def pidfd_open(pid: int) -> int | None:
         return None
 
 
+def wait_for_end(pid: int, timeout: float) -> bool:
+    """Wait at most `timeout` seconds for the end of a child of ours; True also where it cannot be waited for."""
+    fd = pidfd_open(pid)
+    if fd is None:
+        return True
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    ended = bool(poll.poll(timeout * 1000))
+    os.close(fd)
+    return ended
+
+
 class Process:
     """A hold on one process that its pid cannot betray: a pidfd, or pid and start time. Close it when done.
 

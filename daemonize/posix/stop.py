@@ -55,6 +55,8 @@ class Stop:
     def begin(self) -> None:
         """Take the first step."""
         self._next_step()
+        for pid in self._tree.known:
+            self._hold_unseen(pid)
         if self._main is not None:
             self._hold(*self._main)
             if self._main in self._members:
@@ -138,6 +140,17 @@ class Stop:
                 process.send(SIGCONT)  # a stopped process would never see the signal
         except PermissionError:
             self._forbidden.add(key)  # it has become another user's
+
+    def _hold_unseen(self, pid: int) -> None:
+        """Get hold of a member whose parent says that it is there; all that /proc shows is found anyway."""
+        try:
+            process = Process(pid)
+        except ProcessLookupError:
+            return
+        start = process.start
+        process.close()
+        if start == 0:
+            self._hold(pid, start)
 
     def _hold(self, pid: int, start: int) -> bool:
         """Get hold of the process that was seen; False if it has ended, and perhaps another has its pid by now."""

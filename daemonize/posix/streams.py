@@ -307,7 +307,11 @@ class PipeRelay(Relay):
     @property
     def caught_up(self) -> bool:
         """Whether everything up to `mark` (or the end) has been handed to the reader."""
-        return not self._pending and (self.finished or (self._goal is not None and self.total >= self._goal))
+        if (
+            self._pending or self.hung_up
+        ):  # at the end nobody can add anything: all of it belongs to the launch
+            return self.finished and not self._pending
+        return self._goal is not None and self.total >= self._goal
 
     def _finish(self) -> None:
         self.finished = True

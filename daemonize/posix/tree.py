@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Tree:
     """What to look for. roots: pids; their descendants belong to the tree, and they themselves unless in `exclude`.
 
-    session: the session id, or None. token: a `NAME=value` of the environment, or None. torn: during the last look some
-    process ended, or was just executing another program, so that a member may have been missed: a look through /proc is
-    not atomic.
+    known: pids of members that /proc may not show (hidepid). session: the session id, or None. token: a `NAME=value` of
+    the environment, or None. torn: during the last look some process ended, or was just executing another program, so that
+    a member may have been missed: a look through /proc is not atomic.
     """
 
     def __init__(
@@ -31,8 +31,10 @@ class Tree:
         session: int | None = None,
         token: bytes | None = None,
         exclude: Collection[int] = (),
+        known: Collection[int] = (),
     ) -> None:
         self.roots, self.session, self.token = set(roots), session, token
+        self.known = set(known)
         self.exclude = {os.getpid(), *exclude}
         self.torn = False
 

@@ -12,13 +12,13 @@ class Alive(Probe):
 
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
-        self._seconds = parse_timeout(argument)
-        if self._seconds == float("inf"):
+        self.least = parse_timeout(argument)
+        if self.least == float("inf"):
             raise UsageError("it would never hold")
 
     def executed(self, now: float) -> None:
         """The time begins."""
-        self.due = now + self._seconds
+        self.due = now + self.least
 
     def tick(self, now: float) -> None:
         """Ready when the time has passed."""

@@ -7,10 +7,11 @@ class Probe:
     """Watches for one readiness spec. All hooks do nothing by default.
 
     held: the spec has been met (it stays so). uses_pipes: the server's streams must be pipes to the wrapper.
-    due: the monotonic time at which `tick` wants to be called, or None.
+    least: seconds that it takes at least. due: the monotonic time at which `tick` wants to be called, or None.
     """
 
     uses_pipes = False
+    least = 0.0
 
     def __init__(self, spec: str, argument: str) -> None:
         self.spec, self.argument = spec, argument

@@ -245,7 +245,7 @@ def test_stdin_of_the_caller_is_not_touched(servers: Family) -> None:
 def dispositions(said: bytes) -> dict[str, int]:
     """The signal masks in a /proc/PID/status text."""
     fields = dict(line.split(":\t", 1) for line in said.decode().splitlines() if ":\t" in line)
-    return {name: int(fields[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")}
+    return {name: int(fields[name], 16) & ~procs.GLIBC_SIGNALS for name in ("SigBlk", "SigIgn", "SigCgt")}
 
 
 CLEAN = {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}

@@ -97,8 +97,8 @@ def test_small_parser_knows_every_option(option: Option) -> None:
 # --- bad input ---------------------------------------------------------------------------------------------------------
 
 USAGE = {
-    "nothing": ((), "Missing argument"),
-    "only --": (("--",), "Missing argument"),
+    "nothing": ((), "no command was given"),
+    "only --": (("--",), "no command was given"),
     "unknown option": (("--frobnicate", "true"), "--frobnicate"),
     "unknown letter": (("-Z", "true"), "-Z"),
     "no value": (("--ready",), "--ready"),
