@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Protocol
 
-from daemonize.errors import LaunchError
+from daemonize.errors import LaunchError, UsageError
 from daemonize.launcher import drain, foreground, helper  # noqa: F401 (everything is imported before the fork)
 from daemonize.launcher.daemon import Daemon
 from daemonize.launcher.outputs import Targets
@@ -71,23 +71,26 @@ def launch(
     UsageError for arguments that cannot be used; SetupError if something of ours failed. If anything else is raised
     meanwhile (KeyboardInterrupt), the server is stopped first. Never exits, never forks a copy of the caller that lives on.
     """
-    request = Request(
-        command,
-        ready=(ready,) if isinstance(ready, str) else tuple(ready),
-        timeout=float("inf") if timeout is None else _seconds(timeout),
-        on_timeout=on_timeout,
-        stop_timeout=_seconds(stop_timeout),
-        strict=strict,
-        directory=cwd,
-        environment=env,
-        clear_environment=clear_env,
-        stdout=stdout,
-        stderr=stderr,
-        append=append,
-        stdin=stdin,
-        keep_fds=keep_fds,
-    )
-    targets = Targets(_descriptor(relay_stdout), _descriptor(relay_stderr), KEPT_OUTPUT)
+    try:
+        request = Request(
+            command,
+            ready=(ready,) if isinstance(ready, str) else tuple(ready),
+            timeout=float("inf") if timeout is None else _seconds(timeout),
+            on_timeout=on_timeout,
+            stop_timeout=_seconds(stop_timeout),
+            strict=strict,
+            directory=cwd,
+            environment=env,
+            clear_environment=clear_env,
+            stdout=stdout,
+            stderr=stderr,
+            append=append,
+            stdin=stdin,
+            keep_fds=keep_fds,
+        )
+        targets = Targets(_descriptor(relay_stdout), _descriptor(relay_stderr), KEPT_OUTPUT)
+    except (TypeError, AttributeError) as error:  # a value of the wrong type, wherever it came to light
+        raise UsageError(f"an argument of launch() cannot be used: {error}") from error
     with signals.SigpipeBlocked():
         outcome = helper.run(request, targets) if _needs_helper() else Wrapper(request, targets).run()
     if isinstance(outcome, LaunchError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 
 from daemonize.errors import NotExecuted, SetupError
@@ -28,23 +29,30 @@ def build(
         streams = streams_value(outputs.program_stdout, outputs.program_stderr)
         own |= {STREAMS: streams, STDOUT: outputs.files[0], STDERR: outputs.files[1]}
     environment = server_environment(outer, request.environment, own, clear=request.clear_environment)
+    stdin, fifo = _open_stdin(request, owner)
     return child.Program(
         request.command, child.search(request.command[0], environment), environment,
-        directory=request.directory, stdin=_open_stdin(request, owner),
+        directory=request.directory, stdin=stdin, fifo=fifo,
         stdout=outputs.program_stdout, stderr=outputs.program_stderr,
         keep=request.keep_fds, dies_with_parent=request.foreground,
     )  # fmt: skip
 
 
-def _open_stdin(request: Request, owner: Descriptors) -> int | None:
+def _open_stdin(request: Request, owner: Descriptors) -> tuple[int | None, bytes | None]:
+    """The descriptor for stdin (None: the caller's), or the fifo that the server opens itself."""
     path = request.stdin
     if path is None and request.foreground:
-        return None
+        return None, None
     try:
-        # A fifo that nobody writes to yet would hold us up for ever.
         fd = owner.open(path or b"/dev/null", os.O_RDONLY | os.O_NONBLOCK)
+        if path and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            owner.shut(fd)
+            return (
+                None,
+                path,
+            )  # to open it means to wait for a writer: let the server wait, we have a timeout to keep
         os.set_blocking(fd, True)
-        return fd
+        return fd, None
     except OSError as error:
         raise SetupError("open", os.fsdecode(path or b"/dev/null"), error) from None
 
@@ -52,9 +60,8 @@ def _open_stdin(request: Request, owner: Descriptors) -> int | None:
 def not_executed(program: child.Program, stage: str, errno: int) -> NotExecuted:
     """The outcome for a step that failed, with what it failed on."""
     if stage != "exec":
-        return NotExecuted(
-            stage, errno, os.fsdecode(program.directory or b"") if stage == "directory" else ""
-        )
+        on = {"directory": program.directory, "stdin": program.fifo}.get(stage)
+        return NotExecuted(stage, errno, os.fsdecode(on or b""))
     existing = [path for path in program.paths if os.path.exists(path)]
     found = bool(existing) or errno not in (ENOENT, ENOTDIR, ENAMETOOLONG)
     named = existing or (program.paths if found else [])

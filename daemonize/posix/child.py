@@ -27,9 +27,10 @@ _UNEXECUTED = 125  # never seen by anyone who has read the report
 class Program:
     """What to execute, and with what. All paths are those that hold before the directory changes.
 
-    argv: the arguments. paths: files to try, in this order (execvp(3)). directory: to change to, or None.
-    stdin: a descriptor, or None to keep 0. stdout, stderr: descriptors. keep: descriptors above 2 that are inherited.
-    dies_with_parent: whether it gets SIGTERM when its parent ends (foreground: nobody else would look after it).
+    argv: the arguments. paths: files to try, in this order (execvp(3)). directory: to change to, or None. stdin: a
+    descriptor, or None to keep 0. fifo: opened for stdin by the child itself, which may have to wait for a writer. stdout,
+    stderr: descriptors. keep: descriptors above 2 that are inherited. dies_with_parent: whether it gets SIGTERM when its
+    parent ends (foreground: nobody else would look after it).
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Program:
         *,
         directory: bytes | None = None,
         stdin: int | None = None,
+        fifo: bytes | None = None,
         stdout: int = 1,
         stderr: int = 2,
         keep: Sequence[int] = (),
@@ -48,6 +50,7 @@ class Program:
         self.argv, self.paths, self.environment = list(argv), list(paths), dict(environment)
         self.directory = directory
         self.stdin, self.stdout, self.stderr, self.keep = stdin, stdout, stderr, tuple(keep)
+        self.fifo = fifo
         self.dies_with_parent = dies_with_parent
 
 
@@ -96,6 +99,10 @@ def _become(program: Program, report: int, gate: int, parent: int) -> None:
     stage = "descriptors"
     try:
         _place_streams(program)
+        stage = "stdin"
+        if program.fifo:
+            os.dup2(os.open(program.fifo, os.O_RDONLY), 0)
+        stage = "descriptors"
         fds.sweep({report, gate, *program.keep})
         for fd in program.keep:
             os.set_inheritable(fd, True)
