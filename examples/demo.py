@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """The main job, shown on a real server: `make demo`.
 
 Ctrl-C at any moment ends it with nothing left behind: the handler only notes the wish, and the step in hand is
@@ -157,7 +158,8 @@ def show(directory: str) -> None:
         began = time.monotonic()
         stop(pidfd)
         note(f"gone after {(time.monotonic() - began) * 1000:.0f} ms; nothing is left running")
-    print("\nNext: daemonize --help, README.md, and your own server.")
+    command = os.path.relpath(shutil.which(find_command()) or "daemonize")
+    print(f"\nNext: {command} --help, README.md, and your own server.")
 
 
 def main() -> None:

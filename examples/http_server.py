@@ -1,6 +1,7 @@
+#!/usr/bin/env python3
 """A small HTTP server that takes part: it says that it serves, lets go of its streams, and serves.
 
-    daemonize python3 examples/http_server.py --config FILE && curl ...
+    daemonize examples/http_server.py --config FILE && curl ...
 
     http_server.py [--port PORT] [--greeting TEXT] [--warm-up SECONDS] [--config FILE]
 

@@ -1,7 +1,11 @@
 #!/bin/sh
 # A server in shell that takes part: it answers every line written to a FIFO, in FIFO.log.
 #
-#   daemonize sh examples/shell-server.sh /tmp/greeter && echo world >/tmp/greeter; cat /tmp/greeter.log
+#   daemonize examples/shell-server.sh /tmp/greeter && echo world >/tmp/greeter   # then look into /tmp/greeter.log
+#
+# Here each answer is written to the log by name. A server that goes on talking on its stdout can say instead:
+#
+#   exec >>"${DAEMONIZE_STDOUT:-/dev/null}" 2>>"${DAEMONIZE_STDERR:-/dev/null}"
 
 set -eu
 [ $# = 1 ] || { echo "usage: shell-server.sh FIFO" >&2; exit 64; }
