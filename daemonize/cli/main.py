@@ -127,6 +127,7 @@ class Run:
                 self._complain(str(outcome))
         else:
             self._say(f"ready after {outcome.seconds:.3f} s: pid {outcome.pid}")
+            self._say(f"files for its output: {', '.join(map(printable, outcome.files))}")
         if self.json:
             from daemonize.cli.report import json_line
 

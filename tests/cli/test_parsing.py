@@ -375,7 +375,8 @@ def test_verbose(servers: Family) -> None:
     assert (done.status, done.out) == (0, b"hello\n")
     assert all(line.startswith("daemonize: ") for line in lines)
     assert f"daemonize: started pid {pid}" in lines
-    assert re.fullmatch(rf"daemonize: ready after [\d.]+ s: pid {pid}", lines[-1])
+    assert re.fullmatch(rf"daemonize: ready after [\d.]+ s: pid {pid}", lines[-2])
+    assert lines[-1].startswith("daemonize: files for its output: ")
     done = cli.run("-v", *program("crashes_early", 7))
     assert b"boom\n" in done.err
     assert b"exited with status 7" in done.err
