@@ -298,6 +298,7 @@ class Wrapper:
         if not self.outputs.caught_up and not self._hurried:
             return
         if self._leaves_running and self._is_overtaken():
+            self._carry_out()  # the other outcome, now: there may be no event that would wake us for it
             return
         if self._leaves_running and not self.family.lives:
             # It died while the rest of its words were relayed. Nothing is running: its status will be here at once.
