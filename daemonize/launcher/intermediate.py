@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 
 from daemonize.posix import child, fds, prctl, signals
-from daemonize.posix.identity import all_pids, has_proc, read_file, read_stat
+from daemonize.posix.identity import all_pids, has_proc, read_file, read_stat, wait_for_end
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGCHLD, SIGTRAP
 
@@ -150,3 +150,21 @@ def _stop_all(reaper: Reaper, token: bytes, grace: float) -> None:
     stat = read_stat(reaper.server)
     main = None if reaper.server_ended else (reaper.server, stat.start if stat else 0)
     stop.run(Loop(), Tree({me}, session=me, token=token), main, stop.default_plan(grace), reaper.reap)
+
+
+def reap(pid: int, patience: float) -> None:
+    """In the wrapper: wait for the intermediate parent, which has been told to go (0: there is none).
+
+    One that has not gone after `patience` seconds is killed: whatever it had to do, it does not do it.
+    """
+    if not pid:
+        return
+    try:
+        os.kill(
+            pid, signals.SIGCONT
+        )  # it may have been stopped; its pid is safe as long as we have not reaped it
+        if not wait_for_end(pid, patience):
+            os.kill(pid, signals.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass  # the caller leaves its children to the kernel (SIGCHLD ignored)

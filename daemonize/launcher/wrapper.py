@@ -36,7 +36,6 @@ from daemonize.launcher.verdict import Judge
 from daemonize.notify import ID
 from daemonize.posix import child, signals
 from daemonize.posix.fds import Descriptors, occupy_standard
-from daemonize.posix.identity import wait_for_end
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGCONT, SIGHUP, SIGINT, SIGTERM
 from daemonize.readiness import parse
@@ -348,28 +347,13 @@ class Wrapper:
             os.write(self._control, intermediate.DETACH)
         except BrokenPipeError:
             pass  # it has been killed
-        self._reap_parent(KILL_GRACE)
-
-    def _reap_parent(self, patience: float) -> None:
-        """Wait for the intermediate parent, which has been told to go; one that does not is killed."""
-        pid = self.family.parent
-        if not pid:
-            return
-        try:
-            os.kill(
-                pid, signals.SIGCONT
-            )  # it may have been stopped; its pid is safe as long as we have not reaped it
-            if not wait_for_end(pid, patience):
-                os.kill(pid, signals.SIGKILL)
-            os.waitpid(pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass  # the caller leaves its children to the kernel (SIGCHLD ignored)
+        intermediate.reap(self.family.parent, KILL_GRACE)
 
     def _abandon(self) -> None:
         """Something was raised: a closed control pipe makes the intermediate parent stop the server."""
         self.owner.shut(self._control)
         self.family.shut_gate()
-        self._reap_parent(self.request.stop_timeout + 2 * KILL_GRACE)
+        intermediate.reap(self.family.parent, self.request.stop_timeout + 2 * KILL_GRACE)
         self._remains.stop_now()  # only if the intermediate parent was killed before it could
 
     def _close(self) -> None:
