@@ -162,7 +162,8 @@ class Family:
     def _note_end(self, pid: int, status: int) -> None:
         if pid == self.pid:
             self.ended, self.left = status, None
-        elif self.ended == 0 and status:
+        elif status:
+            # Also before the server's own end: a daemon may fail faster than its parent exits.
             self.orphan_status = status
 
     def follow_unknown(self) -> None:
