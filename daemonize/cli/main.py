@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from daemonize.launcher.wrapper import Ready
+    from daemonize.launcher.ready import Ready
 
 
 def main() -> NoReturn:

@@ -9,7 +9,7 @@ from daemonize.errors import LaunchError
 
 if TYPE_CHECKING:
     from daemonize.errors import DaemonizeError
-    from daemonize.launcher.wrapper import Ready
+    from daemonize.launcher.ready import Ready
 
 #: Facts of a failed launch that are told where there are any.
 _FACTS = ("signal", "stage", "errno", "what", "unmet", "waiting_for", "left", "log")

@@ -12,7 +12,7 @@ from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.tree import Tree
 
 if TYPE_CHECKING:
-    from daemonize.launcher.wrapper import Ready
+    from daemonize.launcher.ready import Ready
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 

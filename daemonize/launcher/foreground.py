@@ -15,7 +15,8 @@ import os
 from daemonize.errors import Exited, LaunchError, SetupError
 from daemonize.launcher.deadline import Deadline
 from daemonize.launcher.intermediate import Reaper
-from daemonize.launcher.wrapper import Ready, Wrapper
+from daemonize.launcher.ready import Ready
+from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import child, prctl, signals
 from daemonize.posix.identity import read_stat
 from daemonize.posix.signals import (

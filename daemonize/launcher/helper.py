@@ -17,7 +17,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from daemonize.errors import DaemonizeError, LaunchError, SetupError
-from daemonize.launcher.wrapper import Ready, Wrapper
+from daemonize.launcher.ready import Ready
+from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard, write_all
 

@@ -160,9 +160,8 @@ def reap(pid: int, patience: float) -> None:
     if not pid:
         return
     try:
-        os.kill(
-            pid, signals.SIGCONT
-        )  # it may have been stopped; its pid is safe as long as we have not reaped it
+        # It may have been stopped. Its pid is safe as long as we have not reaped it.
+        os.kill(pid, signals.SIGCONT)
         if not wait_for_end(pid, patience):
             os.kill(pid, signals.SIGKILL)
         os.waitpid(pid, 0)

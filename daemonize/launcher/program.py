@@ -50,7 +50,7 @@ def _open_stdin(request: Request, owner: Descriptors) -> tuple[int | None, bytes
             return (
                 None,
                 path,
-            )  # to open it means to wait for a writer: let the server wait, we have a timeout to keep
+            )  # to open it is to wait for a writer: let the server wait, we have a timeout to keep
         os.set_blocking(fd, True)
         return fd, None
     except OSError as error:

@@ -31,6 +31,7 @@ from daemonize.launcher.deadline import Deadline
 from daemonize.launcher.environment import caller_environment
 from daemonize.launcher.family import Family
 from daemonize.launcher.outputs import Outputs
+from daemonize.launcher.ready import Ready
 from daemonize.launcher.remains import Remains
 from daemonize.launcher.verdict import Judge
 from daemonize.notify import ID
@@ -57,24 +58,6 @@ CANCELLING = (SIGINT, SIGTERM, SIGHUP)
 STRICT_GRACE = 2.0
 #: Seconds that the intermediate parent is given to go when it has nothing left to do.
 KILL_GRACE = 5.0
-
-
-class Ready:
-    """The server is ready and on its own. pid: of the main process, None where /proc cannot say. start: clock ticks.
-
-    session: id of the session it was started in. token: `NAME=value` that marks its environment. files: paths of stdout
-    and stderr. drain: pid of the drain, where one was left. seconds: how long the launch took.
-    """
-
-    outcome = "ready"
-    exit_status = 0
-    drain: int | None = None
-    seconds = 0.0
-
-    def __init__(self, pid: int | None, start: int, session: int, token: bytes) -> None:
-        self.pid, self.start, self.session, self.token = pid, start, session, token
-        self.name = ""
-        self.files: list[str] = []
 
 
 class Wrapper:
@@ -177,9 +160,8 @@ class Wrapper:
         self.loop.run_once(asked)
         now = monotonic()
         if asked is not None and now - before > asked:
-            self.loop.run_once(
-                0
-            )  # SIGCONT, which says that we were stopped, ends a wait without being seen in it
+            # SIGCONT, which says that we were stopped, ends a wait without being seen in it.
+            self.loop.run_once(0)
         if self.outcome is None and not self._continued and not self.outputs.blocks_server:
             self.deadline.spend(now - before, asked)
         self._continued = False

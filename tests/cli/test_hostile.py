@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import daemonize
 from tests.support import cli, procs
 from tests.support.programs import PYTHON, SHELL
 
@@ -214,6 +215,30 @@ quiet = os.open("/dev/null", os.O_RDWR)
 os.dup2(quiet, 1), os.dup2(quiet, 2)
 time.sleep(60)
 """
+
+
+@pytest.mark.parametrize("ready", ["streams", "alive:200ms"])
+def test_a_server_that_hidepid_hides(ready: str, servers: Family) -> None:
+    """With hidepid=2 an ordinary user cannot see an undumpable server of his own: ready, and it lives."""
+    python = shutil.which("python3", path=os.defpath)  # ours may lie where an ordinary user cannot go
+    user = "setpriv --reuid=65534 --regid=65534 --clear-groups env DAEMONIZE_STATE_DIR=/dev/null/none "
+    user += f"PYTHONDONTWRITEBYTECODE=1 'PYTHONPATH={os.path.dirname(os.path.dirname(daemonize.__file__))}' {python}"
+    # In a /proc of its own: the option belongs to the file system, which others see too.
+    hide = "mount -t proc proc /proc && mount -o remount,hidepid=2 /proc"
+    unshare = ["-m", "--pid", "--fork"]
+    unshare_or_skip(*unshare, script=f"{hide} && {user} -c 'import daemonize.cli.main'")
+    script = f'{hide} && {user} -m daemonize "$@"; echo status $?; pgrep -U 65534 >/dev/null && echo lives'
+    words = ["-t", "10s", "-r", ready, str(python), "-S", "-E", "-c", UNDUMPABLE]
+    done = subprocess.run(
+        ["unshare", *unshare, SHELL, "-c", script, SHELL, *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+
+    assert done.stdout == b"status 0\nlives\n"
+    servers.end()
 
 
 # --- time ----------------------------------------------------------------------------------------------------------

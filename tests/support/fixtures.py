@@ -1,4 +1,4 @@
-"""What the tests of the command share."""
+"""Fixtures for tests that launch servers, as a pytest plugin."""
 
 from __future__ import annotations
 

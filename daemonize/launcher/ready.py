@@ -1,0 +1,21 @@
+"""The outcome that is not an error."""
+
+from __future__ import annotations
+
+
+class Ready:
+    """The server is ready and on its own. pid: of the main process, None where /proc cannot say. start: clock ticks.
+
+    session: id of the session it was started in. token: `NAME=value` that marks its environment. files: paths of stdout
+    and stderr. drain: pid of the drain, where one was left. seconds: how long the launch took.
+    """
+
+    outcome = "ready"
+    exit_status = 0
+    drain: int | None = None
+    seconds = 0.0
+
+    def __init__(self, pid: int | None, start: int, session: int, token: bytes) -> None:
+        self.pid, self.start, self.session, self.token = pid, start, session, token
+        self.name = ""
+        self.files: list[str] = []
