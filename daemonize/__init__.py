@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from daemonize.errors import (
+        AlreadyRunning,
         Cancelled,
         DaemonizeError,
         Exited,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from daemonize.posix.identity import Identity
 
 _MODULES = {
+    "AlreadyRunning": "errors",
     "Cancelled": "errors",
     "Daemon": "launcher.daemon",
     "DaemonizeError": "errors",
@@ -39,6 +41,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "AlreadyRunning",
     "Cancelled",
     "Daemon",
     "DaemonizeError",
