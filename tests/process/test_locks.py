@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import random
 import re
 import resource
 import shutil
@@ -14,7 +15,6 @@ import socket
 import stat
 import subprocess
 import sys
-import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +26,7 @@ from daemonize.posix.identity import current_boot_id, read_stat
 from daemonize.posix.locks import LockFile, PidFile, remove_pid_file
 from daemonize.posix.paths import Place
 from tests.support import procs
-from tests.support.forked import DAEMON, NOBODY, call, holding, need_root, together
+from tests.support.forked import DAEMON, NOBODY, call, common_directory, holding, need_root, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -56,19 +56,15 @@ def other() -> Iterator[Descriptors]:
 @pytest.fixture(params=["private", "sticky"])
 def base(request: pytest.FixtureRequest) -> Iterator[bytes]:
     """A directory that everybody can search; `sticky`: that everybody can write to, as /tmp."""
-    path = tempfile.mkdtemp(dir="/tmp")
-    os.chmod(path, 0o1777 if request.param == "sticky" else 0o755)
-    yield os.fsencode(os.path.realpath(path))
-    shutil.rmtree(path)
+    with common_directory(0o1777 if request.param == "sticky" else 0o755) as path:
+        yield path
 
 
 @pytest.fixture
 def sticky() -> Iterator[bytes]:
     """A directory like /tmp."""
-    path = tempfile.mkdtemp(dir="/tmp")
-    os.chmod(path, 0o1777)
-    yield os.fsencode(os.path.realpath(path))
-    shutil.rmtree(path)
+    with common_directory(0o1777) as path:
+        yield path
 
 
 @pytest.fixture
@@ -241,6 +237,79 @@ def test_a_lock_file_that_is_always_removed(
     monkeypatch.setattr(Place, "holds", lambda *_: False)
     with pytest.raises(SetupError, match="removed and made anew"):
         LockFile(base + b"/x", owner)
+
+
+def mix(base: bytes, rounds: int) -> None:
+    """Launches of every kind of luck, each with its end, again and again. Raises OSError when two go on at once."""
+    chance, path, me = random.Random(os.getpid()), base + b"/x", os.getpid()
+    for _ in range(rounds):
+        owner = Descriptors()
+        try:
+            file = PidFile(path, owner, None)
+        except AlreadyRunning:
+            owner.close()
+            continue
+        os.mkdir(base + b"/busy")
+        pid = chance.choice((None, NO_PID, NO_PID, me, me))
+        if pid is not None:
+            file.write(pid, start_of(me) if pid == me else 0)
+        if pid == me:
+            owner.close()  # ready: from now on it is the pid that keeps others away
+            assert content(path) == b"%d\n" % me
+        os.rmdir(base + b"/busy")
+        if pid != me and chance.randrange(2):
+            file.remove()
+        owner.close()
+        if pid is not None:
+            remove_pid_file(os.fsdecode(path), pid)
+
+
+def test_never_two_at_once(base: bytes) -> None:
+    """Launches that crash, fail, become ready and are stopped, all at once: one at a time, and no file is lost."""
+    assert together(6, lambda: mix(base, 100)) == [None] * 6
+
+
+def test_two_at_once_are_seen(base: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: without the locks."""
+    monkeypatch.setattr(locks, "try_lock", lambda _fd: True)
+
+    assert together(6, lambda: mix(base, 100)) != [None] * 6
+
+
+def refuse_running_only(file: PidFile) -> None:
+    """What is left of `_claim_old` without the lock."""
+    old = file._place.open()
+    if old is not None:
+        file._refuse_running(old)
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+def test_a_launch_between_the_look_and_the_removal(
+    base: bytes, claimed: bool, owner: Descriptors, living: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed launch never removes the pid file of the next: that one is refused (control: without the old file's lock)."""
+    if not claimed:
+        monkeypatch.setattr(PidFile, "_claim_old", refuse_running_only)
+    file = PidFile(base + b"/x", owner, None)
+    file.write(NO_PID, 0)
+    refusals: list[bool] = []
+
+    with monkeypatch.context() as patch:
+
+        def late(place: Place) -> None:
+            patch.undo()
+            try:
+                written(base, living, start_of(living))
+            except AlreadyRunning as error:
+                refusals.append(error.launching)
+            place.unlink()
+
+        patch.setattr(Place, "unlink", late)
+        file.remove()
+
+    # Without the lock the next launch believes that it has written its file, and the file is gone.
+    assert refusals == ([True] if claimed else [])
+    assert os.listdir(base) == []
 
 
 def watch(path: bytes, until: int) -> list[bytes]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from daemonize.errors import SetupError
 from daemonize.posix import paths
 from daemonize.posix.fds import Descriptors
-from tests.support.forked import DAEMON, NOBODY, call, need_root
+from tests.support.forked import DAEMON, NOBODY, call, common_directory, need_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,10 +27,8 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def sticky() -> Iterator[bytes]:
     """A directory like /tmp: everybody can write, nobody can remove another's files."""
-    path = tempfile.mkdtemp(dir="/tmp")
-    os.chmod(path, 0o1777)
-    yield os.fsencode(os.path.realpath(path))
-    shutil.rmtree(path)
+    with common_directory(0o1777) as path:
+        yield path
 
 
 @pytest.fixture

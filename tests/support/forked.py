@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 import os
 import pickle
+import shutil
+import tempfile
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -23,6 +25,17 @@ def need_root() -> None:
     """Skip where this process cannot become another user."""
     if os.geteuid():
         pytest.skip("needs root to become other users")
+
+
+@contextlib.contextmanager
+def common_directory(mode: int) -> Iterator[bytes]:
+    """A directory that other users can reach (those of pytest they cannot), with this mode."""
+    path = tempfile.mkdtemp(dir="/tmp")
+    os.chmod(path, mode)
+    try:
+        yield os.fsencode(os.path.realpath(path))
+    finally:
+        shutil.rmtree(path)
 
 
 @contextlib.contextmanager
