@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from daemonize.errors import (
+        AlreadyRunning,
         Cancelled,
         DaemonizeError,
         Exited,
@@ -15,14 +16,18 @@ if TYPE_CHECKING:
         StillRunning,
         StrictFailure,
         TimedOut,
+        Unsafe,
         UsageError,
     )
     from daemonize.launcher.api import launch
+    from daemonize.launcher.context import Context, context
     from daemonize.launcher.daemon import Daemon
     from daemonize.posix.identity import Identity
 
 _MODULES = {
+    "AlreadyRunning": "errors",
     "Cancelled": "errors",
+    "Context": "launcher.context",
     "Daemon": "launcher.daemon",
     "DaemonizeError": "errors",
     "Exited": "errors",
@@ -34,12 +39,16 @@ _MODULES = {
     "StillRunning": "errors",
     "StrictFailure": "errors",
     "TimedOut": "errors",
+    "Unsafe": "errors",
     "UsageError": "errors",
+    "context": "launcher.context",
     "launch": "launcher.api",
 }
 
 __all__ = [
+    "AlreadyRunning",
     "Cancelled",
+    "Context",
     "Daemon",
     "DaemonizeError",
     "Exited",
@@ -51,7 +60,9 @@ __all__ = [
     "StillRunning",
     "StrictFailure",
     "TimedOut",
+    "Unsafe",
     "UsageError",
+    "context",
     "launch",
 ]
 
