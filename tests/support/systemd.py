@@ -67,6 +67,7 @@ _SYSTEM_UNITS = {
         KillMode=mixed
         RuntimeDirectory=user/%i
         RuntimeDirectoryMode=0700
+        Environment=HOME=/run/user/%i
         Environment=XDG_RUNTIME_DIR=/run/user/%i SYSTEMD_UNIT_PATH={PLACE}/user-units
         Environment={" ".join(_MANAGER_ENVIRONMENT)}
         ExecStart={_SYSTEMD} --user --unit=basic.target
@@ -117,24 +118,34 @@ def _write_units(directory: str, units: Mapping[str, str], copies: tuple[str, ..
 class Manager:
     """A running manager that units can be given to.
 
-    inside: where it runs. pid: its own, out here. user: it is the manager of USER, not the system's.
+    inside: where it runs. pid: its own, out here. user: it is the manager of USER, not the system's. runtime: its %t.
     """
 
     def __init__(self, inside: Namespaces, pid: int, *, user: bool) -> None:
         self.inside, self.pid, self.user = inside, pid, user
+        self.runtime = f"/run/user/{UID}" if user else "/run"
         self.units: list[Unit] = []
         self._directory = f"{inside.directory}/{'user-units' if user else 'units'}"
         self._count = 0
 
     def add(self, service: str, *, unit: str = "") -> Unit:
-        """A unit of a name that none had before, from the lines of its [Service] section, and of [Unit]."""
+        """A unit of a name that none had before, from the lines of its [Service] section, and of [Unit].
+
+        Unless they say otherwise, systemd gives up after 20 s.
+        """
         self._count += 1
         name = f"test-{self._count}.service"
         with open(f"{self._directory}/{name}", "w") as file:
-            file.write(f"[Unit]\n{textwrap.dedent(unit)}\n[Service]\n{textwrap.dedent(service)}\n")
+            file.write(
+                f"[Unit]\n{textwrap.dedent(unit)}\n[Service]\nTimeoutSec=20\n{textwrap.dedent(service)}\n"
+            )
         self.units.append(Unit(self, name))
         self.ctl("daemon-reload", check=True)
         return self.units[-1]
+
+    def path(self, inside: str) -> str:
+        """A path out here to what is at `inside` in there."""
+        return f"/proc/{self.pid}/root{inside}"
 
     def ctl(self, *args: str, check: bool = False) -> subprocess.CompletedProcess[str]:
         """Run `systemctl ARGS`."""
