@@ -33,11 +33,14 @@ USER, UID = "nobody", 65534
 
 _SYSTEMD = "/lib/systemd/systemd"
 _TOOLS = (*namespaces.TOOLS, _SYSTEMD, "systemctl", "journalctl", "dbus-daemon", "nsenter")
-_SYSTEM_COPIES = (
-    "systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket",
-    "dbus.service", "dbus.socket",
+_SYSTEM_COPIES = tuple(
+    f"/lib/systemd/system/{name}"
+    for name in (
+        "systemd-journald.service", "systemd-journald.socket", "systemd-journald-dev-log.socket",
+        "dbus.service", "dbus.socket",
+    )
 )  # fmt: skip
-_USER_COPIES = ("dbus.service", "dbus.socket")
+_USER_COPIES = ("/usr/lib/systemd/user/dbus.service", "/usr/lib/systemd/user/dbus.socket")
 _BOOT_TIMEOUT = 20.0
 
 _MANAGER_ENVIRONMENT = (
@@ -90,6 +93,7 @@ def program(name: str, *args: str | int) -> str:
 def unavailable() -> str:
     """Why there can be no throw-away systemd here; empty if there can. Starts none, but all that comes before it."""
     missing = [tool for tool in _TOOLS if not shutil.which(tool, path=PATH)]
+    missing += [file for file in (*_SYSTEM_COPIES, *_USER_COPIES) if not os.path.exists(file)]
     if os.geteuid():
         return "a throw-away systemd needs root"
     if missing:
@@ -103,13 +107,13 @@ def unavailable() -> str:
     return f"a throw-away systemd has no place here: {said}" if status else ""
 
 
-def _write_units(directory: str, units: Mapping[str, str], copies: tuple[str, ...], source: str) -> None:
+def _write_units(directory: str, units: Mapping[str, str], copies: tuple[str, ...]) -> None:
     os.mkdir(directory)
     for name, text in units.items():
-        with open(f"{directory}/{name}", "w") as file:
-            file.write(textwrap.dedent(text))
-    for name in copies:
-        shutil.copy(f"{source}/{name}", directory)
+        with open(f"{directory}/{name}", "w") as unit:
+            unit.write(textwrap.dedent(text))
+    for file in copies:
+        shutil.copy(file, directory)
 
 
 # --- managers -------------------------------------------------------------------------------------------------------
@@ -202,8 +206,8 @@ class Systemd(Manager):
     def __init__(self) -> None:
         with contextlib.ExitStack() as undo:
             inside = undo.enter_context(Namespaces())
-            _write_units(f"{inside.directory}/units", _SYSTEM_UNITS, _SYSTEM_COPIES, "/lib/systemd/system")
-            _write_units(f"{inside.directory}/user-units", _USER_UNITS, _USER_COPIES, "/usr/lib/systemd/user")
+            _write_units(f"{inside.directory}/units", _SYSTEM_UNITS, _SYSTEM_COPIES)
+            _write_units(f"{inside.directory}/user-units", _USER_UNITS, _USER_COPIES)
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
                 told.bind(f"{inside.directory}/notify")
                 outer = inside.enter(

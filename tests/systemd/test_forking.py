@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import procs
+from tests.support import ports, procs
 from tests.support.namespaces import COMMAND, PLACE
 from tests.support.programs import SHELL, Trigger
-from tests.support.systemd import PYTHON, inner_pid, program
+from tests.support.servers import prepare_nginx
+from tests.support.systemd import PYTHON, UID, USER, inner_pid, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,6 +227,40 @@ def test_one_that_daemonizes_itself_and_keeps_its_streams(manager: Manager) -> N
     assert {process.ppid for process in processes} == {manager.pid}
     assert unit.show("ActiveState", "Result") == ["inactive", "success"]
     assert complaints(unit) == []
+
+
+@pytest.mark.servers
+def test_nginx(system_manager: Manager) -> None:
+    """The main process is the master, by nginx's own pid file; a request is answered as soon as `start` has returned."""
+    place = os.path.join(system_manager.inside.directory, "nginx")
+    os.mkdir(place)
+    port = ports.free_port()
+    command = shlex.join(prepare_nginx(place, "", port)).replace(place, f"{PLACE}/nginx")
+    with open(f"{place}/nginx.conf", "r+") as file:
+        text = file.read().replace(place, f"{PLACE}/nginx")
+        file.seek(0)
+        file.truncate()
+        file.write(text)
+    unit = forking(system_manager, command)
+    unit.start()
+    answer = ports.get(port)
+    main = unit.main()
+    with open(f"{place}/nginx.pid") as file:
+        master = int(file.read())
+
+    assert answer.endswith(b"nginx is here")
+    assert main
+    assert inner_pid(main.pid) == master
+    assert main.ppid == system_manager.pid
+    assert complaints(unit) == []
+
+
+def test_one_that_daemonize_gives_another_user(system_manager: Manager, pid_file: bool) -> None:
+    """`daemonize --user` in a unit of root's: the main process is right, and runs as that user."""
+    unit = forking(system_manager, program("repoints"), options=f"--user {USER}", pid_file=pid_file)
+    unit.start()
+
+    assert procs.status(serving(unit, "repoints").pid)["Uid"].split()[0] == str(UID)
 
 
 # --- a server that fails -----------------------------------------------------------------------------------------------

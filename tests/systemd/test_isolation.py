@@ -140,3 +140,24 @@ def test_a_killed_run_is_swept() -> None:
     assert name not in before
     assert not os.path.exists(directory)
     assert not os.path.exists(os.path.join(namespaces.cgroup_root(), name))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value", "reason"),
+    [
+        (os, "geteuid", lambda: 1000, "needs root"),
+        (systemd, "_TOOLS", ("/nonexistent/systemd",), "needs /nonexistent/systemd (make test-servers)"),
+        (namespaces, "cgroup_root", lambda: "", "needs cgroup2"),
+        (systemd, "COMMAND", "/nonexistent/command", "has no place here: setpriv: failed to execute"),
+    ],
+)
+def test_a_skip_has_its_reason(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, value: object, reason: str
+) -> None:
+    """Where there can be no systemd, it is said why; and nothing is left by the trial."""
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, value)
+        said = systemd.unavailable()
+
+    assert reason in said
+    assert systemd.unavailable() == ""
