@@ -15,14 +15,17 @@ if TYPE_CHECKING:
         StillRunning,
         StrictFailure,
         TimedOut,
+        Unsafe,
         UsageError,
     )
     from daemonize.launcher.api import launch
+    from daemonize.launcher.context import Context, context
     from daemonize.launcher.daemon import Daemon
     from daemonize.posix.identity import Identity
 
 _MODULES = {
     "Cancelled": "errors",
+    "Context": "launcher.context",
     "Daemon": "launcher.daemon",
     "DaemonizeError": "errors",
     "Exited": "errors",
@@ -34,12 +37,15 @@ _MODULES = {
     "StillRunning": "errors",
     "StrictFailure": "errors",
     "TimedOut": "errors",
+    "Unsafe": "errors",
     "UsageError": "errors",
+    "context": "launcher.context",
     "launch": "launcher.api",
 }
 
 __all__ = [
     "Cancelled",
+    "Context",
     "Daemon",
     "DaemonizeError",
     "Exited",
@@ -51,7 +57,9 @@ __all__ = [
     "StillRunning",
     "StrictFailure",
     "TimedOut",
+    "Unsafe",
     "UsageError",
+    "context",
     "launch",
 ]
 

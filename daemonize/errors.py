@@ -189,9 +189,13 @@ class StrictFailure(LaunchError):
 
 
 class NotExecuted(LaunchError):
-    """The command never ran: `stage` (what failed, as in `exec`, `chdir`, `fork`), `errno`, `what` it failed on."""
+    """The command never ran: `stage` (what failed, as in `exec`, `chdir`, `fork`), `errno`, `what` it failed on.
+
+    `user`: who was to execute it, if that is not the caller.
+    """
 
     outcome = "not-executed"
+    user = ""
 
     def __init__(self, stage: str, errno: int, what: str = "", *, found: bool = False) -> None:
         self.stage, self.errno, self.what, self.found = stage, errno, what, found
@@ -222,7 +226,21 @@ class NotExecuted(LaunchError):
             reason += " (a script without a #! line?)"
         elif self.errno == errno.EACCES and os.path.isdir(self.what):
             reason = "Is a directory"
-        return f"cannot execute {printable(self.what) or self.shown}: {reason}"
+        whom = f" as {self.user}" if self.user else ""
+        return f"cannot execute {printable(self.what) or self.shown}{whom}: {reason}"
+
+
+class Unsafe(NotExecuted):
+    """Under safe: root was not to execute a program that others may write to. `what`: the program; `reason`: who may."""
+
+    def __init__(self, program: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__("exec", 1, program, found=True)
+        self.args = (program, reason)
+
+    def describe(self) -> str:
+        """One line."""
+        return f"{printable(self.what)} is not safe to execute as root (--safe): {printable(self.reason)}"
 
 
 class TimedOut(LaunchError):

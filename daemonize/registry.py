@@ -162,12 +162,23 @@ def _lock(fd: int) -> bool:
     return True
 
 
-def find_logs(command: bytes, environment: Mapping[bytes, bytes]) -> Logs:
-    """The logs of a command, not numbered yet. Never raises: where there can be no directory, there are no logs."""
+def find_logs(
+    command: bytes, environment: Mapping[bytes, bytes], heir: tuple[str, int] | None = None
+) -> Logs:
+    """The logs of a command, not numbered yet. Never raises: where there can be no directory, there are no logs.
+
+    heir: name and group of whom the server runs as, if that is not us. His logs are in a directory of ours beside our own,
+    which he can pass through, and in which he can make nothing.
+    """
     logs = Logs(base_name(command), None)
     try:
         directory = state_dir(environment)
+        if heir:
+            directory += b"-" + os.fsencode(heir[0])
         ensure_private(directory)
+        if heir:
+            os.chown(directory, -1, heir[1])
+            os.chmod(directory, 0o710)
         logs.directory = directory
     except SetupError as problem:
         logs.problem = problem

@@ -8,6 +8,7 @@ _SECONDS = {
     "": 1.0, "us": 1e-6, "ms": 1e-3, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "hr": 3600.0, "d": 86400.0,
 }  # fmt: skip
 _DIGITS = "0123456789."
+_MULTIPLES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def parse_duration(text: str) -> float:
@@ -40,3 +41,14 @@ def parse_timeout(text: str) -> float:
             f"'{printable(text)}' leaves no time; write a longer duration, or infinity to wait for ever"
         )
     return seconds
+
+
+def parse_amount(text: str) -> int:
+    """A number, with K, M, G or T for powers of 1024; -1 for `unlimited` (or `infinity`). Raises UsageError."""
+    if text in ("unlimited", "infinity"):
+        return -1
+    number = text.rstrip("KMGT")
+    multiple = _MULTIPLES.get(text[len(number) :])
+    if multiple is None or not (number.isascii() and number.isdecimal()) or int(number) * multiple >= 1 << 63:
+        raise UsageError(f"'{printable(text)}' is not an amount; write 1024, 64K, 512M, 2G or unlimited")
+    return int(number) * multiple

@@ -75,8 +75,12 @@ class Run:
         self.json = bool(given.pop("json", False))
         self.quiet = bool(given.pop("quiet", False))
         self.verbose = bool(given.pop("verbose", False))
-        if "environment" in given:
-            given["environment"] = dict(given["environment"])  # type: ignore[call-overload]
+        for name in given.keys() & {"environment", "limits"}:
+            given[name] = dict(given[name])  # type: ignore[call-overload]
+        if given.pop("no_core", False):
+            if "core" in given:
+                raise UsageError("--core and --no-core exclude each other")
+            given["core"] = False
         self.request = Request(words, **given)  # type: ignore[arg-type]
         self.targets = Targets(2 if self.json else 1, 2)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemonize.errors import UsageError, printable
-from daemonize.units import parse_duration, parse_timeout
+from daemonize.units import parse_amount, parse_duration, parse_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,37 @@ def parse_descriptor(text: str) -> int:
     return int(text)
 
 
+def parse_umask(text: str) -> int:
+    """An octal number up to 777. Raises UsageError."""
+    if not text or len(text) > 4 or text.strip("01234567") or int(text, 8) > 0o777:
+        raise UsageError(f"'{printable(text)}' is not a umask: an octal number from 0 to 777, as in 027")
+    return int(text, 8)
+
+
+def parse_nice(text: str) -> int:
+    """A number to add to the niceness. Raises UsageError."""
+    digits = text.removeprefix("-").removeprefix("+")
+    if not (digits.isascii() and digits.isdecimal()) or len(text) - len(digits) > 1 or int(digits) > 40:
+        raise UsageError(f"'{printable(text)}' is not a number to add to the niceness, as in 10 or -5")
+    return int(text)
+
+
+def parse_limit(text: str) -> tuple[str, tuple[int, int | None]]:
+    """NAME=SOFT[:HARD]. Raises UsageError."""
+    name, equals, value = text.partition("=")
+    soft, colon, hard = value.partition(":")
+    if not name or not equals:
+        raise UsageError(f"'{printable(text)}' is not of the form NAME=SOFT[:HARD], as in nofile=1024:4096")
+    return name, (parse_amount(soft), parse_amount(hard) if colon else None)
+
+
+def parse_user(text: str) -> str:
+    """USER[:GROUP]. Raises UsageError."""
+    if not text.partition(":")[0]:
+        raise UsageError(f"'{printable(text)}' is not of the form USER[:GROUP]")
+    return text
+
+
 OPTIONS = (
     Option(("-r", "--ready"), "ready", MANY, "How the server becomes ready; repeated, all must hold: "
            "streams (default), started, exit, alive:DURATION.", metavar="SPEC"),
@@ -67,6 +98,19 @@ OPTIONS = (
     Option(("-c", "--chdir"), "directory", VALUE, "Directory the server runs in.", metavar="DIR"),
     Option(("-E", "--env"), "environment", MANY, "Set a variable for the server.", metavar="NAME=VALUE",
            convert=parse_variable),
+    Option(("-u", "--user"), "user", VALUE, "Run the server as this user (root only).", metavar="USER[:GROUP]",
+           convert=parse_user),
+    Option(("--chroot",), "chroot", VALUE, "New root directory for the server.", metavar="DIR"),
+    Option(("--umask",), "umask", VALUE, "File mode creation mask of the server.", metavar="MASK", convert=parse_umask),
+    Option(("--nice",), "nice", VALUE, "Add this to the server's niceness.", metavar="N", convert=parse_nice),
+    Option(("--core",), "core", FLAG, "Let the server write core files, as large as its hard limit allows."),
+    Option(("--no-core", "--nocore"), "no_core", FLAG, "Never let the server write a core file."),
+    Option(("--limit",), "limits", MANY, "Set a resource limit of the server: nofile=1024, core=0:0.",
+           metavar="NAME=SOFT[:HARD]", convert=parse_limit),
+    Option(("--safe",), "safe", FLAG, "As root: refuse a program that others may write to."),
+    Option(("-p", "--pid-file", "--pidfile"), "pid_file", VALUE, "Write the pid of the server's main process to a file.",
+           metavar="FILE"),
+    Option(("-l", "--lock-file"), "lock_file", VALUE, "Run only if nobody holds the lock on this file.", metavar="FILE"),
     Option(("--clear-env",), "clear_environment", FLAG, "Start the server with no other variables than those of -E."),
     Option(("-o", "--stdout"), "stdout", VALUE, "File for the server's stdout.", metavar="FILE"),
     Option(("-e", "--stderr"), "stderr", VALUE, "File for the server's stderr.", metavar="FILE"),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
 
+    from daemonize.launcher.context import Limit
+
     StrPath = str | bytes | os.PathLike[str]
 
 #: Bytes of each stream that an error carries.
@@ -55,6 +57,15 @@ def launch(
     append: bool = False,
     stdin: StrPath | None = None,
     keep_fds: Sequence[int] = (),
+    user: str | None = None,
+    chroot: StrPath | None = None,
+    umask: int | None = None,
+    nice: int = 0,
+    core: bool | None = None,
+    limits: Mapping[str, Limit] | None = None,
+    safe: bool = False,
+    pid_file: StrPath | None = None,
+    lock_file: StrPath | None = None,
     relay_stdout: int | HasDescriptor | None = 1,
     relay_stderr: int | HasDescriptor | None = 2,
 ) -> Daemon:
@@ -65,10 +76,13 @@ def launch(
     `leave` it running. stop_timeout: seconds between SIGTERM and SIGKILL. strict: anything on stderr before ready is a
     failure. cwd: directory to run in. env: variables to set. clear_env: no others. stdout, stderr: files to write to,
     truncated unless `append`. stdin: file to read (default /dev/null). keep_fds: descriptors the server inherits.
+    user, chroot, umask, nice, core, limits: as of `daemonize.context` (cwd is inside the new root). safe: as root, refuse a
+    program that others may write to. pid_file: file for the pid. lock_file: file to be locked as long as the server runs.
     relay_stdout, relay_stderr: where its start-up output goes: a descriptor, a file, or None for nowhere.
 
     Raises LaunchError (Exited, NotExecuted, TimedOut, Cancelled, Lost, StrictFailure) with the facts and `exit_status`;
-    UsageError for arguments that cannot be used; SetupError if something of ours failed. If anything else is raised
+    AlreadyRunning if the lock or the pid file is taken; UsageError for arguments that cannot be used; SetupError if
+    something of ours failed. If anything else is raised
     meanwhile (KeyboardInterrupt), the server is stopped first. Never exits, never forks a copy of the caller that lives on.
     """
     try:
@@ -87,6 +101,15 @@ def launch(
             append=append,
             stdin=stdin,
             keep_fds=keep_fds,
+            user=user,
+            chroot=chroot,
+            umask=umask,
+            nice=nice,
+            core=core,
+            limits=limits,
+            safe=safe,
+            pid_file=pid_file,
+            lock_file=lock_file,
         )
         targets = Targets(_descriptor(relay_stdout), _descriptor(relay_stderr), KEPT_OUTPUT)
     except (TypeError, AttributeError) as error:  # a value of the wrong type, wherever it came to light

@@ -124,8 +124,10 @@ class Foreground(Wrapper):
 
     def _conclude(self) -> None:
         if not isinstance(self.outcome, Ready):
+            self.claims.remove()
             self._finished = True
             return
+        self._write_pid()
         self._on_ready(self._result_of(self.outcome))
         self._serving = True
         self._rewind()
@@ -141,6 +143,7 @@ class Foreground(Wrapper):
         if self.family.main and self.family.ended is None:
             self.family.main.send(SIGTERM)
         self.family.shut_gate()
+        self.claims.remove()
 
 
 def _is_below(pid: int, ancestor: int) -> bool:

@@ -28,6 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from daemonize.launcher.claims import Claims
     from daemonize.posix.child import Program
 
 DETACH = b"d"
@@ -75,17 +76,29 @@ def _children() -> list[bytes]:
 
 
 def run(
-    program: Program, token: bytes, grace: float, *, control: int, events: int, report: int, gate: int
+    program: Program,
+    token: bytes,
+    grace: float,
+    claims: Claims,
+    *,
+    control: int,
+    events: int,
+    report: int,
+    gate: int,
 ) -> NoReturn:
     """Be the intermediate parent, in a freshly forked process with all signals blocked. Never returns.
 
-    token: `NAME=value` that marks the server's environment. grace: seconds of the stop plan. control, events: our ends of
+    token: `NAME=value` that marks the server's environment. grace: seconds of the stop plan. claims: taken
+    back if the wrapper has vanished. control, events: our ends of
     the pipes to the wrapper. report, gate: the server's ends of its own (posix/child.py).
     """
     try:
         reaper, queue = _start(program, events, report, gate)
-        fds.sweep({control, events, *queue.descriptors})
-        _serve(reaper, queue, token, grace, control, events)
+        fds.sweep({control, events, *queue.descriptors, *claims.kept})
+        if not _serve(reaper, queue, control, events):
+            _stop_all(reaper, token, grace)
+            claims.remove()
+        reaper.reap()  # no zombies for init
     finally:
         os._exit(0)
 
@@ -111,9 +124,8 @@ def _start(program: Program, events: int, report: int, gate: int) -> tuple[Reape
     return Reaper(server), queue
 
 
-def _serve(
-    reaper: Reaper, queue: signals.SignalQueue, token: bytes, grace: float, control: int, events: int
-) -> None:
+def _serve(reaper: Reaper, queue: signals.SignalQueue, control: int, events: int) -> bool:
+    """Reap, and tell, until the wrapper lets go; False if it has vanished instead."""
     loop = Loop()
     detached: list[bool] = []
 
@@ -129,9 +141,7 @@ def _serve(
     signals.restore_mask(signals.valid() - {SIGCHLD})
     while not detached:
         loop.run_once(None)
-    if not detached[0]:
-        _stop_all(reaper, token, grace)
-    reaper.reap()  # no zombies for init
+    return detached[0]
 
 
 def _tell(events: int, lines: list[bytes]) -> None:

@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from daemonize.launcher.account import Account
     from daemonize.launcher.request import Request
     from daemonize.posix.fds import Descriptors
     from daemonize.posix.follow import FileRelay
@@ -46,8 +47,10 @@ class Outputs:
     continue writing), None where there is none. relays: in the order stdout, stderr.
     """
 
-    def __init__(self, owner: Descriptors, loop: Loop, targets: Targets) -> None:
-        self._owner, self._loop, self._targets = owner, loop, targets
+    def __init__(
+        self, owner: Descriptors, loop: Loop, targets: Targets, account: Account | None = None
+    ) -> None:
+        self._owner, self._loop, self._targets, self._account = owner, loop, targets, account
         self._sinks: list[Sink] = []
         self.relays: list[PipeRelay | FileRelay] = []
         self.files: list[bytes] = []
@@ -66,6 +69,9 @@ class Outputs:
         logs.skip_taken()
         self._logs = logs
         self.files = [request.stdout or logs.path("out"), request.stderr or logs.path("err")]
+        self._prepare_logs(
+            logs, [s for s, given in (("out", request.stdout), ("err", request.stderr)) if not given]
+        )
         # Files that the user names are opened now: he wants to hear now that they cannot be.
         for given in {path for path in (request.stdout, request.stderr) if path}:
             self._given[given] = self._open_given(given, append=request.append)
@@ -77,6 +83,21 @@ class Outputs:
             ends.append(write)
         self.program_stdout, self.program_stderr = ends
         self._stderr_relay = self.relays[1]
+
+    def _prepare_logs(self, logs: Logs, streams: list[str]) -> None:
+        """A server that runs as somebody else cannot make its logs, to continue in, in a directory of ours."""
+        try:
+            for stream in streams if self._account else ():
+                self._owner.shut(self._open_own(logs, stream))
+        except (LogTakenError, OSError):
+            pass  # then it cannot continue there, as it will find
+
+    def _open_own(self, logs: Logs, stream: str, *, share: bool = False) -> int:
+        """Open a log of the daemon's own, for whoever the server runs as. Raises LogTakenError, OSError."""
+        fd = logs.open(stream, self._owner, share=share)
+        if self._account and logs.directory is not None:
+            os.fchown(fd, self._account.uid, self._account.gid)
+        return fd
 
     def open_files(self, request: Request, logs: Logs) -> None:
         """Two files, in append mode. Raises SetupError."""
@@ -94,7 +115,7 @@ class Outputs:
         while True:
             opened: list[int] = []
             try:
-                opened.extend(logs.open(stream, self._owner) for stream in streams)
+                opened.extend(self._open_own(logs, stream) for stream in streams)
             except LogTakenError:
                 self._owner.shut(*opened)
                 logs.next()
@@ -163,7 +184,7 @@ class Outputs:
         """The daemon's own log, for the drain."""
         try:
             if self._logs:
-                return self._logs.open(stream, self._owner, share=True)
+                return self._open_own(self._logs, stream, share=True)
         except (LogTakenError, OSError):
             pass
         return self._owner.open(b"/dev/null", os.O_WRONLY)

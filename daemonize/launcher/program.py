@@ -13,28 +13,60 @@ from daemonize.posix import child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Outputs
     from daemonize.launcher.request import Request
     from daemonize.posix.fds import Descriptors
 
 
+def find_context(request: Request) -> tuple[child.Context, Account | None]:
+    """What the server becomes, and whom it runs as if that is asked for. Raises UsageError, SetupError."""
+    if not request.needs_context:
+        return child.Directory(request.directory), None
+    from daemonize.launcher.context import context
+
+    found = context(
+        user=request.user, chroot=request.chroot, cwd=request.directory, umask=request.umask,
+        nice=request.nice, core=request.core, limits=request.limits,
+    )  # fmt: skip
+    return found, found.user
+
+
 def build(
-    request: Request, outer: Mapping[bytes, bytes], token: bytes, outputs: Outputs, owner: Descriptors
+    request: Request,
+    outer: Mapping[bytes, bytes],
+    token: bytes,
+    outputs: Outputs,
+    owner: Descriptors,
+    *,
+    context: child.Context,
+    account: Account | None,
+    keep: Sequence[int],
 ) -> child.Program:
-    """The program of a request, whose outputs are open. token: `NAME=value` that marks it. Raises SetupError."""
+    """The program of a request, whose outputs are open.
+
+    token: `NAME=value` that marks it. keep: descriptors of ours that it inherits. Raises SetupError, Unsafe.
+    """
     own = {ID: token.partition(b"=")[2]}
     if outputs.pipes:
-        streams = streams_value(outputs.program_stdout, outputs.program_stderr)
-        own |= {STREAMS: streams, STDOUT: outputs.files[0], STDERR: outputs.files[1]}
+        own[STREAMS] = streams_value(outputs.program_stdout, outputs.program_stderr)
+        if not request.chroot:  # the names mean nothing in another root
+            own |= {STDOUT: outputs.files[0], STDERR: outputs.files[1]}
+    if account:
+        own |= account.variables
     environment = server_environment(outer, request.environment, own, clear=request.clear_environment)
     stdin, fifo = _open_stdin(request, owner)
+    paths = child.search(request.command[0], environment, request.chroot and (request.directory or b"/"))
+    if request.safe and os.geteuid() == 0:
+        from daemonize.launcher.safe import check
+
+        paths = [check(paths, request.chroot, account.uid if account else 0)] if paths else []
     return child.Program(
-        request.command, child.search(request.command[0], environment), environment,
-        directory=request.directory, stdin=stdin, fifo=fifo,
+        request.command, paths, environment, context=context, stdin=stdin, fifo=fifo,
         stdout=outputs.program_stdout, stderr=outputs.program_stderr,
-        keep=request.keep_fds, dies_with_parent=request.foreground,
+        keep=(*request.keep_fds, *keep), dies_with_parent=request.foreground,
     )  # fmt: skip
 
 
@@ -57,12 +89,13 @@ def _open_stdin(request: Request, owner: Descriptors) -> tuple[int | None, bytes
         raise SetupError("open", os.fsdecode(path or b"/dev/null"), error) from None
 
 
-def not_executed(program: child.Program, stage: str, errno: int) -> NotExecuted:
-    """The outcome for a step that failed, with what it failed on."""
+def not_executed(program: child.Program, root: bytes | None, stage: str, errno: int) -> NotExecuted:
+    """The outcome for a step that failed, with what it failed on. root: the server's, where it is not ours."""
     if stage != "exec":
-        on = {"directory": program.directory, "stdin": program.fifo}.get(stage)
-        return NotExecuted(stage, errno, os.fsdecode(on or b""))
-    existing = [path for path in program.paths if os.path.exists(path)]
+        on = os.fsdecode(program.fifo or b"") if stage == "stdin" else program.context.describe(stage)
+        return NotExecuted(stage.partition(":")[0], errno, on)
+    exists = os.path.lexists if root else os.path.exists  # a symlink there leads where we do not see
+    existing = [path for path in program.paths if exists((root or b"") + path)]
     found = bool(existing) or errno not in (ENOENT, ENOTDIR, ENAMETOOLONG)
     named = existing or (program.paths if found else [])
     return NotExecuted(stage, errno, os.fsdecode(named[0]) if named else "", found=found)

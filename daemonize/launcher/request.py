@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from daemonize.launcher.context import Limit
+
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 10.0
 
@@ -22,7 +24,8 @@ class Request:
     on_timeout: `stop` or `leave`. strict: anything on stderr before ready is a failure. directory: to run in.
     environment: added (or replaced) variables. clear_environment: start from nothing. stdout, stderr: files to write to.
     append: do not truncate them. stdin: a file to read. keep_fds: descriptors (3 and up) the server inherits.
-    foreground: stay its parent.
+    foreground: stay its parent. user, chroot, umask, nice, core, limits: as `daemonize.context`. safe: as root, refuse a
+    program that others may write to. pid_file, lock_file: paths.
     """
 
     def __init__(
@@ -43,6 +46,15 @@ class Request:
         stdin: str | bytes | os.PathLike[str] | None = None,
         keep_fds: Sequence[int] = (),
         foreground: bool = False,
+        user: str | None = None,
+        chroot: str | bytes | os.PathLike[str] | None = None,
+        umask: int | None = None,
+        nice: int = 0,
+        core: bool | None = None,
+        limits: Mapping[str, Limit] | None = None,
+        safe: bool = False,
+        pid_file: str | bytes | os.PathLike[str] | None = None,
+        lock_file: str | bytes | os.PathLike[str] | None = None,
     ) -> None:
         if isinstance(command, (str, bytes)) or not command:
             raise UsageError("the command must be a list: the program and its arguments")
@@ -52,12 +64,21 @@ class Request:
             timeout = float("inf") if foreground else START_TIMEOUT
         self.timeout, self.on_timeout, self.stop_timeout = timeout, on_timeout, stop_timeout
         self.strict, self.append, self.foreground = strict, append, foreground
-        self.directory, self.stdin = _path(directory), _path(stdin)
+        self.chroot, self.stdin = _path(chroot), _path(stdin)
+        self.directory = _path(directory, b"/" if chroot else None)
         self.stdout, self.stderr = _path(stdout), _path(stderr)
         self.environment = _variables(environment or {})
         self.clear_environment = clear_environment
         self.keep_fds = tuple(keep_fds)
+        self.user, self.umask, self.nice, self.core, self.limits = user, umask, nice, core, dict(limits or {})
+        self.safe, self.pid_file, self.lock_file = safe, _path(pid_file), _path(lock_file)
         self._check()
+
+    @property
+    def needs_context(self) -> bool:
+        """Whether more than the directory is to be changed for the server."""
+        asked = (self.user, self.chroot, self.umask, self.core)
+        return bool(self.nice or self.limits) or any(value is not None for value in asked)
 
     @property
     def shown(self) -> list[str]:
@@ -75,6 +96,8 @@ class Request:
             raise UsageError("to append, name a file for stdout or stderr (-o, -e)")
         if self.foreground and self.on_timeout == "leave":
             raise UsageError("in the foreground nothing can be left running on a timeout")
+        if self.umask is not None and not 0 <= self.umask <= 0o777:
+            raise UsageError("a umask is a number from 0 to 777 (octal)")
         for fd in self.keep_fds:
             _check_kept(fd)
 
@@ -96,12 +119,15 @@ def encode(text: str | bytes | os.PathLike[str], what: str) -> bytes:
     return data
 
 
-def _path(path: str | bytes | os.PathLike[str] | None) -> bytes | None:
+def _path(path: str | bytes | os.PathLike[str] | None, base: bytes | None = None) -> bytes | None:
+    """The absolute path, from `base` or the current directory."""
     if path is None:
         return None
     data = encode(path, "a path")
     if not data:
         raise UsageError("a path cannot be empty")
+    if base is not None:
+        return os.path.join(base, data)
     try:
         return os.path.abspath(data)
     except FileNotFoundError as error:

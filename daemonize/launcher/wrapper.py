@@ -27,6 +27,7 @@ from daemonize.errors import (
     UsageError,
 )
 from daemonize.launcher import intermediate, program
+from daemonize.launcher.claims import Claims
 from daemonize.launcher.deadline import Deadline
 from daemonize.launcher.environment import caller_environment
 from daemonize.launcher.family import Family
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
+    from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
 
@@ -71,8 +73,10 @@ class Wrapper:
         queue: signals.SignalSource | None = None,
         say: Callable[[str], None] = lambda _text: None,
     ) -> None:
+        _refuse_setuid()
         self.request, self.queue, self.say = request, queue, say
         self.began = monotonic()
+        self.context, self.account = program.find_context(request)
         self.probes = [parse(spec) for spec in request.ready]
         for probe in self.probes:
             if probe.least >= request.timeout:
@@ -80,8 +84,10 @@ class Wrapper:
         self.owner, self.loop = Descriptors(), Loop()
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         self.outer = caller_environment()
-        self.logs = find_logs(request.command[0], self.outer)
-        self.outputs = Outputs(self.owner, self.loop, targets)
+        heir = self._heir
+        self.logs = find_logs(request.command[0], self.outer, (heir.login, heir.gid) if heir else None)
+        self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
+        self.claims = Claims()
         self.family = Family(self.loop, self.owner, say)
         self.deadline = Deadline(request.timeout)
         self.outcome: Ready | LaunchError | None = None
@@ -114,14 +120,23 @@ class Wrapper:
         finally:
             self._close()
 
+    @property
+    def _heir(self) -> Account | None:
+        """Whom the server's files are for, if that is somebody else than who makes them."""
+        return None if self.account is None or self.account.is_ours else self.account
+
     # -- start --------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
+        self.claims.claim(self.request, self.owner, {self.account.uid} if self.account else ())
         if any(probe.uses_pipes for probe in self.probes):
             self.outputs.open_pipes(self.request, self.logs, self._went_silent)
         else:
             self.outputs.open_files(self.request, self.logs)
-        self.program = program.build(self.request, self.outer, self.token, self.outputs, self.owner)
+        self.program = program.build(
+            self.request, self.outer, self.token, self.outputs, self.owner,
+            context=self.context, account=self.account, keep=self.claims.inherited,
+        )  # fmt: skip
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         report_end, report = self.owner.pipe()
@@ -140,7 +155,7 @@ class Wrapper:
             pid = child.fork_alone()
             if pid == 0:
                 intermediate.run(
-                    self.program, self.token, self.request.stop_timeout,
+                    self.program, self.token, self.request.stop_timeout, self.claims,
                     control=control, events=events, report=report, gate=gate,
                 )  # fmt: skip
             # Before the mask is restored: KeyboardInterrupt may be raised there, and somebody must know whom to wait for.
@@ -226,7 +241,9 @@ class Wrapper:
         """The outcome that the facts amount to, or None."""
         family = self.family
         if family.failed:
-            return program.not_executed(self.program, *family.failed)
+            failure = program.not_executed(self.program, self.request.chroot, *family.failed)
+            failure.user = self._heir.shown if self._heir else ""
+            return failure
         if family.ended is not None:
             return self._judge_end(family.ended) or self._judge_time()
         if family.lost:
@@ -302,14 +319,22 @@ class Wrapper:
         self.outcome, self._stopped, self._marked = None, False, False
 
     def _conclude(self) -> None:
-        """Everything is in order; let go."""
+        """Everything is in order; let go. The pid file is complete before anybody is told."""
         self._leave_drain()
+        if self._leaves_running:
+            self._write_pid()
+        else:
+            self.claims.remove()
         self._detach()
         self._finished = True
 
     @property
     def _leaves_running(self) -> bool:
         return isinstance(self.outcome, Ready) or (isinstance(self.outcome, TimedOut) and self.outcome.left)
+
+    def _write_pid(self) -> None:
+        main = self.family.main
+        self.claims.write(main.pid if main else None, main.start if main else 0)
 
     def _leave_drain(self) -> None:
         pipes = self.outputs.held() if self._leaves_running else []
@@ -337,6 +362,7 @@ class Wrapper:
         self.family.shut_gate()
         intermediate.reap(self.family.parent, self.request.stop_timeout + 2 * KILL_GRACE)
         self._remains.stop_now()  # only if the intermediate parent was killed before it could
+        self.claims.remove()
 
     def _close(self) -> None:
         self._remains.close()
@@ -355,6 +381,7 @@ class Wrapper:
         files = [os.fsdecode(path) for path in self.outputs.files]
         outcome.name, outcome.files = self.logs.name, files
         if isinstance(outcome, Ready):
+            outcome.pid_file = os.fsdecode(self.request.pid_file) if self.request.pid_file else None
             return outcome
         if isinstance(outcome, Exited):
             outcome.spoke, outcome.blind = self.outputs.spoke_on_stderr, self.family.blind
@@ -365,3 +392,11 @@ class Wrapper:
         if not self.family.failed:
             outcome.log, outcome.log_empty = self.outputs.log
         return outcome
+
+
+def _refuse_setuid() -> None:
+    if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
+        reason = PermissionError(
+            1, "it runs with the rights of another user, and must not be setuid or setgid"
+        )
+        raise SetupError("start", "a server", reason)

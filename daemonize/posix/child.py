@@ -20,14 +20,45 @@ from daemonize.posix import fds, prctl, signals
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Protocol
+
+    class Context(Protocol):
+        """What a process can be made to have beyond a directory (launcher/context.py)."""
+
+        stage: str
+
+        def open(self) -> None:
+            """Make it so, for good; raises OSError, and `stage` tells the step."""
+
+        def describe(self, stage: str) -> str:
+            """What a step acts on, as shown to people."""
+
 
 _UNEXECUTED = 125  # never seen by anyone who has read the report
 
 
-class Program:
-    """What to execute, and with what. All paths are those that hold before the directory changes.
+class Directory:
+    """The least context: a directory (None: the one there is)."""
 
-    argv: the arguments. paths: files to try, in this order (execvp(3)). directory: to change to, or None. stdin: a
+    stage = "directory"
+
+    def __init__(self, path: bytes | None) -> None:
+        self._path = path
+
+    def open(self) -> None:
+        """Change to it. Raises OSError."""
+        if self._path is not None:
+            os.chdir(self._path)
+
+    def describe(self, stage: str) -> str:
+        """The directory."""
+        return os.fsdecode(self._path or b"")
+
+
+class Program:
+    """What to execute, and with what. All paths but `paths` are those that hold before root and directory change.
+
+    argv: the arguments. paths: files to try, in this order (execvp(3)). context: what to become (None: as we are). stdin: a
     descriptor, or None to keep 0. fifo: opened for stdin by the child itself, which may have to wait for a writer. stdout,
     stderr: descriptors. keep: descriptors above 2 that are inherited. dies_with_parent: whether it gets SIGTERM when its
     parent ends (foreground: nobody else would look after it).
@@ -39,7 +70,7 @@ class Program:
         paths: Sequence[bytes],
         environment: Mapping[bytes, bytes],
         *,
-        directory: bytes | None = None,
+        context: Context | None = None,
         stdin: int | None = None,
         fifo: bytes | None = None,
         stdout: int = 1,
@@ -48,25 +79,27 @@ class Program:
         dies_with_parent: bool = False,
     ) -> None:
         self.argv, self.paths, self.environment = list(argv), list(paths), dict(environment)
-        self.directory = directory
+        self.context = context or Directory(None)
         self.stdin, self.stdout, self.stderr, self.keep = stdin, stdout, stderr, tuple(keep)
         self.fifo = fifo
         self.dies_with_parent = dies_with_parent
 
 
-def search(command: bytes, environment: Mapping[bytes, bytes]) -> list[bytes]:
-    """The files that execvp(3) would try, made absolute while the directory is still the caller's."""
+def search(command: bytes, environment: Mapping[bytes, bytes], base: bytes | None = None) -> list[bytes]:
+    """The files that execvp(3) would try, made absolute from `base`, or while the directory is still the caller's."""
     if not command:
         return []
     if b"/" in command:
-        return [_absolute(command)]
+        return [_absolute(command, base)]
     path = environment.get(b"PATH", os.defpath.encode())
-    return [_absolute(os.path.join(directory, command)) for directory in path.split(b":")]
+    return [_absolute(os.path.join(directory, command), base) for directory in path.split(b":")]
 
 
-def _absolute(path: bytes) -> bytes:
+def _absolute(path: bytes, base: bytes | None) -> bytes:
+    if path.startswith(b"/"):
+        return path
     try:
-        return path if path.startswith(b"/") else os.path.join(os.getcwdb(), path)
+        return os.path.join(base or os.getcwdb(), path)
     except FileNotFoundError:  # the current directory has been deleted: nothing is in it
         return path
 
@@ -106,9 +139,8 @@ def _become(program: Program, report: int, gate: int, parent: int) -> None:
         fds.sweep({report, gate, *program.keep})
         for fd in program.keep:
             os.set_inheritable(fd, True)
-        stage = "directory"
-        if program.directory is not None:
-            os.chdir(program.directory)
+        stage = ""
+        program.context.open()
         stage = "signals"
         signals.set_defaults()
         if program.dies_with_parent:
@@ -123,8 +155,9 @@ def _become(program: Program, report: int, gate: int, parent: int) -> None:
         stage = "exec"
         signals.restore_mask(())
         _execute(program)
-    except OSError as error:
-        os.write(report, b"failed %s %d\n" % (stage.encode(), error.errno or errno.EINVAL))
+    except (OSError, MemoryError) as error:
+        number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno or errno.EINVAL
+        os.write(report, b"failed %s %d\n" % ((stage or program.context.stage).encode(), number))
 
 
 def _place_streams(program: Program) -> None:

@@ -56,17 +56,19 @@ def occupy_standard(owner: Descriptors) -> None:
             owner.open("/dev/null", os.O_RDWR)
 
 
-def sweep(keep: Collection[int]) -> None:
-    """Close every descriptor of this process but 0, 1, 2 and `keep`. For a freshly forked child only."""
+def opened() -> list[int]:
+    """The open descriptors of this process, some of them closed again; all that could be, where nothing lists them."""
     for path in _LISTS:
         try:
-            listed = [int(name) for name in os.listdir(path)]
+            return [int(name) for name in os.listdir(path)]
         except OSError:
             continue
-        break
-    else:
-        listed = list(range(3, os.sysconf("SC_OPEN_MAX")))
-    for fd in listed:
+    return list(range(os.sysconf("SC_OPEN_MAX")))
+
+
+def sweep(keep: Collection[int]) -> None:
+    """Close every descriptor of this process but 0, 1, 2 and `keep`. For a freshly forked child only."""
+    for fd in opened():
         if fd > 2 and fd not in keep:
             try:
                 os.close(fd)

@@ -84,6 +84,7 @@ def test_small_parser_knows_every_option(option: Option) -> None:
     """The negative control: the small parser does accept each option, in each usual way to write it."""
     value = {
         "timeout": "5s", "on_timeout": "leave", "stop_timeout": "5s", "environment": "A=1", "keep_fds": "5",
+            "umask": "027", "nice": "3", "limits": "nofile=64:128",
     }.get(option.dest, "word")  # fmt: skip
     for name in option.names:
         ways = [[name, value], [f"{name}={value}"] if name.startswith("--") else [name + value]]
@@ -127,6 +128,25 @@ USAGE = {
     "odd digits": (("--keep-fd", "٣", "true"), "descriptor"),
     "-a without a file": (("-a", "true"), "append"),
     "-f --on-timeout=leave": (("-f", "--on-timeout=leave", "true"), "foreground"),
+    "no user": (("-u", "", "true"), "USER[:GROUP]"),
+    "a group alone": (("-u", ":adm", "true"), "USER[:GROUP]"),
+    "wrong umask": (("--umask", "088", "true"), "octal"),
+    "large umask": (("--umask", "1777", "true"), "octal"),
+    "odd umask": (("--umask", "٠٢٢", "true"), "octal"),
+    "wrong nice": (("--nice", "very", "true"), "niceness"),
+    "huge nice": (("--nice", "1000", "true"), "niceness"),
+    "limit without a value": (("--limit", "nofile", "true"), "NAME=SOFT[:HARD]"),
+    "limit without a number": (("--limit", "nofile=", "true"), "amount"),
+    "negative limit": (("--limit", "nofile=-1", "true"), "amount"),
+    "huge limit": (("--limit", "as=99999999999T", "true"), "amount"),
+    "unknown limit": (("--limit", "files=1", "true"), "nofile"),
+    "limit in capitals": (("--limit", "NOFILE=1", "true"), "nofile"),
+    "soft above hard": (("--limit", "nofile=2:1", "true"), "soft"),
+    "--core and --no-core": (("--core", "--no-core", "true"), "exclude"),
+    "--core and a limit of core": (("--core", "--limit", "core=0", "true"), "exclude"),
+    "empty pid file": (("-p", "", "true"), "empty"),
+    "empty lock file": (("-l", "", "true"), "empty"),
+    "empty root": (("--chroot", "", "true"), "empty"),
     "empty path": (("-o", "", "true"), "empty"),
     "empty directory": (("-c", "", "true"), "empty"),
     "flag with a value": (("--strict=yes", "true"), "--strict"),

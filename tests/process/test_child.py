@@ -133,8 +133,8 @@ def test_the_report_of_a_failed_exec(stack: contextlib.ExitStack, argv: list[byt
 @pytest.mark.parametrize(
     ("options", "stage", "number"),
     [
-        ({"directory": b"/no/such/directory"}, b"directory", errno.ENOENT),
-        ({"directory": b"/etc/passwd"}, b"directory", errno.ENOTDIR),
+        ({"context": child.Directory(b"/no/such/directory")}, b"directory", errno.ENOENT),
+        ({"context": child.Directory(b"/etc/passwd")}, b"directory", errno.ENOTDIR),
         ({"stdout": 987}, b"descriptors", errno.EBADF),
         ({"keep": [987]}, b"descriptors", errno.EBADF),
     ],

@@ -1,0 +1,51 @@
+"""What a launch claims for itself alone: a lock file, a pid file."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from daemonize.launcher.request import Request
+    from daemonize.posix.fds import Descriptors
+    from daemonize.posix.locks import LockFile, PidFile
+
+
+class Claims:
+    """Both files of a launch, as far as they were asked for; nothing where they were not.
+
+    inherited: descriptors that the server must inherit. kept: those that the intermediate parent needs for `remove`.
+    """
+
+    inherited: tuple[int, ...] = ()
+    kept: frozenset[int] = frozenset()
+
+    def __init__(self) -> None:
+        self._lock: LockFile | None = None
+        self._pid_file: PidFile | None = None
+
+    def claim(self, request: Request, owner: Descriptors, trusted: Collection[int]) -> None:
+        """Take them, before anything else is touched. Raises AlreadyRunning, SetupError.
+
+        trusted: users, besides root and ourselves, whose files and symlinks may be in the way.
+        """
+        if not (request.lock_file or request.pid_file):
+            return
+        from daemonize.posix.locks import LockFile, PidFile
+
+        if request.lock_file:
+            self._lock = LockFile(request.lock_file, owner, trusted)
+            self.inherited = (self._lock.fd,)
+        if request.pid_file:
+            self._pid_file = PidFile(request.pid_file, owner, self._lock, trusted)
+            self.kept = self._pid_file.descriptors
+
+    def write(self, pid: int | None, start: int) -> None:
+        """The main process is known and stays: complete the pid file. Raises SetupError."""
+        if self._pid_file:
+            self._pid_file.write(pid, start)
+
+    def remove(self) -> None:
+        """The launch has failed, or the server has ended: nothing is running."""
+        if self._pid_file:
+            self._pid_file.remove()
