@@ -2,11 +2,12 @@
 
 report_self.py [until=TRIGGER] [into=FILE] [ARGUMENTS...]
 
-pid ppid sid pgid tty uid gid groups nice umask cwd root argv environ, `descriptors` {number: target}, `stdin` (target),
-`uids`, `gids` (real, effective, saved, file system), `capabilities` {set: hexadecimal}, `oom_score_adj`, `cmdline`,
-`streams` {name: {target, flags (octal), offset}}, `limits` {name: [soft, hard]}, `signals` {blocked, ignored, caught}:
-lists of numbers. Python itself ignores SIGPIPE and SIGXFSZ and catches SIGINT before the first line runs; where those
-matter, start report_signals.sh. Bytes that are not UTF-8 appear as lone surrogates, as os.fsdecode makes them.
+pid ppid sid pgid tty uid gid groups nice umask cwd root root_inode argv environ oom_score_adj, `cmdline` (a list),
+`uids` and `gids` (real, effective, saved, file system), `capabilities` {set: hexadecimal}, `descriptors` {number:
+target}, `stdin` (target), `streams` {name: {target, flags (octal), offset}}, `limits` {name: [soft, hard]}, `signals`
+{blocked, ignored, caught}: lists of numbers. Python itself ignores SIGPIPE and SIGXFSZ and catches SIGINT before the
+first line runs; where those matter, start report_signals.sh. Bytes that are not UTF-8 appear as lone surrogates, as
+os.fsdecode makes them.
 
 into=FILE: the report goes there (a fifo waits for its reader), after the words `out` on stdout and `err` on stderr.
 """
@@ -94,6 +95,7 @@ def report():
         "umask": umask(),
         "cwd": os.getcwd(),
         "root": os.readlink("/proc/self/root"),
+        "root_inode": os.stat("/").st_ino,
         "argv": sys.argv[1:],
         "cmdline": sys.orig_argv,
         "environ": dict(os.environ),

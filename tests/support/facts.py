@@ -28,7 +28,7 @@ class _Word:
 ANY, ABSENT = _Word("ANY"), _Word("ABSENT")
 
 #: They differ from process to process, or say again what another fact says.
-_UNCOMPARED = {"pid", "ppid", "sid", "pgid", "uid", "gid", "stdin", "descriptors"}
+_UNCOMPARED = {"pid", "ppid", "sid", "pgid", "uid", "gid", "stdin", "descriptors", "root_inode"}
 
 
 def facts(report: Mapping[str, Any]) -> Facts:

@@ -1,0 +1,345 @@
+"""What the server is, by every option that changes it: exactly what the option says, and nothing else.
+
+The default launch is made with the lightest means, the others with a context (launcher/context.py). That both give the
+same process is shown by the same comparison: a context that is told what is so already changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from tests.support import callers, facts, procs, users
+from tests.support.facts import ABSENT
+from tests.support.programs import SHELL
+from tests.support.users import MEMBER, NOBODY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.facts import Facts
+    from tests.support.family import Family
+
+LAUNCH = "import ast, sys, daemonize\ndaemonize.launch(sys.argv[2:], **ast.literal_eval(sys.argv[1]))"
+
+
+def nothing(_before: Facts) -> Facts:
+    """No change."""
+    return {}
+
+
+def no_words(_directory: str) -> list[str]:
+    """Nothing before the launcher."""
+    return []
+
+
+class Setting(NamedTuple):
+    """Options of the command and keywords of launch() that mean the same; `@` stands for the directory of the launch.
+
+    after: the facts that are to be different, made from those of the default launch. front: words before the launcher.
+    """
+
+    words: tuple[str, ...]
+    keywords: dict[str, Any]
+    after: Callable[[Facts], Facts] = nothing
+    front: Callable[[str], list[str]] = no_words
+
+
+# --- what is expected ----------------------------------------------------------------------------------------------
+
+
+def limit(name: str, soft: str | None = None, hard: str | None = None) -> Callable[[Facts], Facts]:
+    """A limit that is changed; None: as it was."""
+
+    def after(before: Facts) -> Facts:
+        was = before[f"limits.{name}"]
+        return {f"limits.{name}": [soft or was[0], hard or was[1]]}
+
+    return after
+
+
+def core(before: Facts) -> Facts:
+    """Soft as hard."""
+    return {"limits.Max core file size": [before["limits.Max core file size"][1]] * 2}
+
+
+def login(account: users.Account) -> Facts:
+    """What a user finds in the environment."""
+    return {"environ.USER": account.name, "environ.LOGNAME": account.name, "environ.HOME": account.home}
+
+
+def run_as(account: users.Account, gid: int | None = None) -> Callable[[Facts], Facts]:
+    """Another user, by root: ids, groups, environment; no capability is left; and logs of that user's."""
+
+    def after(before: Facts) -> Facts:
+        group = account.gid if gid is None else gid
+        return {
+            **(login(account) if account.name else {}),
+            **{
+                name: before[name].replace("/state/", f"/state-{account.name or account.uid}/")
+                for name in ("environ.DAEMONIZE_STDOUT", "environ.DAEMONIZE_STDERR")
+            },
+            "uids": [str(account.uid)] * 4,
+            "gids": [str(group)] * 4,
+            "groups": sorted({group, *account.groups}),
+            "capabilities.CapEff": "0" * 16,
+            "capabilities.CapPrm": "0" * 16,
+        }
+
+    return after
+
+
+def cleared(before: Facts) -> Facts:
+    """Only what is given, and what is ours; LC_CTYPE is Python's own, in the C locale."""
+    ours = {
+        "environ.DAEMONIZE_ID",
+        "environ.DAEMONIZE_STREAMS",
+        "environ.DAEMONIZE_STDOUT",
+        "environ.DAEMONIZE_STDERR",
+    }
+    gone = {key: ABSENT for key in before if key.startswith("environ.") and key not in ours}
+    return {**gone, "environ.A": "1", "environ.LC_CTYPE": "C.UTF-8"}
+
+
+def of_all(before: Facts) -> Facts:
+    """All that can be combined."""
+    return {
+        **run_as(NOBODY)(before), **limit("Max open files", "333", "444")(before), "environ.HOME": "/mine",
+        "limits.Max core file size": ["0", "0"], "nice": before["nice"] + 3, "umask": 0o27, "cwd": "DIR/sub",
+    }  # fmt: skip
+
+
+def current_umask() -> int:
+    """That of this process, which every launch inherits."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+# --- another root --------------------------------------------------------------------------------------------------
+
+
+def other_root(directory: str) -> list[str]:
+    """A root beside the real one, DIR/root, in which everything of the real one is found, and a directory `only-here`.
+
+    In a mount namespace of its own. Skips the test where there can be none.
+    """
+    root = f"{directory}/root"
+    mount = f"""
+        mkdir -p '{root}/only-here'
+        for name in /*; do
+            if [ -L "$name" ]; then cp -P "$name" '{root}/'
+            elif [ -d "$name" ]; then mkdir -p "{root}$name" && mount --bind "$name" "{root}$name"
+            fi || exit
+        done
+    """
+    words = ["unshare", "-m", SHELL, "-c", f'{mount}\nunset PWD\nexec "$@"', SHELL]
+    if os.geteuid() or not shutil.which("unshare"):
+        pytest.skip("needs root and unshare(1)")
+    if subprocess.run([*words, "true"], capture_output=True, check=False, timeout=20).returncode:
+        pytest.skip("no mount namespace here")
+    return words
+
+
+def in_other_root(_before: Facts) -> Facts:
+    """Its own /; the names of our logs mean nothing there."""
+    names = {"environ.DAEMONIZE_STDOUT": ABSENT, "environ.DAEMONIZE_STDERR": ABSENT}
+    return {**names, "cwd": "/", "is another root": True}
+
+
+# --- the settings --------------------------------------------------------------------------------------------------
+
+KEEPING = 'unset PWD; exec "$@" 7</etc/passwd'
+UMASK = f"{current_umask():o}"
+#: For everybody.
+PLAIN = {
+    "nothing": Setting((), {}),
+    "umask": Setting(("--umask", "027"), {"umask": 0o27}, lambda _: {"umask": 0o27}),
+    "umask 0": Setting(("--umask=0",), {"umask": 0}, lambda _: {"umask": 0}),
+    "umask as it is": Setting(("--umask", UMASK), {"umask": current_umask()}),
+    "nice": Setting(("--nice", "3"), {"nice": 3}, lambda before: {"nice": before["nice"] + 3}),
+    "nice 0": Setting(("--nice", "0", "--umask", UMASK), {"nice": 0, "umask": current_umask()}),
+    "core": Setting(("--core",), {"core": True}, core),
+    "no core": Setting(("--no-core",), {"core": False}, limit("Max core file size", "0", "0")),
+    "nocore": Setting(("--nocore",), {"core": False}, limit("Max core file size", "0", "0")),
+    "soft limit": Setting(("--limit", "nofile=333"), {"limits": {"nofile": 333}}, limit("Max open files", "333")),
+    "limit": Setting(
+        ("--limit", "nofile=333:444"), {"limits": {"nofile": (333, 444)}}, limit("Max open files", "333", "444")
+    ),
+    "limits": Setting(
+        ("--limit=nofile=333:444", "--limit=fsize=1M:unlimited"),
+        {"limits": {"nofile": (333, 444), "fsize": (1 << 20, -1)}},
+        lambda before: {
+            **limit("Max open files", "333", "444")(before),
+            **limit("Max file size", "1048576", "unlimited")(before),
+        },
+    ),
+    "few descriptors": Setting(
+        ("--limit", "nofile=6"), {"limits": {"nofile": 6}}, limit("Max open files", "6")
+    ),
+    "safe": Setting(("--safe",), {"safe": True}),
+    "directory": Setting(("-c", "sub"), {"cwd": "sub"}, lambda _: {"cwd": "DIR/sub"}),
+    "directory and context": Setting(
+        ("-c", "sub", "--umask", UMASK), {"cwd": "sub", "umask": current_umask()}, lambda _: {"cwd": "DIR/sub"}
+    ),
+    "variable": Setting(("-E", "A=1", "-E", "HOME=/mine"), {"env": {"A": "1", "HOME": "/mine"}},
+                        lambda _: {"environ.A": "1", "environ.HOME": "/mine"}),
+    "no other variable": Setting(("--clear-env", "-E", "A=1"), {"clear_env": True, "env": {"A": "1"}}, cleared),
+    "stdin": Setting(("--stdin", "input"), {"stdin": "input"}, lambda _: {"stdin.target": "DIR/input"}),
+    "kept descriptor": Setting(("--keep-fd", "7"), {"keep_fds": [7]}, lambda _: {"descriptors": ["/etc/passwd"]},
+                               lambda _: [SHELL, "-c", KEEPING, SHELL]),
+    "kept descriptor and context": Setting(
+        ("--keep-fd", "7", "--umask", UMASK), {"keep_fds": [7], "umask": current_umask()},
+        lambda _: {"descriptors": ["/etc/passwd"]}, lambda _: [SHELL, "-c", KEEPING, SHELL],
+    ),
+}  # fmt: skip
+#: For root.
+BY_ROOT = {
+    "nice -3": Setting(("--nice", "-3"), {"nice": -3}, lambda before: {"nice": before["nice"] - 3}),
+    "user": Setting(("-u", NOBODY.name), {"user": NOBODY.name}, run_as(NOBODY)),
+    "user by number": Setting(("-u", str(NOBODY.uid)), {"user": str(NOBODY.uid)}, run_as(NOBODY)),
+    "user and group": Setting(("--user=nobody:0",), {"user": "nobody:0"}, run_as(NOBODY, 0)),
+    "user with groups": Setting(("-u", MEMBER.name), {"user": MEMBER.name}, run_as(MEMBER), users.with_accounts),
+    "user without an entry": Setting(
+        ("-u", "54399:54398"), {"user": "54399:54398"}, run_as(users.Account("", 54_399, 54_398, (), "")),
+    ),
+    "user with variables": Setting(
+        ("-u", NOBODY.name, "-E", "HOME=/mine"), {"user": NOBODY.name, "env": {"HOME": "/mine"}},
+        lambda before: {**run_as(NOBODY)(before), "environ.HOME": "/mine"},
+    ),
+    "root": Setting(("--chroot", "@/root"), {"chroot": "@/root"}, in_other_root, other_root),
+    "directory in a root": Setting(
+        ("--chroot", "root", "-c", "/only-here"), {"chroot": "root", "cwd": "/only-here"},
+        lambda before: {**in_other_root(before), "cwd": "/only-here"}, other_root,
+    ),
+    "relative directory in a root": Setting(
+        ("--chroot", "root", "-c", "only-here"), {"chroot": "root", "cwd": "only-here"},
+        lambda before: {**in_other_root(before), "cwd": "/only-here"}, other_root,
+    ),
+    "user in a root": Setting(
+        ("--chroot", "@/root", "-u", NOBODY.name), {"chroot": "@/root", "user": NOBODY.name},
+        lambda before: {**run_as(NOBODY)(before), **in_other_root(before)}, other_root,
+    ),
+    "groups of the old root": Setting(
+        ("--chroot", "@/root", "-u", MEMBER.name), {"chroot": "@/root", "user": MEMBER.name},
+        lambda before: {**run_as(MEMBER)(before), **in_other_root(before)},
+        lambda directory: [*other_root(directory), *users.with_accounts(directory)],
+    ),
+    "all": Setting(
+        ("-u", "nobody", "--umask", "027", "--nice=3", "--no-core", "--limit", "nofile=333:444", "--safe", "-c", "@/sub",
+         "-E", "HOME=/mine"),
+        {"user": "nobody", "umask": 0o27, "nice": 3, "core": False, "limits": {"nofile": (333, 444)}, "safe": True,
+         "cwd": "@/sub", "env": {"HOME": "/mine"}},
+        of_all,
+    ),
+}  # fmt: skip
+#: For an ordinary user, who is nobody.
+BY_NOBODY = {
+    "user": Setting(("-u", NOBODY.name), {"user": NOBODY.name}, lambda _: login(NOBODY)),
+    "user by number": Setting(("-u", "65534:65534"), {"user": "65534:65534"}, lambda _: login(NOBODY)),
+    "all": Setting(
+        ("-u", "nobody", "--umask", "027", "--nice=3", "--no-core", "--limit", "nofile=333:444", "--safe", "-c", "@/sub",
+         "-E", "HOME=/mine"),
+        {"user": "nobody", "umask": 0o27, "nice": 3, "core": False, "limits": {"nofile": (333, 444)}, "safe": True,
+         "cwd": "@/sub", "env": {"HOME": "/mine"}},
+        lambda before: {**of_all(before), **{name: before[name] for name in
+                        ("uids", "gids", "groups", "capabilities.CapEff", "capabilities.CapPrm",
+                         "environ.DAEMONIZE_STDOUT", "environ.DAEMONIZE_STDERR")}},
+    ),
+}  # fmt: skip
+
+CASES = {
+    f"{who}-{name}-{how}": (who, how, setting)
+    for who, settings, ways in (
+        ("root", PLAIN | BY_ROOT, ("command", "direct", "helper")),
+        # The helper would not find there what this package depends on, unless it is installed for everybody.
+        ("nobody", PLAIN | BY_NOBODY, ("command", "direct")),
+    )
+    for name, setting in settings.items()
+    for how in ways
+}
+
+
+# --- the launch ----------------------------------------------------------------------------------------------------
+
+#: The environment of a launch, besides the mark of the guards.
+VARIABLES = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "HOME": "/home/of/caller",
+    **users.environ(),
+}
+#: These differ from launch to launch, or are the guards' own.
+UNCOMPARED = {"environ.DAEMONIZE_ID", "environ.DAEMONIZE_STREAMS", "limits.Max realtime timeout"}
+
+
+def launcher(who: str, how: str, setting: Setting) -> list[str]:
+    """The command, or a program that calls launch(), directly or so that it needs the helper."""
+    python = sys.executable if who == "root" else users.python()
+    if how == "command":
+        return [python, "-m", "daemonize", *setting.words]
+    return [python, "-c", callers.WAYS[how] + LAUNCH, repr(setting.keywords)]
+
+
+def launched(who: str, how: str, setting: Setting) -> Facts:
+    """The facts of a server that is launched so."""
+    with users.open_directory() as base:
+        os.mkdir(f"{base}/sub")
+        os.chmod(f"{base}/sub", 0o755)
+        with open(f"{base}/input", "w"):
+            pass
+        words = [word.replace("@", base) for word in launcher(who, how, setting)]
+        front = [*setting.front(base), *(users.become(NOBODY) if who == "nobody" else [])]
+        reports = facts.Reports(base)
+        try:
+            argv = [*front, *words, *users.program("report_self", reports.arg)]
+            report, ended = report_of(argv, base, reports)
+        finally:
+            reports.close()
+    assert ended == (0, b"out\n", b"err\n")
+    found = facts.relative_to(facts.facts(report), base)
+    found["is another root"] = report["root_inode"] != os.stat("/").st_ino
+    # Whatever it was started with, it belongs to init now.
+    process = procs.stat(report["pid"])
+    assert process
+    assert process.ppid == 1
+    return {key: value for key, value in found.items() if key not in UNCOMPARED and "TEST_MARK" not in key}
+
+
+def report_of(
+    argv: list[str], directory: str, reports: facts.Reports
+) -> tuple[dict[str, Any], tuple[int, bytes, bytes]]:
+    """What the server says, and how its launcher ends, with what it relays."""
+    marks = {name: value for name, value in os.environ.items() if name.startswith("TEST_MARK")}
+    variables = {**marks, **VARIABLES, "DAEMONIZE_STATE_DIR": f"{directory}/state"}
+    with subprocess.Popen(
+        argv, cwd=directory, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        reports.open()
+        out, err = process.communicate(timeout=20)
+    assert not process.returncode, (out, err)
+    return reports.read(), (process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def defaults() -> dict[tuple[str, str], Facts]:
+    """The facts of the default launch, by who launches and how; found when they are first needed."""
+    return {}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_changes_what_it_says(case: str, defaults: dict[tuple[str, str], Facts], servers: Family) -> None:
+    """Against the default launch by the same user: what the option says, and nothing else."""
+    who, how, setting = CASES[case]
+    if (who, how) not in defaults:
+        defaults[who, how] = launched(who, how, PLAIN["nothing"])
+    before = defaults[who, how]
+    pairs = {key: (before.get(key, ABSENT), value) for key, value in setting.after(before).items()}
+    expected = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+    assert facts.unexpected(facts.changes(before, launched(who, how, setting)), expected) == {}
