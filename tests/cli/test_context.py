@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.support import callers, facts, procs, users
+from tests.support import callers, cli, facts, procs, users
 from tests.support.facts import ABSENT
 from tests.support.programs import SHELL
 from tests.support.users import MEMBER, NOBODY
@@ -343,3 +343,150 @@ def test_it_changes_what_it_says(case: str, defaults: dict[tuple[str, str], Fact
     expected = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
     assert facts.unexpected(facts.changes(before, launched(who, how, setting)), expected) == {}
+
+
+# --- groups --------------------------------------------------------------------------------------------------------
+
+
+def in_groups(_directory: str) -> list[str]:
+    """Root that is in supplementary groups, as after a login."""
+    return [*users.become(users.Account("root", 0, 0, (4, 27), "/root"))]
+
+
+@pytest.mark.parametrize("how", ["command", "direct", "helper"])
+@pytest.mark.parametrize(
+    ("words", "keywords", "groups"),
+    [
+        ((), {}, [4, 27]),
+        (("--umask", "022"), {"umask": 0o22}, [4, 27]),
+        (("-u", "nobody"), {"user": "nobody"}, [65_534]),
+        (("-u", "nobody:27"), {"user": "nobody:27"}, [27]),
+        (("-u", "54399:54398"), {"user": "54399:54398"}, [54_398]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_supplementary_groups(
+    words: tuple[str, ...], keywords: dict[str, Any], groups: list[int], how: str, servers: Family
+) -> None:
+    """They are the user's own, never those of root; who stays root keeps his (that he has some is the control)."""
+    assert launched("root", how, Setting(words, keywords, front=in_groups))["groups"] == groups
+
+
+# --- limits --------------------------------------------------------------------------------------------------------
+
+
+def lowered(_directory: str) -> list[str]:
+    """A caller whose limits are low."""
+    return [SHELL, "-c", 'unset PWD; ulimit -n 200; exec "$@"', SHELL]
+
+
+def test_a_soft_limit_alone_lifts_the_hard_one(servers: Family) -> None:
+    """If it must, and may."""
+    may = [*lowered(""), SHELL, "-c", "ulimit -n 300"]
+    if subprocess.run(may, check=False, capture_output=True).returncode:
+        pytest.skip("root may not lift limits here")
+    found = launched("root", "command", Setting(("--limit", "nofile=300"), {}, front=lowered))
+
+    assert found["limits.Max open files"] == ["300", "300"]
+
+
+def test_a_soft_limit_alone_stays_below_the_hard_one(servers: Family) -> None:
+    """The hard one is not touched; without the option both are the caller's."""
+    given = launched("nobody", "command", Setting(("--limit", "nofile=100"), {}, front=lowered))
+    control = launched("nobody", "command", Setting((), {}, front=lowered))
+
+    assert given["limits.Max open files"] == ["100", "200"]
+    assert control["limits.Max open files"] == ["200", "200"]
+
+
+# --- what cannot be ------------------------------------------------------------------------------------------------
+
+
+def failing(who: str, words: tuple[str, ...], directory: str, cwd: str | None = None) -> cli.Result:
+    """Run the command so, with a server that needs nothing."""
+    front = users.become(NOBODY) if who == "nobody" else []
+    python = sys.executable if who == "root" else users.python()
+    argv = [*front, python, "-m", "daemonize", *words, "-r", "alive:10ms", "sleep", "60"]
+    variables = {**users.environ(), "DAEMONIZE_STATE_DIR": f"{directory}/state"}
+    done = subprocess.run(
+        argv, cwd=cwd or directory, env=cli.environ(variables), stdin=subprocess.DEVNULL, capture_output=True,
+        timeout=20, check=False,
+    )  # fmt: skip
+    return cli.Result(done.returncode, done.stdout, done.stderr, 0.0)
+
+
+ONLY_ROOT = "only root can run a server as another user or group"
+FAILURES = {
+    "limits": ("nobody", ("--limit", "nofile=unlimited"),
+               "cannot start sleep: limits nofile=unlimited: Operation not permitted"),
+    "second limit": ("nobody", ("--limit", "fsize=1M", "--limit", "nofile=5:unlimited"),
+                     "cannot start sleep: limits nofile=5:unlimited: Operation not permitted"),
+    "nice": ("nobody", ("--nice", "-5"), "cannot start sleep: nice -5: Operation not permitted"),
+    "root of nobody": ("nobody", ("--chroot", "/"), "cannot start sleep: root /: Operation not permitted"),
+    "no root": ("root", ("--chroot", "/nonexistent"), "cannot start sleep: root /nonexistent: No such file or directory"),
+    "root that is a file": ("root", ("--chroot", "/etc/passwd"), "cannot start sleep: root /etc/passwd: Not a directory"),
+    "directory": ("root", ("--umask", "022", "-c", "/nonexistent"),
+                  "cannot start sleep: directory /nonexistent: No such file or directory"),
+    "directory in a root": ("root", ("--chroot", "/usr", "-c", "/usr/bin"),
+                            "cannot start sleep: directory /usr/bin: No such file or directory"),
+    "another user": ("nobody", ("-u", "daemon"), f"cannot run as daemon: {ONLY_ROOT}"),
+    "root again": ("nobody", ("-u", "0:0"), f"cannot run as 0:0: {ONLY_ROOT}"),
+    "another group": ("nobody", ("-u", "nobody:daemon"), f"cannot run as nobody:daemon: {ONLY_ROOT}"),
+    "no user": ("root", ("-u", "nonexistent"), "cannot run as nonexistent: no such user"),
+    "no group": ("root", ("-u", "nobody:nonexistent"), "cannot run as nobody:nonexistent: no such group"),
+    "no entry": ("root", ("-u", "54399"),
+                 "cannot run as 54399: no such user, and without an entry it needs a group: USER:GROUP"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_a_step_that_fails(name: str, family: Family) -> None:
+    """Status 125, one line that names the step, on what, and why; nothing runs."""
+    who, words, says = FAILURES[name]
+    with users.open_directory() as directory:
+        done = failing(who, words, directory)
+
+    assert (done.status, done.out, done.err.decode()) == (125, b"", f"daemonize: {says}\n")
+    family.nobody()
+
+
+def test_a_program_that_is_not_in_the_new_root(family: Family) -> None:
+    """The command is looked for inside: 127, as anywhere."""
+    with users.open_directory() as directory:
+        done = failing("root", ("--chroot", "/usr/share"), directory)
+
+    assert (done.status, done.err) == (127, b"daemonize: cannot execute sleep: command not found\n")
+    family.nobody()
+
+
+@pytest.mark.xfail(
+    raises=AssertionError, reason="the step that fails then is not reported: 'sleep exited with status 125'"
+)
+@pytest.mark.parametrize("number", ["0", "3"])
+def test_a_limit_that_leaves_no_descriptor(number: str, family: Family) -> None:
+    """The server gets it (and may make do with it), or the step is named: it is not the server that failed."""
+    with users.open_directory() as directory:
+        done = failing("root", ("--limit", f"nofile={number}"), directory)
+    family.end()
+
+    assert b"exited with status 125" not in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        pytest.param(
+            ("--umask", "022"),
+            marks=pytest.mark.xfail(raises=AssertionError, reason="the context changes to `.`"),
+        ),
+    ],
+    ids=["default", "context"],
+)
+def test_a_directory_that_cannot_be_entered(words: tuple[str, ...], servers: Family) -> None:
+    """Who stays where he is needs no permission to go there, on either path."""
+    with users.open_directory() as directory:
+        os.mkdir(f"{directory}/closed", 0o700)
+        done = failing("nobody", words, directory, f"{directory}/closed")
+
+    assert (done.status, done.err) == (0, b"")
