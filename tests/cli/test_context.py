@@ -111,6 +111,7 @@ def of_all(before: Facts) -> Facts:
     return {
         **run_as(NOBODY)(before), **limit("Max open files", "333", "444")(before), "environ.HOME": "/mine",
         "limits.Max core file size": ["0", "0"], "nice": before["nice"] + 3, "umask": 0o27, "cwd": "DIR/sub",
+        "descriptors": ["DIR/lock"],
     }  # fmt: skip
 
 
@@ -191,6 +192,17 @@ PLAIN = {
                         lambda _: {"environ.A": "1", "environ.HOME": "/mine"}),
     "no other variable": Setting(("--clear-env", "-E", "A=1"), {"clear_env": True, "env": {"A": "1"}}, cleared),
     "stdin": Setting(("--stdin", "input"), {"stdin": "input"}, lambda _: {"stdin.target": "DIR/input"}),
+    "pid file": Setting(("-p", "pid"), {"pid_file": "pid"}),
+    "lock file": Setting(("-l", "lock"), {"lock_file": "lock"}, lambda _: {"descriptors": ["DIR/lock"]}),
+    "one file": Setting(
+        ("-p", "both", "--lock-file=@/both"), {"pid_file": "@/both", "lock_file": "both"},
+        lambda _: {"descriptors": ["DIR/both"]},
+    ),
+    "files and context": Setting(
+        ("--pid-file", "pid", "-llock", "--umask", UMASK),
+        {"pid_file": "pid", "lock_file": "lock", "umask": current_umask()},
+        lambda _: {"descriptors": ["DIR/lock"]},
+    ),
     "kept descriptor": Setting(("--keep-fd", "7"), {"keep_fds": [7]}, lambda _: {"descriptors": ["/etc/passwd"]},
                                lambda _: [SHELL, "-c", KEEPING, SHELL]),
     "kept descriptor and context": Setting(
@@ -232,9 +244,9 @@ BY_ROOT = {
     ),
     "all": Setting(
         ("-u", "nobody", "--umask", "027", "--nice=3", "--no-core", "--limit", "nofile=333:444", "--safe", "-c", "@/sub",
-         "-E", "HOME=/mine"),
+         "-E", "HOME=/mine", "-p", "pid", "-l", "lock"),
         {"user": "nobody", "umask": 0o27, "nice": 3, "core": False, "limits": {"nofile": (333, 444)}, "safe": True,
-         "cwd": "@/sub", "env": {"HOME": "/mine"}},
+         "cwd": "@/sub", "env": {"HOME": "/mine"}, "pid_file": "pid", "lock_file": "lock"},
         of_all,
     ),
 }  # fmt: skip
@@ -244,9 +256,9 @@ BY_NOBODY = {
     "user by number": Setting(("-u", "65534:65534"), {"user": "65534:65534"}, lambda _: login(NOBODY)),
     "all": Setting(
         ("-u", "nobody", "--umask", "027", "--nice=3", "--no-core", "--limit", "nofile=333:444", "--safe", "-c", "@/sub",
-         "-E", "HOME=/mine"),
+         "-E", "HOME=/mine", "-p", "pid", "-l", "lock"),
         {"user": "nobody", "umask": 0o27, "nice": 3, "core": False, "limits": {"nofile": (333, 444)}, "safe": True,
-         "cwd": "@/sub", "env": {"HOME": "/mine"}},
+         "cwd": "@/sub", "env": {"HOME": "/mine"}, "pid_file": "pid", "lock_file": "lock"},
         lambda before: {**of_all(before), **{name: before[name] for name in
                         ("uids", "gids", "groups", "capabilities.CapEff", "capabilities.CapPrm",
                          "environ.DAEMONIZE_STDOUT", "environ.DAEMONIZE_STDERR")}},
@@ -300,6 +312,7 @@ def launched(who: str, how: str, setting: Setting) -> Facts:
             report, ended = report_of(argv, base, reports)
         finally:
             reports.close()
+        pid_file = content(f"{base}/pid")
     assert ended == (0, b"out\n", b"err\n")
     found = facts.relative_to(facts.facts(report), base)
     found["is another root"] = report["root_inode"] != os.stat("/").st_ino
@@ -307,7 +320,17 @@ def launched(who: str, how: str, setting: Setting) -> Facts:
     process = procs.stat(report["pid"])
     assert process
     assert process.ppid == 1
+    assert pid_file == (f"{process.pid}\n" if setting.keywords.get("pid_file") == "pid" else None)
     return {key: value for key, value in found.items() if key not in UNCOMPARED and "TEST_MARK" not in key}
+
+
+def content(path: str) -> str | None:
+    """What is in a file; None: there is no such file."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
 
 
 def report_of(

@@ -19,6 +19,7 @@ import pytest
 from tests.support import cli, facts, procs, users
 from tests.support.facts import ABSENT, ANY
 from tests.support.programs import PYTHON, SHELL
+from tests.support.users import MEMBER, NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -112,7 +113,38 @@ TABLE = {
     ),
     "two names": Row(
         "-o f -e ./f", "opened twice: one overwrites the other", "both are kept", "a fault there",
-        {"file out": (ANY, ANY)},
+        {"file out text": ("err\n", "out\nerr\n")},
+    ),
+    "lock beside leaks": Row(
+        "-l with -o, -e", "as -o, -e", "0, 1, 2 and the lock file", "as -o, -e",
+        {"descriptors": (ANY, ["DIR/work/lock"])},
+    ),
+    "pid file of the caller": Row(
+        "-p FILE -c DIR", "an empty FILE where the caller is, and a second one with the pid in DIR",
+        "one FILE, where the caller is", "a fault there",
+        {
+            "file pid text": ("", "PID\n"), "file sub/pid text": ("PID\n", ABSENT),
+            "file sub/pid mode": ("0o644", ABSENT), "file sub/pid owner": ([0, 0], ABSENT),
+        },
+    ),
+    "readable pid file": Row(
+        "-p", "0644 as far as the umask allows", "0644", "whoever may ask for the state may read it",
+        {"file pid mode": ("0o600", "0o644")},
+    ),
+    "readable lock": Row(
+        "-p FILE -l FILE", "0600", "0644, as -p", "it is a pid file", {"file both mode": ("0o600", "0o644")},
+    ),
+    "mode of an old pid file": Row(
+        "-p", "an old file is written into: owner and mode stay", "a new file is renamed into place",
+        "nobody reads half a pid file", {"file pid mode": ("0o666", "0o644")},
+    ),
+    "pid file of the user": Row(
+        "-p with -u", "belongs to the user", "belongs to root", "systemd and other readers trust a pid that root wrote",
+        {"file pid owner": ([65_534, 65_534], [0, 0])},
+    ),
+    "-E before -u": Row(
+        "-E with -u", "USER, LOGNAME, HOME are the user's", "-E goes before", "what is given by name is meant",
+        {"environ.HOME": ("/nonexistent", "/mine")},
     ),
     "verbose": Row(
         "-v", "on stdout, and only if that is a terminal", "on stderr", "the stdout of a launcher is the server's",
@@ -143,10 +175,11 @@ ERR = ("stdin", "leaks", "append to stderr")
 
 
 class Case(NamedTuple):
-    """Options, and the rows that show. `{}` stands for the directory. front: words before the launcher.
+    """Options, and the rows that show. `{}` stands for the directory.
 
-    existing: files before the start. environment: changes to it. words: arguments of the server. ready: whether ours
-    waits for the server (no -o, no -e).
+    existing: files before the start. environment: changes to it. words: arguments of the server. front: words before the
+    launcher. nobody: an ordinary user launches. member: there is an account that is in groups. waits: ours waits for the
+    server (no -o, no -e).
     """
 
     options: tuple[str, ...] = ()
@@ -155,6 +188,8 @@ class Case(NamedTuple):
     environment: Mapping[str, str | None] = {}
     words: tuple[str, ...] = ()
     front: tuple[str, ...] = ()
+    nobody: bool = False
+    member: bool = False
     waits: bool = False
 
 
@@ -187,7 +222,9 @@ class Side:
                 file.write(text)
             os.chmod(f"{self._work}/{name}", 0o666)
         options = [option.replace("{}", self._work) for option in case.options]
-        self._argv = [*case.front, *launcher, *options]
+        accounts = users.with_accounts(base) if case.member else []
+        user = users.become(NOBODY) if case.nobody else []
+        self._argv = [*accounts, *case.front, *user, *launcher, *options]
 
     def facts(self) -> facts.Facts:
         """What is found: of the server, of the launcher, of the files."""
@@ -229,7 +266,8 @@ class Side:
                 with open(path) as file:
                     text = file.read().replace(str(pid), "PID")
                 key = f"file {os.path.relpath(path, self._work)}"
-                found[key] = [oct(stat.S_IMODE(info.st_mode)), info.st_uid, info.st_gid, text]
+                found |= {f"{key} mode": oct(stat.S_IMODE(info.st_mode)), f"{key} text": text}
+                found[f"{key} owner"] = [info.st_uid, info.st_gid]
         return found
 
 
@@ -292,6 +330,48 @@ CASES = {
     ),
     "closed stdin": Case(
         ("-c/",), ("streams",), front=(SHELL, "-c", 'exec "$@" <&-', SHELL), waits=True
+    ),
+    "-p -c": Case(("-c", "{}/sub", "-p", "pid"), ("streams", "pid file of the caller"), waits=True),
+    "-p absolute": Case(("-c", "{}/sub", "-p{}/pid"), ("streams",), waits=True),
+    "-p -o -e": Case(("-p", "{}/pid", "-c/", "-o", "out", "-e", "err"), (*OUT, *ERR)),
+    "-p of an old one": Case(
+        ("-c/", "-p", "{}/pid"), ("streams", "mode of an old pid file"), existing={"pid": "4194304999\n"}, waits=True
+    ),
+    "-p and umask": Case(
+        ("-c/", "-p", "{}/pid"), ("streams", "readable pid file"), front=(SHELL, "-c", 'umask 077; exec "$@"', SHELL),
+        waits=True,
+    ),
+    "-l": Case(("-c/", "-l", "lock"), ("streams",), waits=True),
+    "-l -c": Case(("-c", "{}/sub", "-l", "lock"), ("streams",), waits=True),
+    "-l of an old one": Case(("-c/", "-l", "lock"), ("streams",), existing={"lock": "anything\n"}, waits=True),
+    "-l -o -e": Case(("-c/", "-llock", "-o", "out", "-e", "err"), (*OUT, *ERR, "lock beside leaks")),
+    "-p -l": Case(("-c/", "-p", "{}/pid", "-l", "{}/lock"), ("streams",), waits=True),
+    "-p x -l x": Case(("-c/", "-p", "{}/both", "-l", "{}/both"), ("streams", "readable lock"), waits=True),
+    "-l x -p x": Case(("-c/", "-l", "{}/both", "-p", "{}/both"), ("streams", "readable lock"), waits=True),
+    "-u": Case(("-c/", "-u", "nobody"), ("streams",), waits=True),
+    "-unobody": Case(("-c/", "-unobody"), ("streams",), waits=True),
+    "-u with groups": Case(("-c/", "-u", MEMBER.name), ("streams",), member=True, waits=True),
+    "-u root": Case(("-c/", "-u", "root"), ("streams",), waits=True),
+    "-u -E": Case(("-c/", "-E", "HOME=/mine", "-u", "nobody"), ("streams", "-E before -u"), waits=True),
+    "-u -o -e": Case(
+        ("-c/", "-u", "nobody", "-o", "out", "-e", "err"), (*OUT, *ERR)
+    ),
+    "-u -a -o": Case(
+        ("-c/", "-a", "-u", "nobody", "-o", "out", "-e", "out"), ("stdin", "leaks"), existing={"out": "old\n"}
+    ),
+    "-u -p -l": Case(
+        ("-c/", "-u", "nobody", "-p", "{}/pid", "-l", "{}/lock"), ("streams", "pid file of the user"), waits=True
+    ),
+    "all": Case(
+        ("-avunobody", "-c", "{}/sub", "-o", "out", "-e", "out", "-p", "{}/pid", "-l", "{}/lock", "-E", "A=1"),
+        ("stdin", "lock beside leaks", "verbose", "pid file of the user"), existing={"out": "old\n"},
+    ),
+    "nobody: nothing": Case((), ("streams", "directory"), nobody=True, waits=True),
+    "nobody: -o -e": Case(("-c/", "-o", "out", "-e", "err"), (*OUT, *ERR), nobody=True),
+    "nobody: -p -l": Case(("-c/", "-p", "{}/pid", "-l", "{}/lock"), ("streams",), nobody=True, waits=True),
+    "nobody: -va": Case(
+        ("-va", "-c", "{}/sub", "-o", "out", "-e", "out", "-E", "A=1"), ("stdin", "leaks", "verbose"), nobody=True,
+        existing={"out": "old\n"},
     ),
     "umask and limits": Case(
         ("-c/", "-o", "out", "-e", "err"), (*OUT, *ERR),
@@ -371,6 +451,23 @@ ENDINGS = {
     "an early death": Ending(("/bin/sh", "-c", "echo boom >&2; exit 7"), (0, ""), (7, "boom"), "the purpose"),
     "an early death by signal": Ending(("/bin/sh", "-c", "kill -9 $$"), (0, ""), (137, "killed by SIGKILL"), "likewise"),
     "an early end": Ending(("/bin/true",), (0, ""), (0, "exited 0"), "a line says that nothing is running"),
+    "-p missing": Ending(("-p", "/nonexistent/p", "/bin/true"), (1, 'Can\'t create PID file "/nonexistent/p"'),
+                         (125, "/nonexistent/p: No such file or directory"), CODES),
+    "-p directory": Ending(("-p", "{}/sub", "/bin/true"), (1, "Is a directory"), (125, "{}/sub: "), CODES),
+    "-p that is no pid file": Ending(("-p", "{}/plain", "/bin/true"), (0, ""), (125, "{}/plain: "),
+                                     "it is overwritten there"),
+    "-l missing": Ending(("-l", "/nonexistent/l", "/bin/true"), (1, 'Can\'t create lock file "/nonexistent/l"'),
+                         (125, "/nonexistent/l: No such file or directory"), CODES),
+    "-l directory": Ending(("-l", "{}/sub", "/bin/true"), (1, "Is a directory"), (125, "{}/sub: "), CODES),
+    "no such user": Ending(("-u", "nonexistent", "/bin/true"), (1, 'Can\'t find user "nonexistent" in password file.'),
+                           (125, "cannot run as nonexistent: no such user"), CODES),
+    "a number for a user": Ending(("-u", "65534", "/bin/true"), (1, "Can't find user"), (0, ""), "names alone there"),
+    "-c of root's": Ending(("-u", "nobody", "-c", "{}/private", "/bin/true"), (1, "Can't change working directory"), (0, ""),
+                           "entered as the user there, as root here"),
+    "-o in a directory of root's": Ending(
+        ("-u", "nobody", "-o", "{}/private/out", "/bin/true"), (1, "Permission denied"), (0, ""),
+        "opened as the user there, by root here: logs are in directories that only root can write to",
+    ),
     "--version": Ending(("--version",), (USAGE, "illegal option"), (0, ""), "long options are unknown there"),
 }  # fmt: skip
 
@@ -384,6 +481,7 @@ def directory() -> Iterator[str]:
                 file.write(text)
             os.chmod(f"{path}/{name}", 0o755)
         os.mkdir(f"{path}/sub")
+        os.mkdir(f"{path}/private", 0o700)
         yield path
 
 
@@ -401,15 +499,61 @@ def end(launcher: list[str], words: tuple[str, ...], directory: str) -> tuple[in
 def test_endings(name: str, directory: str, family: Family) -> None:
     """Each ends as the table says."""
     case = ENDINGS[name]
-    there, here = end([c_daemonize()], case.words, directory), end(ours(), case.words, directory)
+    here = end(ours(), case.words, directory)
+    there = end([c_daemonize()], case.words, directory)  # it may spoil what it finds
 
     # A build that prints its usage exits 1.
     assert there[0] in ({1, USAGE} if case.there[0] == USAGE else {case.there[0]})
     assert case.there[1] in there[1]
     assert here[0] == case.here[0]
-    assert case.here[1] in here[1]
+    assert case.here[1].replace("{}", directory) in here[1]
     for process in family.living():
         assert procs.wait_ended(process.pid, start=process.start)
+
+
+BY_NOBODY = {
+    "another user": Ending(("-u", "daemon", "/bin/true"), (1, "Must be root to specify a different user."),
+                           (125, "cannot run as daemon: only root can run a server as another user"), CODES),
+    "himself": Ending(("-u", "nobody", "/bin/true"), (1, "Must be root to specify a different user."), (0, ""),
+                      "a script need not ask who runs it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BY_NOBODY)
+def test_endings_of_an_ordinary_user(name: str, directory: str, family: Family) -> None:
+    """Each ends as the table says."""
+    case, user = BY_NOBODY[name], users.become(NOBODY)
+    there = end([*user, c_daemonize()], case.words, directory)
+    here = end([*user, *ours()], case.words, directory)
+
+    assert (there[0], here[0]) == (case.there[0], case.here[0])
+    assert case.there[1] in there[1]
+    assert case.here[1] in here[1]
+
+
+@pytest.fixture(params=["-l", "-p"])
+def claim(request: pytest.FixtureRequest, directory: str) -> tuple[str, str]:
+    """An option, and its file."""
+    return request.param, f"{directory}/claim"
+
+
+def test_the_second_instance(claim: tuple[str, str], directory: str, servers: Family) -> None:
+    """A lock is refused by both, whoever of the two holds it; a pid file is overwritten there, and refused here."""
+    option, path = claim
+    words = ("-c/", "-o", "/dev/null", option, path, "/bin/sleep", "60")
+    ends = {}
+    for name, first in (("there", [c_daemonize()]), ("here", ours())):
+        assert end(first, words, directory)[0] == 0
+        ends[name] = (end(ours(), words, directory), end([c_daemonize()], words, directory))
+        servers.end()
+
+    for here, there in ends.values():
+        assert here[0] == 75
+        assert path in here[1]
+        assert there == ((1, LOCKED.format(path)) if option == "-l" else (0, ""))
+
+
+LOCKED = 'Can\'t lock the lock file "{}". Is another instance running?\n'
 
 
 def test_relative_directory(directory: str, servers: Family) -> None:
