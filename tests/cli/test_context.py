@@ -6,6 +6,7 @@ same process is shown by the same comparison: a context that is told what is so 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -16,11 +17,11 @@ import pytest
 
 from tests.support import callers, cli, facts, procs, users
 from tests.support.facts import ABSENT
-from tests.support.programs import SHELL
+from tests.support.programs import DIRECTORY, SHELL
 from tests.support.users import MEMBER, NOBODY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.support.facts import Facts
     from tests.support.family import Family
@@ -191,7 +192,8 @@ PLAIN = {
     "variable": Setting(("-E", "A=1", "-E", "HOME=/mine"), {"env": {"A": "1", "HOME": "/mine"}},
                         lambda _: {"environ.A": "1", "environ.HOME": "/mine"}),
     "no other variable": Setting(("--clear-env", "-E", "A=1"), {"clear_env": True, "env": {"A": "1"}}, cleared),
-    "stdin": Setting(("--stdin", "input"), {"stdin": "input"}, lambda _: {"stdin.target": "DIR/input"}),
+    "stdin": Setting(("--stdin", "input"), {"stdin": "input"},
+                     lambda _: {"stdin.target": "DIR/input", "stdin.flags": "read"}),
     "pid file": Setting(("-p", "pid"), {"pid_file": "pid"}),
     "lock file": Setting(("-l", "lock"), {"lock_file": "lock"}, lambda _: {"descriptors": ["DIR/lock"]}),
     "one file": Setting(
@@ -268,9 +270,9 @@ BY_NOBODY = {
 CASES = {
     f"{who}-{name}-{how}": (who, how, setting)
     for who, settings, ways in (
-        ("root", PLAIN | BY_ROOT, ("command", "direct", "helper")),
+        ("root", PLAIN | BY_ROOT, ("command", "direct", "helper", "foreground")),
         # The helper would not find there what this package depends on, unless it is installed for everybody.
-        ("nobody", PLAIN | BY_NOBODY, ("command", "direct")),
+        ("nobody", PLAIN | BY_NOBODY, ("command", "direct", "foreground")),
     )
     for name, setting in settings.items()
     for how in ways
@@ -294,11 +296,16 @@ def launcher(who: str, how: str, setting: Setting) -> list[str]:
     python = sys.executable if who == "root" else users.python()
     if how == "command":
         return [python, "-m", "daemonize", *setting.words]
+    if how == "foreground":
+        return [python, "-m", "daemonize", "-f", *setting.words]
     return [python, "-c", callers.WAYS[how] + LAUNCH, repr(setting.keywords)]
 
 
-def launched(who: str, how: str, setting: Setting) -> Facts:
-    """The facts of a server that is launched so."""
+@contextlib.contextmanager
+def starting(
+    who: str, how: str, setting: Setting
+) -> Iterator[tuple[subprocess.Popen[bytes], facts.Reports, str]]:
+    """A launch that has begun, whose server can report, and the directory it was begun in."""
     with users.open_directory() as base:
         os.mkdir(f"{base}/sub")
         os.chmod(f"{base}/sub", 0o755)
@@ -306,22 +313,48 @@ def launched(who: str, how: str, setting: Setting) -> Facts:
             pass
         words = [word.replace("@", base) for word in launcher(who, how, setting)]
         front = [*setting.front(base), *(users.become(NOBODY) if who == "nobody" else [])]
+        marks = {name: value for name, value in os.environ.items() if name.startswith("TEST_MARK")}
         reports = facts.Reports(base)
         try:
-            argv = [*front, *words, *users.program("report_self", reports.arg)]
-            report, ended = report_of(argv, base, reports)
+            with subprocess.Popen(
+                [*front, *words, *users.program("report_self", reports.arg)],
+                cwd=base, env={**marks, **VARIABLES, "DAEMONIZE_STATE_DIR": f"{base}/state"},
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            ) as process:  # fmt: skip
+                reports.open()
+                yield process, reports, base
         finally:
             reports.close()
-        pid_file = content(f"{base}/pid")
-    assert ended == (0, b"out\n", b"err\n")
+
+
+def table(report: dict[str, Any], base: str) -> Facts:
+    """The facts that can be compared."""
     found = facts.relative_to(facts.facts(report), base)
     found["is another root"] = report["root_inode"] != os.stat("/").st_ino
-    # Whatever it was started with, it belongs to init now.
-    process = procs.stat(report["pid"])
-    assert process
-    assert process.ppid == 1
-    assert pid_file == (f"{process.pid}\n" if setting.keywords.get("pid_file") == "pid" else None)
     return {key: value for key, value in found.items() if key not in UNCOMPARED and "TEST_MARK" not in key}
+
+
+def launched(who: str, how: str, setting: Setting) -> Facts:
+    """The facts of a server that is launched so."""
+    with starting(who, how, setting) as (process, reports, base):
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out, err) == (0, b"out\n", b"err\n")
+        report = reports.read()
+        pid_file = content(f"{base}/pid")
+    server = procs.stat(report["pid"])
+    assert server
+    assert server.ppid == 1  # whatever it was started with
+    assert pid_file == (f"{server.pid}\n" if setting.keywords.get("pid_file") == "pid" else None)
+    return table(report, base)
+
+
+def in_the_foreground(who: str, how: str, setting: Setting) -> Facts:
+    """The facts of a server that is launched with -f, and ended."""
+    with starting(who, how, setting) as (process, reports, base):
+        report = reports.read()
+        procs.stop(report["pid"])
+        process.communicate(timeout=20)
+    return table(report, base)
 
 
 def content(path: str) -> str | None:
@@ -331,22 +364,6 @@ def content(path: str) -> str | None:
             return file.read()
     except FileNotFoundError:
         return None
-
-
-def report_of(
-    argv: list[str], directory: str, reports: facts.Reports
-) -> tuple[dict[str, Any], tuple[int, bytes, bytes]]:
-    """What the server says, and how its launcher ends, with what it relays."""
-    marks = {name: value for name, value in os.environ.items() if name.startswith("TEST_MARK")}
-    variables = {**marks, **VARIABLES, "DAEMONIZE_STATE_DIR": f"{directory}/state"}
-    with subprocess.Popen(
-        argv, cwd=directory, env=variables, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:  # fmt: skip
-        reports.open()
-        out, err = process.communicate(timeout=20)
-    assert not process.returncode, (out, err)
-    return reports.read(), (process.returncode, out, err)
 
 
 @pytest.fixture(scope="module")
@@ -359,13 +376,34 @@ def defaults() -> dict[tuple[str, str], Facts]:
 def test_it_changes_what_it_says(case: str, defaults: dict[tuple[str, str], Facts], servers: Family) -> None:
     """Against the default launch by the same user: what the option says, and nothing else."""
     who, how, setting = CASES[case]
+    start = in_the_foreground if how == "foreground" else launched
     if (who, how) not in defaults:
-        defaults[who, how] = launched(who, how, PLAIN["nothing"])
+        defaults[who, how] = start(who, how, PLAIN["nothing"])
     before = defaults[who, how]
     pairs = {key: (before.get(key, ABSENT), value) for key, value in setting.after(before).items()}
     expected = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
-    assert facts.unexpected(facts.changes(before, launched(who, how, setting)), expected) == {}
+    assert facts.unexpected(facts.changes(before, start(who, how, setting)), expected) == {}
+
+
+# --- signals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("--umask", "022"), ("-u", "nobody"), ("--nice=1", "--no-core")], ids=" ".join
+)
+def test_signals(words: tuple[str, ...], servers: Family) -> None:
+    """Nothing is blocked, ignored or caught, whatever the caller ignores (Python would hide what it changes itself)."""
+    if "-u" in words and os.geteuid():
+        pytest.skip("needs root")
+    script = "trap '' HUP INT QUIT PIPE TERM USR1 TSTP TTIN TTOU; exec \"$@\""
+    reporter = [SHELL, os.path.join(DIRECTORY, "report_signals.sh")]
+    done = subprocess.run(
+        [SHELL, "-c", script, SHELL, *cli.command(*words, *reporter)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=20, check=False,
+    )  # fmt: skip
+
+    assert procs.dispositions(done.stdout) == procs.CLEAN
 
 
 # --- groups --------------------------------------------------------------------------------------------------------
@@ -513,3 +551,35 @@ def test_a_directory_that_cannot_be_entered(words: tuple[str, ...], servers: Fam
         done = failing("nobody", words, directory, f"{directory}/closed")
 
     assert (done.status, done.err) == (0, b"")
+
+
+@pytest.mark.xfail(raises=AssertionError, reason="the pipes belong to root")
+def test_another_user_can_reopen_its_streams(family: Family) -> None:
+    """/dev/stderr is opened by name in many a configuration; a pipe is its owner's alone to open again."""
+    done = cli.run("-u", NOBODY.name, SHELL, "-c", "echo said >/dev/stderr")
+    control = cli.run(SHELL, "-c", "echo said >/dev/stderr; exit 1")
+
+    assert control.err == b"said\n"
+    assert done.err.startswith(b"said\n")
+
+
+IN_NO_NAMESPACE = pytest.mark.xfail(raises=AssertionError, reason="the context sets ids that it has already")
+
+
+@pytest.mark.parametrize(
+    "words", [(), pytest.param(("--umask", "022"), marks=IN_NO_NAMESPACE)], ids=["default", "context"]
+)
+def test_a_user_without_a_number(words: tuple[str, ...], family: Family) -> None:
+    """In a user namespace without a mapping nobody can become anybody, himself included; nor need he."""
+    unshare = shutil.which("unshare")
+    if not unshare or subprocess.run([unshare, "-U", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no user namespace here")
+    with users.open_directory() as directory:
+        done = subprocess.run(
+            [unshare, "-U", users.python(), "-m", "daemonize", *words, "-r", "alive:10ms", "sleep", "60"],
+            env=cli.environ({**users.environ(), "DAEMONIZE_STATE_DIR": f"{directory}/state"}),
+            cwd="/", stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False,
+        )  # fmt: skip
+    family.end()
+
+    assert done.returncode == 0
