@@ -846,8 +846,10 @@ def test_a_living_pid_without_proof(base: bytes, living: int) -> None:
 def written(base: bytes, pid: int, start: int) -> bytes:
     """The path of a pid file that was written for this process."""
     owner = Descriptors()
-    PidFile(base + b"/x", owner, None).write(pid, start)
-    owner.close()
+    try:
+        PidFile(base + b"/x", owner, None).write(pid, start)
+    finally:
+        owner.close()
     return base + b"/x"
 
 
