@@ -12,11 +12,15 @@ lighttpd:lighttpd
 haproxy:haproxy
 memcached:memcached
 redis-server:redis-server
+redis-cli:redis-tools
+postgres:postgresql
+psql:postgresql-client
 man:man-db
 groff:groff-base
 tmux:tmux
 '
 PATH=$PATH:/usr/sbin:/sbin
+for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
 POLICY=/usr/sbin/policy-rc.d
 
 missing=
