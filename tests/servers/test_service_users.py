@@ -46,8 +46,9 @@ class Place:
         self.pid_file, self.lock_file = os.path.join(self.run, "pid"), os.path.join(self.run, "lock")
         self.log_file, self.state = os.path.join(self.log, "log"), os.path.join(path, "state")
         self.port = ports.free_port()
-        for directory in (self.run, self.log, self.data):
-            os.mkdir(directory, 0o755)
+        for directory in (path, self.run, self.log, self.data):
+            os.makedirs(directory, exist_ok=True)
+            os.chmod(directory, 0o755)  # whatever the umask
 
     def give(self, user: str) -> None:
         """The data directory belongs to the user of the service, and only he gets in."""
@@ -57,21 +58,18 @@ class Place:
     @property
     def pid(self) -> int:
         """What `kill $(cat ...)` would signal."""
-        with open(self.pid_file) as file:
-            return int(file.read())
+        return int(read(self.pid_file))
 
     @property
     def words(self) -> str:
         """What is in the log."""
-        with open(self.log_file) as file:
-            return file.read()
+        return read(self.log_file)
 
 
 @pytest.fixture
 def place(family: Family) -> Iterator[Place]:
     """Not tmp_path: no other user can enter that."""
     with tempfile.TemporaryDirectory(prefix="daemonize-service-") as path:
-        os.chmod(path, 0o755)
         try:
             yield Place(path)
         finally:
@@ -102,7 +100,7 @@ class Service(NamedTuple):
 
     def main_pid(self, place: Place) -> int:
         """Who answers a client."""
-        return procs.eventually(lambda: self.ask(place)) if self.tries else self.ask(place)
+        return procs.eventually(lambda: self.ask(place), 20) if self.tries else self.ask(place)
 
 
 def prepare_memcached(*options: str) -> Callable[[Place], list[str]]:
@@ -182,7 +180,9 @@ def nginx(
             word.replace("LOG", place.log_file).replace("PID", place.pid_file)
             for word in (error_log, pid_file)
         )
-        return prepare_nginx(place.data, "", place.port, next(paths), user, next(paths))
+        command = prepare_nginx(place.data, "", place.port, next(paths), user, next(paths))
+        os.chmod(command[-1], 0o644)  # whatever the umask
+        return command
 
     return prepare
 
@@ -232,8 +232,12 @@ def start(service: Service, place: Place, command: list[str], *options: str) -> 
     """As an init script would start it, by a caller with supplementary groups."""
     user = ("-u", service.user) if service.user else ()
     files = ("-p", place.pid_file, "-o", place.log_file, "-e", place.log_file, "-a", "-c", place.data)
-    how = {"extra_groups": CALLERS_GROUPS, "env": {"DAEMONIZE_STATE_DIR": place.state}}
-    return cli.run(*user, *files, *options, *service.options, *command, **how)
+    return launch(place, *user, *files, *options, *service.options, *command)
+
+
+def launch(place: Place, *args: str) -> cli.Result:
+    """Run `daemonize` with its own logs in a state directory that other users can reach."""
+    return cli.run(*args, extra_groups=CALLERS_GROUPS, env={"DAEMONIZE_STATE_DIR": place.state})
 
 
 def stop(place: Place) -> None:
@@ -288,6 +292,19 @@ def access(path: str) -> tuple[str, str, int]:
     return pwd.getpwuid(info.st_uid).pw_name, grp.getgrgid(info.st_gid).gr_name, stat.S_IMODE(info.st_mode)
 
 
+def read(path: str) -> str:
+    """The content of a file."""
+    with open(path) as file:
+        return file.read()
+
+
+def said(words: str, place: Place) -> str:
+    """The log, once these words are in it: a server may write them after it has answered."""
+    text = place.words
+    assert words in text
+    return text
+
+
 @EVERY
 def test_the_pid_file_names_the_main_process(service: Service, place: Place) -> None:
     """Exactly its pid: the process that answers, of the right program, user and groups; the file is root's, for all to read.
@@ -297,8 +314,7 @@ def test_the_pid_file_names_the_main_process(service: Service, place: Place) -> 
     """
     command = service.prepare(place)
     with running(service, place, command) as pid:
-        with open(place.pid_file) as file:
-            text = file.read()
+        text = read(place.pid_file)
         program, identity = os.path.realpath(f"/proc/{pid}/exe"), ids_of(pid)
         owner = access(place.pid_file)
 
@@ -321,13 +337,6 @@ def test_the_log_holds_its_words_and_belongs_to_its_user(service: Service, place
     entry = ids(service.user or "root")
     assert service.words in words
     assert owner[:2] == (pwd.getpwuid(entry["Uid"][0]).pw_name, grp.getgrgid(entry["Gid"][0]).gr_name)
-
-
-def said(words: str, place: Place) -> str:
-    """The log, once these words are in it: a server may write them after it has answered."""
-    text = place.words
-    assert words in text
-    return text
 
 
 @EVERY
@@ -366,3 +375,178 @@ def test_stopped_by_the_pid_file_it_can_be_started_again(
     assert stale == first
     assert pid == second
     assert second != first
+
+
+def test_postgres_refuses_root(place: Place) -> None:
+    """Its own words and status are the caller's, and no pid file is left."""
+    command = prepare_postgres(place)
+    result = launch(place, "-p", place.pid_file, "-l", place.lock_file, "-c", place.data, *command)
+
+    assert result.status == 1
+    assert b'"root" execution of the PostgreSQL server is not permitted.' in result.err
+    assert b"daemonize: " not in result.err
+    assert not os.path.exists(place.pid_file)
+    assert not is_locked(place.lock_file)
+
+
+# --- nginx and its own pid file --------------------------------------------------------------------------------------
+
+SAME = Service("nginx", "", "root", EXIT, nginx("www-data", pid_file="PID"), *NGINX, tries=False)
+SAME_WWW_DATA = SAME._replace(user="www-data", runs_as="www-data", prepare=nginx(pid_file="PID"))
+
+
+@pytest.mark.parametrize("service", [SAME, SAME_WWW_DATA], ids=["root", "www-data"])
+def test_nginx_may_write_the_same_pid_file(service: Service, place: Place) -> None:
+    """Ours is there in the end, whole and root's. nginx removes it when it ends, which is in nobody's way either."""
+    if service.user:
+        place.pid_file = os.path.join(place.data, "pid")
+    command = service.prepare(place)
+    pids = []
+    for _ in range(2):
+        with running(service, place, command) as pid:
+            pids.append((pid, place.pid, access(place.pid_file)))
+            again = start(service, place, command)
+        assert again.status == 75
+        assert not os.path.exists(place.pid_file)
+
+    assert [(written, owner) for _, written, owner in pids] == [
+        (pid, ("root", "root", 0o644)) for pid, _, _ in pids
+    ]
+
+
+def test_nginx_ends_where_only_root_can_write_its_pid_file(place: Place, family: Family) -> None:
+    """Its first process has exited 0 by then: its status and words are the caller's all the same, and nothing is left."""
+    result = start(SAME_WWW_DATA, place, SAME_WWW_DATA.prepare(place))
+
+    assert result.status == 1
+    assert f'open() "{place.pid_file}" failed (13: Permission denied)' in result.out.decode()
+    assert os.listdir(place.run) == []
+    family.nobody()
+
+
+# --- logs ------------------------------------------------------------------------------------------------------------
+
+REOPENS = 'exec >>"$0" 2>&1; echo reopened; exec sleep 1000'
+CONTINUES = """
+echo starting
+exec >>"$DAEMONIZE_STDOUT"
+echo serving
+echo worried >>"$DAEMONIZE_STDERR"
+exec 2>>"$DAEMONIZE_STDERR"
+exec sleep 1000
+"""
+
+
+def test_a_log_in_a_directory_of_roots_can_be_reopened(place: Place) -> None:
+    """By the user that it was made for, though that user can make no file there."""
+    server = (SHELL, "-c", REOPENS, place.log_file)
+    result = launch(place, "-u", "www-data", "-p", place.pid_file, "-e", place.log_file, *ALIVE, *server)
+    assert result.status == 0, result
+    try:
+        procs.eventually(lambda: said("reopened", place))
+    finally:
+        stop(place)
+
+    assert access(place.log_file)[:2] == ("www-data", "www-data")
+
+
+def test_a_log_that_was_there_is_not_given_away(place: Place) -> None:
+    """Negative control: root's own file stays root's; the server writes to it, and cannot open it again."""
+    with open(place.log_file, "w"):
+        os.chmod(place.log_file, 0o600)
+    server = (SHELL, "-c", REOPENS, place.log_file)
+    result = launch(place, "-u", "www-data", "-e", place.log_file, "-r", "alive:10s", *server)
+
+    assert result.status == 2
+    assert "Permission denied" in place.words
+    assert access(place.log_file) == ("root", "root", 0o600)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["given", "own"])
+def test_a_server_continues_in_the_files_that_it_is_told(given: bool, place: Place) -> None:
+    """A shell of www-data's finds DAEMONIZE_STDOUT and DAEMONIZE_STDERR ready for it, where it could make neither."""
+    own = (f"{place.state}-www-data/sh.out", f"{place.state}-www-data/sh.err")
+    out, err = (f"{place.log}/out", f"{place.log}/err") if given else own
+    options = ("-o", out, "-e", err) if given else ()
+    server = (SHELL, "-c", CONTINUES)
+    result = launch(place, "-u", "www-data", "-p", place.pid_file, "-r", "streams", *options, *server)
+    assert result.status == 0, result
+    stop(place)
+
+    assert (result.out, result.err) == (b"starting\n", b"")
+    assert (read(out), read(err)) == ("serving\n", "worried\n")
+    assert access(out)[:2] == access(err)[:2] == ("www-data", "www-data")
+
+
+def test_logs_of_its_own_are_its_users(place: Place) -> None:
+    """Without -o and -e redis writes to a directory of root's beside root's own, which only its group can pass through."""
+    server = prepare_redis()(place)
+    result = launch(place, "-u", "redis", "-p", place.pid_file, "-c", place.data, *ALIVE, *server)
+    assert result.status == 0, result
+    directory = f"{place.state}-redis"
+    log = f"{directory}/redis-server.out"
+    try:
+        pid = procs.eventually(lambda: ask_redis(place))
+        streams = [procs.descriptors(pid)[number] for number in (1, 2)]
+    finally:
+        stop(place)
+
+    assert streams == [log, f"{directory}/redis-server.err"]
+    assert "Ready to accept connections" in read(log)
+    assert access(directory) == ("root", "redis", 0o710)
+    assert access(log) == ("redis", "redis", 0o600)
+    assert [opened(log, user) for user in ("redis", "nobody")] == [True, False]
+
+
+def opened(path: str, user: str) -> bool:
+    """Whether a user can open a file for writing."""
+    test = [SHELL, "-c", 'exec 2>/dev/null; : >>"$0"', path]
+    return (
+        subprocess.run(
+            test, user=user, group=pwd.getpwnam(user).pw_gid, extra_groups=[], check=False
+        ).returncode
+        == 0
+    )
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+def test_limits_reach_the_server(place: Place) -> None:
+    """As the kernel has them, and as redis finds them: fewer clients, and a dump that only its group can read.
+
+    The control is what redis makes of itself without them.
+    """
+    options = ("--limit", "nofile=512:512", "--no-core", "--umask", "027", "--nice", "5")
+    limited = observed(f"{place.log}/limited", *options)
+    free = observed(f"{place.log}/free")
+
+    assert limited == {
+        "files": ["512", "512"],
+        "core": ["0", "0"],
+        "nice": os.nice(0) + 5,
+        "clients": 480,
+        "dump": 0o640,
+    }
+    assert all(limited[key] != free[key] for key in ("files", "nice", "clients", "dump"))
+
+
+def observed(path: str, *options: str) -> dict[str, object]:
+    """What a redis in this directory is limited to, and what it makes of that."""
+    place = Place(path)
+    redis = next(service for service in SERVICES if service.name == "redis")
+    with running(redis, place, redis.prepare(place), *options) as pid:
+        redis_cli(place, "SAVE")
+        limits = os.fsdecode(procs.read(f"/proc/{pid}/limits")).splitlines()
+        return {
+            "files": limit(limits, "Max open files"),
+            "core": limit(limits, "Max core file size"),
+            "nice": os.getpriority(os.PRIO_PROCESS, pid),
+            "clients": int(redis_cli(place, "CONFIG", "GET", "maxclients").split()[-1]),
+            "dump": access(os.path.join(place.data, "dump.rdb"))[2],
+        }
+
+
+def limit(lines: list[str], name: str) -> list[str]:
+    """Soft and hard."""
+    return next(line[len(name) :].split()[:2] for line in lines if line.startswith(name))
