@@ -5,6 +5,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from daemonize.errors import (
+        AlreadyRunning,
         Cancelled,
         DaemonizeError,
         Exited,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from daemonize.posix.identity import Identity
 
 _MODULES = {
+    "AlreadyRunning": "errors",
     "Cancelled": "errors",
     "Context": "launcher.context",
     "Daemon": "launcher.daemon",
@@ -44,6 +46,7 @@ _MODULES = {
 }
 
 __all__ = [
+    "AlreadyRunning",
     "Cancelled",
     "Context",
     "Daemon",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 #: Exit statuses of `daemonize` that are not the server's own (coreutils timeout, env; sysexits).
 STATUS_UNMET = 1
 STATUS_USAGE = 2
+STATUS_ALREADY_RUNNING = 75
 STATUS_TIMED_OUT = 124
 STATUS_FAILED = 125
 STATUS_NOT_EXECUTABLE = 126
@@ -31,6 +32,16 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, fit to be shown; the number of one without a name."""
+    import pwd
+
+    try:
+        return printable(pwd.getpwuid(uid).pw_name)
+    except KeyError:
+        return str(uid)
 
 
 class DaemonizeError(Exception):
@@ -70,6 +81,52 @@ class StillRunning(DaemonizeError):
         """One line."""
         names = ", ".join(f"{printable(name)} (pid {pid})" for pid, name in self.survivors)
         return f"still running, although everything was done that this user may do: {names}"
+
+
+class AlreadyRunning(DaemonizeError):
+    """The lock file or the pid file is taken; nothing was started and nothing was changed.
+
+    what: `lock file` or `pid file`. path: of it. pid, name: of who has it (None and "" where that is not known). uid: of
+    who has it, where no more is known. launching: it is another launch that uses the pid file, and no server yet.
+    proven: the process is certainly the one that the pid file was written for, and none that got its pid later.
+    """
+
+    exit_status = STATUS_ALREADY_RUNNING
+    outcome = "already-running"
+
+    def __init__(
+        self,
+        what: str,
+        path: str,
+        pid: int | None = None,
+        name: str = "",
+        uid: int | None = None,
+        *,
+        launching: bool = False,
+        proven: bool = False,
+    ) -> None:
+        self.what, self.path, self.pid, self.name, self.uid = what, path, pid, name, uid
+        self.launching, self.proven = launching, proven
+        super().__init__(what, path, pid, name, uid)
+
+    @property
+    def _who(self) -> str:
+        if self.pid is not None:
+            return f"{printable(self.name)} (pid {self.pid})" if self.name else f"pid {self.pid}"
+        return "" if self.uid is None else f"somebody of user {user_name(self.uid)}"
+
+    def __str__(self) -> str:
+        """One line."""
+        taken = f"the {self.what} {printable(self.path)}"
+        if self.launching:
+            who = f"{printable(self.name)}, pid {self.pid}" if self.name else self._who
+            return f"another launch is using {taken}" + (f" ({who})" if who else "")
+        if self.what == "pid file":
+            doubt = "" if self.proven else "; if that is something else, remove the file"
+            return f"already running: {self._who}, says {taken}{doubt}"
+        if self._who:
+            return f"already running: {self._who} holds {taken}"
+        return f"already running: {taken} is held (by whom, the kernel does not tell this user)"
 
 
 class LaunchError(DaemonizeError):

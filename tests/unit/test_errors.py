@@ -13,6 +13,7 @@ import pytest
 import daemonize
 from daemonize import errors
 from daemonize.errors import (
+    AlreadyRunning,
     Cancelled,
     DaemonizeError,
     Exited,
@@ -80,6 +81,12 @@ def every_error() -> list[DaemonizeError]:
         UsageError("this cannot be"),
         SetupError("open", "/a/file", OSError(errno.EACCES, "Permission denied")),
         StillRunning([(17, "stuck"), (18, "also stuck")]),
+        AlreadyRunning("lock file", "/a/lock", 12, "nginx"),
+        AlreadyRunning("lock file", "/a/lock", uid=0),
+        AlreadyRunning("lock file", "/a/lock"),
+        AlreadyRunning("pid file", "/a/pid", 12, "nginx", proven=True),
+        AlreadyRunning("pid file", "/a/pid", 12),
+        AlreadyRunning("pid file", "/a/pid", 77, "daemonize", launching=True),
     ]
     return [*(error for error, _ in launch_errors()), *others]
 
@@ -282,3 +289,55 @@ def test_a_setup_error_keeps_errno() -> None:
 
     assert (error.errno, error.reason, error.exit_status) == (errno.EACCES, "Permission denied", 125)
     assert str(error) == "cannot open /a/file: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            AlreadyRunning("lock file", "/run/x.lock", 12, "nginx"),
+            "already running: nginx (pid 12) holds the lock file /run/x.lock",
+        ),
+        (
+            AlreadyRunning("lock file", "/run/x.lock", uid=0),
+            "already running: somebody of user root holds the lock file /run/x.lock",
+        ),
+        (
+            AlreadyRunning("lock file", "/run/x.lock", uid=3999999999),
+            "already running: somebody of user 3999999999 holds the lock file /run/x.lock",
+        ),
+        (
+            AlreadyRunning("lock file", "/run/x.lock"),
+            "already running: the lock file /run/x.lock is held (by whom, the kernel does not tell this user)",
+        ),
+        (
+            AlreadyRunning("pid file", "/run/x.pid", 12, "nginx", proven=True),
+            "already running: nginx (pid 12), says the pid file /run/x.pid",
+        ),
+        (
+            AlreadyRunning("pid file", "/run/x.pid", 12, "nginx"),
+            "already running: nginx (pid 12), says the pid file /run/x.pid; if that is something else, remove the file",
+        ),
+        (
+            AlreadyRunning("pid file", "/run/x.pid", 12),
+            "already running: pid 12, says the pid file /run/x.pid; if that is something else, remove the file",
+        ),
+        (
+            AlreadyRunning("pid file", "/run/x.pid", 77, "daemonize", launching=True),
+            "another launch is using the pid file /run/x.pid (daemonize, pid 77)",
+        ),
+        (
+            AlreadyRunning("pid file", "/run/x.pid", launching=True),
+            "another launch is using the pid file /run/x.pid",
+        ),
+        (
+            AlreadyRunning("lock file", HOSTILE, 12, HOSTILE),
+            f"already running: {printable(HOSTILE)} (pid 12) holds the lock file {printable(HOSTILE)}",
+        ),
+    ],
+    ids=identify,
+)
+def test_already_running_says_by_whom(error: AlreadyRunning, line: str) -> None:
+    """The whole line, for all that can be known of who is in the way; nothing is guessed, everything is escaped."""
+    assert str(error) == line
+    assert (error.exit_status, error.outcome) == (75, "already-running")

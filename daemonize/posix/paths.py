@@ -1,0 +1,190 @@
+"""Files where others may write too: no stranger's symlink leads astray, no stranger's file is used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from daemonize.errors import printable, user_name
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from daemonize.posix.fds import Descriptors
+
+#: As many as the kernel follows.
+_MOST_LINKS = 40
+#: Such a descriptor can be had of a directory that may be searched and not read. 0: the system has none.
+_O_PATH = getattr(os, "O_PATH", 0)
+_FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+_MAY_NOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def open_parent(path: bytes, owner: Descriptors, trusted: Collection[int]) -> tuple[int, bytes]:
+    """The directory of the file that an absolute path leads to, as a descriptor, and the file's name in it.
+
+    Symlinks are followed, a last one too, if root or a uid in `trusted` made them. The file need not exist. Raises OSError.
+    """
+    walk = _Walk(path, trusted)
+    try:
+        while walk.step():
+            pass
+    except BaseException:
+        os.close(walk.at)
+        raise
+    return owner.add(walk.at), walk.name
+
+
+class _Walk:
+    """From the root along a path. at: the directory that was reached; name: the component that was looked at last."""
+
+    def __init__(self, path: bytes, trusted: Collection[int]) -> None:
+        self._left, self._trusted = path.split(b"/")[::-1], trusted
+        self._links, self._shown = 0, b""
+        self.at, self.name = _directory(b"/"), b""
+
+    def step(self) -> bool:
+        """Take the next component; False if it was the last, and is the name of a file."""
+        self.name = name = self._left.pop()
+        is_name = name not in (b"", b".", b"..")
+        target = self._target() if is_name else None
+        if target is not None:
+            self._follow(target)
+        elif self._left:
+            if name not in (b"", b"."):
+                self._enter(name)
+                self._shown += b"/" + name
+        elif is_name:
+            return False
+        else:
+            raise _error(errno.EISDIR)
+        return True
+
+    def _follow(self, target: bytes) -> None:
+        self._links += 1
+        if self._links > _MOST_LINKS:
+            raise _error(errno.ELOOP)
+        self._left += target.split(b"/")[::-1]
+        if target.startswith(b"/"):
+            self._enter(b"/")
+            self._shown = b""
+
+    def _enter(self, name: bytes) -> None:
+        self.at, left = _directory(name, self.at), self.at
+        os.close(left)
+
+    def _target(self) -> bytes | None:
+        """Where the name leads to; None if it is no symlink, or nothing. Raises OSError if it must not be followed."""
+        try:
+            if not stat.S_ISLNK(os.stat(self.name, dir_fd=self.at, follow_symlinks=False).st_mode):
+                return None
+        except FileNotFoundError:
+            return None
+        uid, target = _read_link(self.name, self.at)
+        if uid != 0 and uid not in self._trusted:
+            link = printable(os.fsdecode(self._shown + b"/" + self.name))
+            raise OSError(errno.ELOOP, f"{link} is a symlink of another user's ({user_name(uid)})")
+        return target
+
+
+def _error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+def _directory(name: bytes, at: int | None = None) -> int:
+    return os.open(name, _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+
+
+def _read_link(name: bytes, at: int) -> tuple[int, bytes]:
+    """Whose symlink it is, and its target."""
+    if not _O_PATH:
+        return os.stat(name, dir_fd=at, follow_symlinks=False).st_uid, os.readlink(name, dir_fd=at)
+    # Both from one descriptor: by the time of a second look the name may be another link's.
+    fd = os.open(name, _O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    try:
+        return os.fstat(fd).st_uid, os.readlink(b"", dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+class Place:
+    """A name in a directory that is held open. Its methods raise OSError, with a reason for people where they refuse.
+
+    Where others can write to the directory, only files of this user's, root's or `trusted` uids' are used.
+    """
+
+    def __init__(
+        self, parent: tuple[int, bytes], owner: Descriptors, trusted: Collection[int], *, shared: bool
+    ) -> None:
+        self.directory, self.name = parent
+        self._owner, self._trusted, self._shared = owner, trusted, shared
+
+    @classmethod
+    def at(cls, path: bytes, owner: Descriptors, trusted: Collection[int]) -> Place:
+        """Where an absolute path leads to."""
+        everyone = {0, os.geteuid(), *trusted}
+        parent = open_parent(path, owner, everyone)
+        return cls(parent, owner, everyone, shared=bool(os.fstat(parent[0]).st_mode & 0o022))
+
+    def beside(self, name: bytes) -> Place:
+        """Another name in the same directory, where only this user's own file is used, whoever can write there."""
+        return Place((self.directory, name), self._owner, {os.geteuid()}, shared=True)
+
+    def status(self) -> os.stat_result:
+        """What lies there."""
+        return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+
+    def holds(self, fd: int) -> bool:
+        """Whether this very file lies there."""
+        try:
+            return os.path.samestat(self.status(), os.fstat(fd))
+        except FileNotFoundError:
+            return False
+
+    def open(self) -> int | None:
+        """The file that lies there, for reading and, if that is permitted, for writing; None if there is none."""
+        try:
+            self._check(self.status())  # before it is opened: to open a device can have consequences
+            fd = self._open_existing()
+        except FileNotFoundError:
+            return None
+        self._check(os.fstat(fd))
+        return fd
+
+    def create(self) -> int | None:
+        """A new file (0600), for reading and writing; None if there is one."""
+        try:
+            return self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        except FileExistsError:
+            return None
+
+    def shut(self, fd: int) -> None:
+        """Close a file that was opened here."""
+        self._owner.shut(fd)
+
+    def unlink(self) -> None:
+        """Remove it."""
+        os.unlink(self.name, dir_fd=self.directory)
+
+    def move(self, place: Place) -> None:
+        """Give it the name of another place in the same directory; what lies there is replaced."""
+        os.rename(self.name, place.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
+
+    def _open(self, flags: int) -> int:
+        return self._owner.add(os.open(self.name, flags | _FLAGS, 0o600, dir_fd=self.directory))
+
+    def _open_existing(self) -> int:
+        try:
+            return self._open(os.O_RDWR)
+        except OSError as error:
+            if error.errno not in _MAY_NOT_WRITE:
+                raise
+        return self._open(os.O_RDONLY)
+
+    def _check(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        if self._shared and status.st_uid not in self._trusted:
+            raise OSError(errno.EPERM, f"it belongs to another user ({user_name(status.st_uid)})")
