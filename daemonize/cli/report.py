@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from daemonize.errors import LaunchError
+from daemonize.errors import AlreadyRunning, LaunchError
 
 if TYPE_CHECKING:
     from daemonize.errors import DaemonizeError
@@ -16,15 +16,16 @@ _FACTS = ("signal", "stage", "errno", "what", "unmet", "waiting_for", "left", "l
 
 
 def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
-    """The line: outcome, pid, status, seconds, name, command, files, drain, message, and the facts of a failure."""
+    """The line: outcome, pid, status, seconds, name, command, files, pid_file, drain, message; the facts of a failure."""
     report: dict[str, object] = {
         "outcome": getattr(outcome, "outcome", "failed"),
         "pid": getattr(outcome, "pid", None),
         "status": outcome.exit_status,
         "seconds": round(getattr(outcome, "seconds", 0.0), 6),
-        "name": getattr(outcome, "name", None) or None,
+        "name": None if isinstance(outcome, AlreadyRunning) else getattr(outcome, "name", None) or None,
         "command": command,
         "files": dict(zip(("stdout", "stderr"), getattr(outcome, "files", ()), strict=False)),
+        "pid_file": getattr(outcome, "pid_file", None),
         "drain": getattr(outcome, "drain", None),
         "message": str(outcome) if isinstance(outcome, Exception) else None,
     }

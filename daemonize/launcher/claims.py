@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from errno import ESRCH
+
+from daemonize.errors import SetupError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,11 +28,12 @@ class Claims:
     def __init__(self) -> None:
         self._lock: LockFile | None = None
         self._pid_file: PidFile | None = None
+        self._path = ""
 
     def claim(self, request: Request, owner: Descriptors, trusted: Collection[int]) -> None:
         """Take them, before anything else is touched. Raises AlreadyRunning, SetupError.
 
-        trusted: users, besides root and ourselves, whose files and symlinks may be in the way.
+        trusted: users, besides root and ourselves, whose files may lie there.
         """
         if not (request.lock_file or request.pid_file):
             return
@@ -37,12 +43,22 @@ class Claims:
             self._lock = LockFile(request.lock_file, owner, trusted)
             self.inherited = (self._lock.fd,)
         if request.pid_file:
+            self._path = os.fsdecode(request.pid_file)
             self._pid_file = PidFile(request.pid_file, owner, self._lock, trusted)
             self.kept = self._pid_file.descriptors
 
+    @property
+    def shares(self) -> bool:
+        """Whether the pid file is the lock file."""
+        return self._pid_file is not None and self._pid_file.shares_lock
+
     def write(self, pid: int | None, start: int) -> None:
-        """The main process is known and stays: complete the pid file. Raises SetupError."""
+        """The main process stays: complete the pid file. Raises SetupError, also where nobody can say who it is (None)."""
         if self._pid_file:
+            if pid is None:
+                raise SetupError(
+                    "write", self._path, OSError(ESRCH, "this system does not tell which process it is")
+                )
             self._pid_file.write(pid, start)
 
     def remove(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from daemonize.errors import StillRunning
 from daemonize.posix import stop
 from daemonize.posix.identity import Identity, Process, read_stat
+from daemonize.posix.locks import remove_pid_file
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.tree import Tree
 
@@ -22,7 +23,7 @@ class Daemon:
 
     pid: of its main process, None where /proc could not say who it is. identity: pid, start time and boot id.
     name: the daemon's name. seconds: how long the launch took. stdout, stderr: paths of the files its streams go to, or
-    that it was asked to continue in. drain: pid of the drain process, None if there was no need for one.
+    that it was asked to continue in. pid_file: path, or None. drain: pid of the drain, None if there was no need for one.
     """
 
     def __init__(self, ready: Ready) -> None:
@@ -30,6 +31,8 @@ class Daemon:
         self.identity = Identity.of(ready.pid, ready.start) if ready.pid else None
         self.name, self.seconds, self.drain = ready.name, ready.seconds, ready.drain
         self.stdout, self.stderr = ready.files
+        self.pid_file = ready.pid_file
+        self._pid_file_is_locked = ready.pid_file_is_locked
         self._session, self._token = ready.session, ready.token
 
     def __repr__(self) -> str:
@@ -70,7 +73,7 @@ class Daemon:
     def stop(self, timeout: float = 10.0) -> None:
         """End it and everything that belongs to it: SIGTERM, and SIGKILL after `timeout` seconds; returns when all is gone.
 
-        Stopping what is stopped succeeds. Raises StillRunning with the survivors.
+        Its pid file goes too. Stopping what is stopped succeeds. Raises StillRunning with the survivors.
         """
         main = (self.identity.pid, self.identity.start) if self.identity and self.is_running else None
         stat = read_stat(main[0]) if main else None
@@ -80,6 +83,8 @@ class Daemon:
         survivors = stop.run(Loop(), tree, main, stop.default_plan(timeout))
         if survivors:
             raise StillRunning(survivors)
+        if self.pid_file and self.pid:
+            remove_pid_file(self.pid_file, self.pid, empty=self._pid_file_is_locked)
 
     def _hold(self) -> Process | None:
         if self.identity is None or not self.is_running:

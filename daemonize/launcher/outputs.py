@@ -129,20 +129,24 @@ class Outputs:
 
     def _open_given(self, path: bytes, *, append: bool) -> int:
         """Open a file that the user named. A fifo that nobody reads is an error: it could be waited for for ever."""
-        flags = (
-            os.O_WRONLY
-            | os.O_APPEND
-            | os.O_CREAT
-            | os.O_NOCTTY
-            | os.O_NONBLOCK
-            | (0 if append else os.O_TRUNC)
-        )
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK
         try:
-            fd = self._owner.open(path, flags, 0o666)
+            fd = self._open_for_heir(path, flags) if self._account else self._owner.open(path, flags, 0o666)
+            if not append and stat.S_ISREG(os.fstat(fd).st_mode):
+                os.ftruncate(fd, 0)
         except OSError as error:
             reason = OSError(ENXIO, "nobody reads this fifo") if error.errno == ENXIO else error
             raise SetupError("open", os.fsdecode(path), reason) from None
         os.set_blocking(fd, True)
+        return fd
+
+    def _open_for_heir(self, path: bytes, flags: int) -> int:
+        """A file that is made for a server of another user is his; he must not get at one that he could not have."""
+        from daemonize.posix.paths import open_guarded
+
+        fd, new = open_guarded(path, flags, self._owner, 0o666)
+        if new and self._account:
+            os.fchown(fd, self._account.uid, self._account.gid)
         return fd
 
     def _follow(self, path: bytes, written: int, target: int | None) -> FileRelay | None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from daemonize.posix.fds import Descriptors
 
 
+_READ = os.O_RDONLY | os.O_NONBLOCK
+
+
 def find_context(request: Request) -> tuple[child.Context, Account | None]:
     """What the server becomes, and whom it runs as if that is asked for. Raises UsageError, SetupError."""
     if not request.needs_context:
@@ -57,7 +60,8 @@ def build(
     if account:
         own |= account.variables
     environment = server_environment(outer, request.environment, own, clear=request.clear_environment)
-    stdin, fifo = _open_stdin(request, owner)
+    guarded = account is not None and not account.is_ours
+    stdin, fifo = _open_stdin(request, owner, guarded=guarded)
     paths = child.search(request.command[0], environment, request.chroot and (request.directory or b"/"))
     if request.safe and os.geteuid() == 0:
         from daemonize.launcher.safe import check
@@ -70,23 +74,33 @@ def build(
     )  # fmt: skip
 
 
-def _open_stdin(request: Request, owner: Descriptors) -> tuple[int | None, bytes | None]:
-    """The descriptor for stdin (None: the caller's), or the fifo that the server opens itself."""
+def _open_stdin(request: Request, owner: Descriptors, *, guarded: bool) -> tuple[int | None, bytes | None]:
+    """The descriptor for stdin (None: the caller's), or the fifo that the server opens itself.
+
+    guarded: the server runs as somebody else.
+    """
     path = request.stdin
     if path is None and request.foreground:
         return None, None
     try:
-        fd = owner.open(path or b"/dev/null", os.O_RDONLY | os.O_NONBLOCK)
+        fd = _open_to_read(path, owner) if path and guarded else owner.open(path or b"/dev/null", _READ)
         if path and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            # To open it is to wait for a writer: let the server wait, we have a timeout to keep.
+            if guarded:
+                return None, b"/proc/self/fd/%d" % fd
             owner.shut(fd)
-            return (
-                None,
-                path,
-            )  # to open it is to wait for a writer: let the server wait, we have a timeout to keep
+            return None, path
         os.set_blocking(fd, True)
         return fd, None
     except OSError as error:
         raise SetupError("open", os.fsdecode(path or b"/dev/null"), error) from None
+
+
+def _open_to_read(path: bytes, owner: Descriptors) -> int:
+    from daemonize.posix.paths import open_guarded
+
+    fd, _ = open_guarded(path, _READ, owner)
+    return fd
 
 
 def not_executed(program: child.Program, root: bytes | None, stage: str, errno: int) -> NotExecuted:

@@ -7,7 +7,8 @@ class Ready:
     """The server is ready and on its own. pid: of the main process, None where /proc cannot say. start: clock ticks.
 
     session: id of the session it was started in. token: `NAME=value` that marks its environment. files: paths of stdout
-    and stderr. pid_file: path, or None. drain: pid of the drain, where one was left. seconds: how long the launch took.
+    and stderr. pid_file: path, or None; pid_file_is_locked: it is
+    the lock file, too. drain: pid of the drain, where one was left. seconds: how long the launch took.
     """
 
     outcome = "ready"
@@ -20,3 +21,4 @@ class Ready:
         self.name = ""
         self.files: list[str] = []
         self.pid_file: str | None = None
+        self.pid_file_is_locked = False

@@ -11,7 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from daemonize.errors import Unsafe
+from daemonize.errors import Unsafe, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,7 +73,7 @@ def _fault_of(path: bytes, trusted: set[int]) -> str | None:
     kind = "directory" if stat.S_ISDIR(status.st_mode) else "file"
     what = f"{kind} {os.fsdecode(path)}"
     if status.st_uid not in trusted:
-        return f"{what} belongs to {_user(status.st_uid)}"
+        return f"{what} belongs to {user_name(status.st_uid)}"
     if stat.S_ISLNK(status.st_mode):
         return None  # its bits mean nothing; its directory has been looked at
     if status.st_mode & stat.S_IWOTH:
@@ -81,15 +81,6 @@ def _fault_of(path: bytes, trusted: set[int]) -> str | None:
     if status.st_mode & stat.S_IWGRP and status.st_gid != 0:
         return f"{what} can be written to by group {status.st_gid}"
     return None
-
-
-def _user(uid: int) -> str:
-    import pwd
-
-    try:
-        return f"user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"uid {uid}"
 
 
 def _interpreter(path: bytes) -> bytes | None:

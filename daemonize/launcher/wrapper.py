@@ -382,6 +382,7 @@ class Wrapper:
         outcome.name, outcome.files = self.logs.name, files
         if isinstance(outcome, Ready):
             outcome.pid_file = os.fsdecode(self.request.pid_file) if self.request.pid_file else None
+            outcome.pid_file_is_locked = self.claims.shares
             return outcome
         if isinstance(outcome, Exited):
             outcome.spoke, outcome.blind = self.outputs.spoke_on_stderr, self.family.blind
@@ -397,6 +398,6 @@ class Wrapper:
 def _refuse_setuid() -> None:
     if os.getuid() != os.geteuid() or os.getgid() != os.getegid():
         reason = PermissionError(
-            1, "it runs with the rights of another user, and must not be setuid or setgid"
+            1, "daemonize runs with another user's rights; it must not be setuid or setgid"
         )
         raise SetupError("start", "a server", reason)

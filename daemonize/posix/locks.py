@@ -89,7 +89,7 @@ class LockFile:
     """A lock file (-l), locked. Never truncated, never removed. Raises AlreadyRunning, SetupError.
 
     fd: the lock is held as long as any process has it. path: absolute. trusted: uids, besides root and this one, whose
-    symlinks may be followed and whose file may be used where others can write.
+    file may be used where others can write.
     """
 
     def __init__(self, path: bytes, owner: Descriptors, trusted: Collection[int] = ()) -> None:
@@ -125,6 +125,11 @@ class PidFile:
         except OSError as error:
             raise SetupError("use", self._path, error) from None
         self.descriptors = frozenset({self._fd, self._place.directory})
+
+    @property
+    def shares_lock(self) -> bool:
+        """Whether it is the lock file, which is never removed."""
+        return self._reservation is None
 
     def write(self, pid: int, start: int) -> None:
         """Put the pid in place, once; start: of that process, in clock ticks since boot (0: unknown). Raises SetupError."""

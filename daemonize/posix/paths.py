@@ -37,6 +37,30 @@ def open_parent(path: bytes, owner: Descriptors, trusted: Collection[int]) -> tu
     return owner.add(walk.at), walk.name
 
 
+def open_guarded(path: bytes, flags: int, owner: Descriptors, mode: int = 0o600) -> tuple[int, bool]:
+    """open(2) for a process with fewer rights, who must not get more by it: the descriptor, and whether the file is new.
+
+    No stranger's symlink is followed, and no file used that has a second name: it could be one that he may not open.
+    Raises OSError.
+    """
+    directory, name = open_parent(path, owner, {os.geteuid()})
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        if flags & os.O_CREAT:
+            try:
+                return owner.add(os.open(name, flags | os.O_EXCL, mode, dir_fd=directory)), True
+            except FileExistsError:
+                flags &= ~os.O_CREAT
+        fd = owner.add(os.open(name, flags, dir_fd=directory))
+    finally:
+        owner.shut(directory)
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        owner.shut(fd)
+        raise OSError(errno.EMLINK, "it has a second name (a hard link)")
+    return fd, False
+
+
 class _Walk:
     """From the root along a path. at: the directory that was reached; name: the component that was looked at last."""
 
@@ -124,9 +148,10 @@ class Place:
     @classmethod
     def at(cls, path: bytes, owner: Descriptors, trusted: Collection[int]) -> Place:
         """Where an absolute path leads to."""
-        everyone = {0, os.geteuid(), *trusted}
-        parent = open_parent(path, owner, everyone)
-        return cls(parent, owner, everyone, shared=bool(os.fstat(parent[0]).st_mode & 0o022))
+        ours = {0, os.geteuid()}
+        # Not by the symlinks of `trusted`: he would choose where root makes a file.
+        parent = open_parent(path, owner, ours)
+        return cls(parent, owner, {*ours, *trusted}, shared=bool(os.fstat(parent[0]).st_mode & 0o022))
 
     def beside(self, name: bytes) -> Place:
         """Another name in the same directory, where only this user's own file is used, whoever can write there."""
