@@ -1,4 +1,4 @@
-"""What the documents say about options, statuses, variables and keywords is so, both ways; the manual page is well formed."""
+"""What the documents say about options, statuses, variables and names is so, both ways; the manual page is well formed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ def section(page: str, title: str) -> str:
 
 def tags(page: str, title: str) -> list[str]:
     """The tags of the section's paragraphs: the line after each .TP, roff's hyphens made plain."""
-    return [tag.replace("\\-", "-") for tag in re.findall(r"^\.TP\n(.*)", section(page, title), re.MULTILINE)]
+    return [
+        re.sub(r"^\.\w+ ", "", tag).replace("\\-", "-")
+        for tag in re.findall(r"^\.TP\n(.*)", section(page, title), re.MULTILINE)
+    ]
 
 
 def options_of_page(page: str) -> set[str]:
@@ -76,7 +79,8 @@ def names_of_readme(text: str) -> set[str]:
     """What stands in code marks in the README's section about Python, and is one word."""
     return set(
         re.findall(
-            r"`(\w+)(?:=\w+|\([^`]*\))?`", text.partition("\n## From Python\n")[2].partition("\n## ")[0]
+            r"`(?:daemonize\.)?(\w+)(?:=\w+|\([^`]*\))?`",
+            text.partition("\n## From Python\n")[2].partition("\n## ")[0],
         )
     )
 
