@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 import daemonize
 from daemonize import errors
+from daemonize.cli import report
 from daemonize.cli.command import make_command
 from daemonize.cli.options import OPTIONS
 from daemonize.launcher import account, environment
@@ -85,6 +87,11 @@ def names_of_readme(text: str) -> set[str]:
     )
 
 
+def keys_of_page(page: str) -> set[str]:
+    """The keys of --json that a manual page documents."""
+    return set(re.findall(r'^\.IP "\\fI(\w+)\\fR" 12$', section(page, "OPTIONS"), re.MULTILINE))
+
+
 def options_of_readme(text: str) -> set[str]:
     """The options in the first column of the README's table."""
     table = text.partition("\n## Options\n")[2].partition("\n## ")[0]
@@ -130,6 +137,12 @@ def real_variables() -> set[str]:
     }
 
 
+def real_keys() -> set[str]:
+    """Every key that a report of --json can have."""
+    failure = report.json_line([], errors.Lost())
+    return {*json.loads(failure), *report._FACTS}
+
+
 def real_names() -> set[str]:
     """The keywords of launch() and context(), and the public names of the package."""
     functions = (daemonize.launch, daemonize.context)
@@ -150,6 +163,11 @@ def test_the_page_has_exactly_the_sections_that_a_reader_expects() -> None:
 def test_the_page_documents_exactly_the_variables_there_are() -> None:
     """Those that are read, those that are set and those that are removed."""
     assert variables_of_page(MAN) == real_variables()
+
+
+def test_the_page_documents_exactly_the_keys_of_json() -> None:
+    """Those of every report, and those of failures."""
+    assert keys_of_page(MAN) == real_keys()
 
 
 def test_the_table_of_compatibility_has_every_letter() -> None:
@@ -193,6 +211,7 @@ def test_a_missing_and_an_invented_name_are_both_seen() -> None:
         .replace("\n\\fB124\\fR\n", "\n\\fB123\\fR\n")
         .replace("\n.B DAEMONIZE_ID\n", "\n.B DAEMONIZE_NO\n")
         .replace("\n\\fB\\-u\\fR\tT{\n", "\n\\fB\\-x\\fR\tT{\n")
+        .replace('"\\fIpid_file\\fR"', '"\\fIpidfile\\fR"')
         .replace("\n.SH SECURITY\n", "\n.SH SAFETY\n")
     )
     text = README.replace("| `--strict` |", "| `--stricter` |").replace("| 124 |", "| 123 |")
@@ -201,6 +220,7 @@ def test_a_missing_and_an_invented_name_are_both_seen() -> None:
     assert options_of_page(page) ^ real_options() == {"--strict", "--stricter", "--nocore", "--corenot"}
     assert statuses_of_page(page) ^ real_statuses() == {"123", "124", "N", "128+N"}
     assert variables_of_page(page) ^ real_variables() == {"DAEMONIZE_ID", "DAEMONIZE_NO"}
+    assert keys_of_page(page) ^ real_keys() == {"pid_file", "pidfile"}
     assert letters_of_table(page) ^ letters_of_table(MAN) == {"u", "x"}
     assert set(sections_of_page(page)) ^ set(SECTIONS) == {"SECURITY", "SAFETY"}
     assert real_names() - names_of_readme(text) == {"keep_fds"}
