@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import click
@@ -226,6 +227,16 @@ def test_a_missing_and_an_invented_name_are_both_seen() -> None:
     assert real_names() - names_of_readme(text) == {"keep_fds"}
     assert options_of_readme(text) ^ real_options() == {"--strict", "--stricter"}
     assert statuses_of_readme(text) ^ real_statuses() == {"123", "124"}
+
+
+def test_every_page_is_installed() -> None:
+    """The wheel puts each manual page where man(1) looks for it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    installed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+
+    assert installed == {
+        f"man/{page.name}": f"share/man/man1/{page.name}" for page in (ROOT / "man").iterdir()
+    }
 
 
 # --- the manual page as it is formatted
