@@ -238,6 +238,26 @@ def test_report_self(tmp_path: Path) -> None:
     assert report["stdin"] == NULL
     assert report["limits"]["Max open files"][0].isdigit()
     assert set(report["signals"]) == {"blocked", "ignored", "caught"}
+    assert report["tty"] == 0
+    assert report["uids"] == [str(os.getuid())] * 4
+    assert report["gids"] == [str(os.getgid())] * 4
+    assert report["capabilities"]["CapEff"] == procs.status(os.getpid())["CapEff"]
+    assert report["cmdline"] == program("report_self", "a b")
+    assert {name: stream["target"] for name, stream in report["streams"].items()} == {
+        name: report["descriptors"][number]
+        for number, name in (("0", "stdin"), ("1", "stdout"), ("2", "stderr"))
+    }
+
+
+def test_report_self_into_a_file(tmp_path: Path) -> None:
+    """The streams get a word each, the report goes into the file."""
+    path = tmp_path / "report"
+    with started("report_self", f"into={path}") as server:
+        report = json.loads(path.read_text())
+
+    assert (server.out, server.err) == (b"out\n", b"err\n")
+    assert report["pid"] == server.pid
+    assert report["descriptors"].keys() == {"0", "1", "2"}
 
 
 def test_report_signals() -> None:

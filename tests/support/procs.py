@@ -16,6 +16,8 @@ PF_EXITING = 0x4
 #: Signals 32 and 33 in a mask of /proc/PID/status. They are glibc's own: what posix_spawn(3) starts, as make does, ignores
 #: them, and so do its descendants; no program can change that through glibc. Leave them out of any comparison.
 GLIBC_SIGNALS = 0b11 << 31
+#: The dispositions of a process that blocks, ignores and catches nothing.
+CLEAN = {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
 T = TypeVar("T")
 
 
@@ -113,6 +115,12 @@ def status(pid: int) -> dict[str, str]:
     """/proc/PID/status: {"Name": "sleep", "SigIgn": "0000000000001000", ...}; empty if there is no such process."""
     lines = os.fsdecode(read(f"/proc/{pid}/status")).splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def dispositions(text: bytes) -> dict[str, int]:
+    """The signal masks in a text of /proc/PID/status."""
+    fields = dict(line.split(":\t", 1) for line in text.decode().splitlines() if ":\t" in line)
+    return {name: int(fields[name], 16) & ~GLIBC_SIGNALS for name in CLEAN}
 
 
 def command_line(pid: int) -> str:

@@ -100,11 +100,14 @@ def unavailable() -> str:
         return f"a throw-away systemd needs {', '.join(missing)} (make test-servers)"
     if not namespaces.cgroup_root():
         return "a throw-away systemd needs cgroup2, which is not mounted"
-    with Namespaces() as inside:
-        outer = inside.enter("setpriv", f"--reuid={UID}", "--clear-groups", COMMAND, "--help")
-        status = outer.wait(_BOOT_TIMEOUT)
-        said = inside.said.strip()
-    return f"a throw-away systemd has no place here: {said}" if status else ""
+    try:
+        with Namespaces() as inside:
+            ordinary = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups"]
+            status = inside.enter(*ordinary, COMMAND, "--help").wait(_BOOT_TIMEOUT)
+            problem = f"status {status}: {inside.said.strip()}" if status else ""
+    except OSError as error:
+        problem = str(error)
+    return f"a throw-away systemd has no place here: {problem}" if problem else ""
 
 
 def _write_units(directory: str, units: Mapping[str, str], copies: tuple[str, ...]) -> None:

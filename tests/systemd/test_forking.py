@@ -302,7 +302,8 @@ def test_one_that_is_not_ready_in_systemds_time(manager: Manager, pid_file: bool
     unit = forking(manager, NEVER_READY, "TimeoutStartSec=500ms", options="-t infinity", pid_file=pid_file)
     journal = failed(unit, "timeout", 128 + signal.SIGTERM)
 
-    assert any(line.startswith("daemonize: interrupted by SIGTERM") for line in journal)
+    # systemd signals both: whether we were interrupted, or our server was killed, is a matter of who came first.
+    assert any(line.startswith("daemonize: ") and "SIGTERM" in line for line in journal), journal
 
 
 def test_a_command_that_is_not_there(manager: Manager, pid_file: bool) -> None:

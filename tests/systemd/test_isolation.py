@@ -148,7 +148,13 @@ def test_a_killed_run_is_swept() -> None:
         (os, "geteuid", lambda: 1000, "needs root"),
         (systemd, "_TOOLS", ("/nonexistent/systemd",), "needs /nonexistent/systemd (make test-servers)"),
         (namespaces, "cgroup_root", lambda: "", "needs cgroup2"),
-        (systemd, "COMMAND", "/nonexistent/command", "has no place here: setpriv: failed to execute"),
+        (namespaces, "cgroup_root", lambda: "/proc", "has no place here: [Errno "),
+        (
+            systemd,
+            "COMMAND",
+            "/nonexistent/command",
+            "has no place here: status 127: setpriv: failed to execute",
+        ),
     ],
 )
 def test_a_skip_has_its_reason(
@@ -161,3 +167,16 @@ def test_a_skip_has_its_reason(
 
     assert reason in said
     assert systemd.unavailable() == ""
+
+
+def test_what_a_test_leaves_is_seen(manager: systemd.Manager) -> None:
+    """Negative control: a process that is left in a unit fails the test that left it."""
+    unit = manager.add(f"KillMode=none\nExecStart={systemd.program('repoints')}")
+    unit.start()
+    main = unit.main()
+    assert main
+    try:
+        with pytest.raises(AssertionError, match=str(main.pid)):
+            manager.clear()
+    finally:
+        procs.stop(main.pid)
