@@ -1129,6 +1129,7 @@ def test_one_file_for_both(
     file = PidFile(base + b"/" + path, owner, held)
     assert content(base + b"/x") == (old or b"\n")
     assert held.fd in file.descriptors
+    assert fcntl.fcntl(held.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY  # a server cannot change the pid
     file.write(living, start_of(living))
 
     assert content(base + b"/x") == b"%d\n" % living
