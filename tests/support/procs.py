@@ -159,12 +159,14 @@ def carrying(variable: str, among: Iterable[int] | None = None) -> list[Process]
 
 def _environ(process: Process) -> bytes:
     """/proc/PID/environ. In the middle of exec(2) a process has neither that nor arguments: then it is looked at again."""
+    if process.ended or process.flags & PF_KTHREAD:
+        return b""
     end = time.monotonic() + 1.0
     while not (text := read(f"/proc/{process.pid}/environ")):
         if read(f"/proc/{process.pid}/cmdline"):
             return read(f"/proc/{process.pid}/environ")  # it may have been executed between the two looks
         now = stat(process.pid)
-        if now is None or now.ended or now.flags & (PF_EXITING | PF_KTHREAD) or time.monotonic() > end:
+        if now is None or now.ended or now.flags & PF_EXITING or time.monotonic() > end:
             break
         os.sched_yield()
     return text
