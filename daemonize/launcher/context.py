@@ -97,9 +97,9 @@ class Context:
 
     def open(self) -> None:
         """Change this process, for good. Raises OSError; `stage` tells the step."""
+        preserved = fds.opened()  # before a limit forbids to look
         for stage in self._own_steps():
             self.stage = stage
-        preserved = fds.opened()
         standard = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
         try:
             sys.stdin, sys.stdout, sys.stderr = map(_Standard, range(3))
@@ -108,10 +108,20 @@ class Context:
             atexit.unregister(context.close)  # it would only remove a pid file of its own
         except python_daemon.daemon.DaemonOSEnvironmentError as error:
             self.stage = _STAGES.get(_raiser(error), "context")
-            raise _cause(error) from None
+            if not self._is_idle:
+                raise _cause(error) from None
         finally:
             for name, stream in standard.items():
                 setattr(sys, name, stream)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing was to change from this step on, so that it may fail.
+
+        It enters the directory that we are in, and sets the ids that we have; neither is always permitted.
+        """
+        stays = self.stage == "directory" and self.directory == b"."
+        return self.user is None and (stays or self.stage == "user")
 
     def _own_steps(self) -> Iterator[str]:
         """What DaemonContext does not do; the name of each step comes before it."""

@@ -33,6 +33,15 @@ def _is_same(written: int, target: int | None) -> bool:
         return False  # the target is not open
 
 
+def _is_journal(target: int) -> bool:
+    """Whether a descriptor is a stream of systemd's journal (systemd.exec(5)): it may be held for ever, as a log may."""
+    try:
+        status = os.fstat(target)
+    except OSError:
+        return False
+    return os.environb.get(b"JOURNAL_STREAM") == b"%d:%d" % (status.st_dev, status.st_ino)
+
+
 class Targets:
     """Where the wrapper relays to: descriptors of the caller's, or None for nowhere. keep: bytes to remember of each."""
 
@@ -78,6 +87,9 @@ class Outputs:
         ends = []
         for target in (self._targets.stdout, self._targets.stderr):
             read, write = self._owner.pipe()
+            if self._account:
+                # /dev/stderr is opened by name in many a configuration, and a pipe is its owner's to open again.
+                os.fchown(write, self._account.uid, self._account.gid)
             sink = self._sink(target)
             self.relays.append(PipeRelay(self._loop, read, sink, keep=self._targets.keep, on_hang_up=hung_up))
             ends.append(write)
@@ -93,7 +105,13 @@ class Outputs:
             pass  # then it cannot continue there, as it will find
 
     def _open_own(self, logs: Logs, stream: str, *, share: bool = False) -> int:
-        """Open a log of the daemon's own, for whoever the server runs as. Raises LogTakenError, OSError."""
+        """Open a log of the daemon's own, for whoever the server runs as. Raises LogTakenError, OSError.
+
+        Where no log can be kept, and the caller's stream is the journal's (sd-journald's JOURNAL_STREAM), it is that.
+        """
+        target = self._targets.stdout if stream == "out" else self._targets.stderr
+        if logs.directory is None and target is not None and _is_journal(target):
+            return self._owner.add(os.dup(target))
         fd = logs.open(stream, self._owner, share=share)
         if self._account and logs.directory is not None:
             os.fchown(fd, self._account.uid, self._account.gid)

@@ -30,7 +30,7 @@ def need_root() -> None:
 @contextlib.contextmanager
 def common_directory(mode: int) -> Iterator[bytes]:
     """A directory that other users can reach (those of pytest they cannot), with this mode."""
-    path = tempfile.mkdtemp(dir="/tmp")
+    path = tempfile.mkdtemp(prefix="daemonize-test-", dir="/tmp")
     os.chmod(path, mode)
     try:
         yield os.fsencode(os.path.realpath(path))
