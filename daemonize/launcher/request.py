@@ -126,12 +126,17 @@ def _path(path: str | bytes | os.PathLike[str] | None, base: bytes | None = None
     data = encode(path, "a path")
     if not data:
         raise UsageError("a path cannot be empty")
-    if base is not None:
-        return os.path.join(base, data)
     try:
-        return os.path.abspath(data)
+        return _tidy(os.path.join(base or os.getcwdb(), data))
     except FileNotFoundError as error:
         raise SetupError("find the directory of", os.fsdecode(data), error) from None
+
+
+def _tidy(path: bytes) -> bytes:
+    """Without what means nothing. `..` stays, because after a symlink it means something, and a last slash: a directory."""
+    last = b"/" if path.endswith((b"/", b"/.")) else b""
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    return b"/" + b"/".join(parts) + (last if parts else b"")
 
 
 def _variables(given: Mapping[str, str]) -> dict[bytes, bytes]:
