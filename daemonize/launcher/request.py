@@ -127,7 +127,7 @@ def _path(path: str | bytes | os.PathLike[str] | None, base: bytes | None = None
     if not data:
         raise UsageError("a path cannot be empty")
     try:
-        return _tidy(os.path.join(base or os.getcwdb(), data))
+        return _tidy(data if data.startswith(b"/") else os.path.join(base or os.getcwdb(), data))
     except FileNotFoundError as error:
         raise SetupError("find the directory of", os.fsdecode(data), error) from None
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
             """What a step acts on, as shown to people."""
 
 
+#: Errors after which execvp(3) goes on to the next directory of PATH.
+_NOT_THIS_ONE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 _UNEXECUTED = 125  # never seen by anyone who has read the report
 
 
@@ -168,7 +170,7 @@ def _place_streams(program: Program) -> None:
 
 
 def _execute(program: Program) -> None:
-    """execvp(3): the first file that can be executed; else the error that says most. Raises OSError."""
+    """As execvp(3): the first file that is there and may be executed; else the error that says most. Raises OSError."""
     failure: OSError | None = None
     for path in program.paths:
         try:
@@ -176,4 +178,6 @@ def _execute(program: Program) -> None:
         except OSError as error:
             if failure is None or failure.errno in (errno.ENOENT, errno.ENOTDIR):
                 failure = error
+            if error.errno not in _NOT_THIS_ONE:
+                break
     raise failure or OSError(errno.ENOENT, "")

@@ -65,9 +65,9 @@ def _give_to_group(directory: str) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[str], None], str, str]] = {
-    "file of another user": (lambda d: os.chown(f"{d}/bin/program", NOBODY, 0), "program", "belongs to nobody"),
-    "file for everybody": (lambda d: os.chmod(f"{d}/bin/program", 0o757), "program", "by everybody"),
-    "file for a group": (_give_to_group, "program", f"by group {GROUP}"),
+    "file of another user": (lambda d: os.chown(f"{d}/bin/program", NOBODY, 0), "bin/program", "belongs to nobody"),
+    "file for everybody": (lambda d: os.chmod(f"{d}/bin/program", 0o757), "bin/program", "by everybody"),
+    "file for a group": (_give_to_group, "bin/program", f"by group {GROUP}"),
     "directory of another user": (lambda d: os.chown(f"{d}/bin", NOBODY, 0), "bin", "belongs to nobody"),
     "directory for everybody": (lambda d: os.chmod(f"{d}/bin", 0o777), "bin", "by everybody"),
     "sticky directory": (lambda d: os.chmod(f"{d}/bin", 0o1777), "bin", "by everybody"),
@@ -126,6 +126,14 @@ def test_the_interpreter_of_a_script(base: str) -> None:
     assert refused(base, "bin/program") == ""
 
 
+def test_an_interpreter_without_a_directory(base: str) -> None:
+    """It would be whatever lies in the directory that the server runs in."""
+    with open(f"{base}/bin/script", "w") as script:
+        script.write("#!sh\nexit 3\n")
+
+    assert refused(base, "bin/script") == "its interpreter sh is looked for in the directory that it runs in"
+
+
 def test_the_servers_own_user_may_write(base: str) -> None:
     """With -u the program may be his: root does not execute it."""
     os.chown(f"{base}/bin/program", NOBODY, GROUP)
@@ -136,16 +144,17 @@ def test_the_servers_own_user_may_write(base: str) -> None:
 
 
 def test_only_what_was_looked_at_is_executed(base: str) -> None:
-    """The first of PATH that can be executed, and no other if that fails."""
+    """The first of PATH that may be executed, and no other if that fails."""
     with open(f"{base}/other/tool", "w") as file:
         file.write("not a program")
     os.chmod(f"{base}/other/tool", 0o755)
     shutil.copy("/bin/true", f"{base}/bin/tool")
     path = f"PATH={base}/nowhere:{base}/other:{base}/bin"
 
-    assert cli.run("-E", path, "tool").status == 126
     os.chmod(f"{base}/bin", 0o777)
-    assert cli.run("--safe", "-E", path, "tool").err.endswith(b"Exec format error (a script without a #! line?)\n")
+    assert cli.run("--safe", "-E", path, "tool").err.endswith(
+        b"Exec format error (a script without a #! line?)\n"
+    )
 
 
 def test_in_a_new_root(base: str) -> None:
@@ -162,7 +171,16 @@ def test_it_is_not_the_default(base: str) -> None:
     os.chmod(f"{base}/bin", 0o777)
     done = cli.run("-r", "exit", f"{base}/bin/program")
     with users.open_directory() as directory:
-        words = [*users.become(users.NOBODY), users.python(), "-m", "daemonize", "--safe", "-r", "exit", f"{base}/link"]
+        words = [
+            *users.become(users.NOBODY),
+            users.python(),
+            "-m",
+            "daemonize",
+            "--safe",
+            "-r",
+            "exit",
+            f"{base}/link",
+        ]
         environment = cli.environ({**users.environ(), "DAEMONIZE_STATE_DIR": f"{directory}/state"})
         other = subprocess.run(words, env=environment, cwd="/", capture_output=True, check=False, timeout=20)
 
