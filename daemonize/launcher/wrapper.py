@@ -186,6 +186,9 @@ class Wrapper:
             self._tell_alive()
         if self.outcome is None:
             self.outcome = self._judge(now)
+        self._continue()
+
+    def _continue(self) -> None:
         if self.outcome is not None:
             self._carry_out()
 
@@ -299,8 +302,12 @@ class Wrapper:
             self._carry_out()  # the other outcome, now: there may be no event that would wake us for it
             return
         if self._leaves_running and not self.family.lives:
-            # It died while the rest of its words were relayed. Nothing is running: its status will be here at once.
+            # It died while the rest of its words were relayed. Nothing is running: its status will be here at once,
             self._rewind()
+            if self.family.ended is not None or self.family.lost:
+                # or is here already, by the last look, and no event will wake us for it.
+                self.outcome = self._judge(monotonic())
+                self._continue()
             return
         self._conclude()
 

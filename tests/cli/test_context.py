@@ -372,13 +372,7 @@ def defaults() -> dict[tuple[str, str], Facts]:
     return {}
 
 
-#: Stopped so early, a launch in the foreground has hung on a loaded machine (once in some hundred): a race, like the others.
-WITH_MARKS = [
-    pytest.param(case, marks=pytest.mark.stress) if case.endswith("-foreground") else case for case in CASES
-]
-
-
-@pytest.mark.parametrize("case", WITH_MARKS)
+@pytest.mark.parametrize("case", CASES)
 def test_it_changes_what_it_says(case: str, defaults: dict[tuple[str, str], Facts], servers: Family) -> None:
     """Against the default launch by the same user: what the option says, and nothing else."""
     who, how, setting = CASES[case]
