@@ -270,7 +270,7 @@ class Wrapper:
             return Exited(status)
         if family.left is None or (status == 0 and family.left):
             return None  # there will be word of who is left, or of their end
-        if status == 0 and family.blind and self.outputs.pipes and not self.outputs.closed:
+        if status == 0 and family.blind and self.outputs.protocol and not self.outputs.closed:
             family.follow_unknown()  # where nobody adopts orphans, a pipe that is held still tells that there are some
             return None
         if self._strict_until is not None:

@@ -157,8 +157,10 @@ def _become(program: Program, report: int, gate: int, parent: int) -> None:
         stage = "exec"
         signals.restore_mask(())
         _execute(program)
-    except (OSError, MemoryError) as error:
-        number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno or errno.EINVAL
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is no status of the server's)
+        number = (
+            errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", 0) or errno.EINVAL
+        )
         os.write(report, b"failed %s %d\n" % ((stage or program.context.stage).encode(), number))
 
 
