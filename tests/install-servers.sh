@@ -12,6 +12,9 @@ lighttpd:lighttpd
 haproxy:haproxy
 memcached:memcached
 redis-server:redis-server
+redis-cli:redis-tools
+postgres:postgresql
+psql:postgresql-client
 man:man-db
 groff:groff-base
 tmux:tmux
@@ -22,6 +25,7 @@ tmux:tmux
 /usr/lib/systemd/user/dbus.service:dbus-user-session
 '
 PATH=$PATH:/usr/sbin:/sbin
+for directory in /usr/lib/postgresql/*/bin; do PATH=$PATH:$directory; done
 POLICY=/usr/sbin/policy-rc.d
 CLUSTER_SETTINGS=/etc/postgresql-common/createcluster.d
 NO_CLUSTER=$CLUSTER_SETTINGS/daemonize-tests.conf

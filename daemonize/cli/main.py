@@ -119,7 +119,7 @@ class Run:
     def _relayed(self, wrapper: Wrapper, outcome: Ready | LaunchError) -> None:
         for error in wrapper.outputs.errors:
             self._complain(f"the server's output could not be relayed to the end: {error.strerror}")
-        if wrapper.logs.problem and (self.verbose or not wrapper.outputs.pipes or outcome.drain):
+        if wrapper.logs.problem and (self.verbose or wrapper.outputs.lacks_log):
             self._complain(f"no log is kept: {wrapper.logs.problem}")
 
     def _report(self, outcome: Ready | DaemonizeError) -> None:

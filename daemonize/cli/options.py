@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from daemonize.errors import UsageError, printable
+from daemonize.launcher.request import MOST_NICE
 from daemonize.units import parse_amount, parse_duration, parse_timeout
 
 TYPE_CHECKING = False
@@ -64,8 +65,14 @@ def parse_umask(text: str) -> int:
 def parse_nice(text: str) -> int:
     """A number to add to the niceness. Raises UsageError."""
     digits = text.removeprefix("-").removeprefix("+")
-    if not (digits.isascii() and digits.isdecimal()) or len(text) - len(digits) > 1 or int(digits) > 40:
-        raise UsageError(f"'{printable(text)}' is not a number to add to the niceness, as in 10 or -5")
+    if (
+        not (digits.isascii() and digits.isdecimal())
+        or len(text) - len(digits) > 1
+        or int(digits) > MOST_NICE
+    ):
+        raise UsageError(
+            f"'{printable(text)}' cannot be added to the niceness; write a number from -{MOST_NICE} to {MOST_NICE}"
+        )
     return int(text)
 
 

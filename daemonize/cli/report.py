@@ -24,13 +24,14 @@ def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
         "seconds": round(getattr(outcome, "seconds", 0.0), 6),
         "name": None if isinstance(outcome, AlreadyRunning) else getattr(outcome, "name", None) or None,
         "command": command,
-        "files": dict(zip(("stdout", "stderr"), getattr(outcome, "files", ()), strict=False)),
+        "files": dict(zip(("stdout", "stderr"), getattr(outcome, "files", ()), strict=False)) or None,
         "pid_file": getattr(outcome, "pid_file", None),
         "drain": getattr(outcome, "drain", None),
         "message": str(outcome) if isinstance(outcome, Exception) else None,
     }
     if isinstance(outcome, LaunchError):
-        report["survivors"] = [{"pid": pid, "name": name} for pid, name in outcome.survivors]
+        survivors = [{"pid": pid, "name": name} for pid, name in outcome.survivors]
+        report |= {"survivors": survivors} if survivors else {}
         report |= {
             fact: getattr(outcome, fact) for fact in _FACTS if getattr(outcome, fact, None) not in (None, "")
         }

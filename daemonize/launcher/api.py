@@ -8,6 +8,8 @@ memory would be copied on write while the server starts) gets a wrapper of its o
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from daemonize.errors import LaunchError, UsageError
@@ -21,17 +23,28 @@ from daemonize.posix.identity import read_file
 from daemonize.units import parse_duration
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from daemonize.launcher.context import Limit
-
-    StrPath = str | bytes | os.PathLike[str]
+    from daemonize.launcher.request import Limit, StrPath
 
 #: Bytes of each stream that an error carries.
 KEPT_OUTPUT = 65536
 #: Resident bytes from which on a caller is not forked.
 LARGE = 256 << 20
+
+
+#: Keywords, the kinds of what they take, and how to call them.
+_KINDS = (
+    (
+        ("cwd", "stdout", "stderr", "stdin", "chroot", "pid_file", "lock_file"),
+        (str, bytes, os.PathLike),
+        "a path",
+    ),
+    (("env", "limits"), Mapping, "a mapping"),
+    (("keep_fds",), Iterable, "a list of descriptors"),
+    (("ready",), Iterable, "a readiness spec, or a list of them"),
+    (("timeout", "stop_timeout"), (int, float, str), "a number of seconds, or text such as '5s'"),
+)
 
 
 class HasDescriptor(Protocol):
@@ -57,7 +70,7 @@ def launch(
     append: bool = False,
     stdin: StrPath | None = None,
     keep_fds: Sequence[int] = (),
-    user: str | None = None,
+    user: str | int | None = None,
     chroot: StrPath | None = None,
     umask: int | None = None,
     nice: int = 0,
@@ -85,6 +98,7 @@ def launch(
     something of ours failed. If anything else is raised
     meanwhile (KeyboardInterrupt), the server is stopped first. Never exits, never forks a copy of the caller that lives on.
     """
+    _check_kinds(locals())
     try:
         request = Request(
             command,
@@ -111,7 +125,8 @@ def launch(
             pid_file=pid_file,
             lock_file=lock_file,
         )
-        targets = Targets(_descriptor(relay_stdout), _descriptor(relay_stderr), KEPT_OUTPUT)
+        out, err = _descriptor("relay_stdout", relay_stdout), _descriptor("relay_stderr", relay_stderr)
+        targets = Targets(out, err, KEPT_OUTPUT)
     except (TypeError, AttributeError) as error:  # a value of the wrong type, wherever it came to light
         raise UsageError(f"an argument of launch() cannot be used: {error}") from error
     with signals.SigpipeBlocked():
@@ -121,13 +136,23 @@ def launch(
     return Daemon(outcome)
 
 
+def _check_kinds(given: Mapping[str, object]) -> None:
+    """Raises UsageError that names the first keyword whose value is of no use."""
+    for names, kinds, said in _KINDS:
+        for name in names:
+            if given[name] is not None and not isinstance(given[name], kinds):
+                raise UsageError(f"{name} must be {said}, not {given[name]!r}")
+
+
 def _seconds(duration: float | str) -> float:
     return parse_duration(duration) if isinstance(duration, str) else duration
 
 
-def _descriptor(target: int | HasDescriptor | None) -> int | None:
+def _descriptor(name: str, target: int | HasDescriptor | None) -> int | None:
     if target is None or isinstance(target, int):
         return target
+    if not hasattr(target, "fileno"):
+        raise UsageError(f"{name} must be a descriptor, a file or None, not {target!r}")
     if isinstance(target, io.IOBase):
         target.flush()  # what was written before must come before
     return target.fileno()

@@ -27,13 +27,13 @@ import daemon as python_daemon
 
 from daemonize.errors import UsageError, printable
 from daemonize.launcher import account
+from daemonize.launcher.request import check_settings
 from daemonize.posix import fds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    #: Soft limit, or soft and hard; -1: unlimited.
-    Limit = int | tuple[int, int | None]
+    from daemonize.launcher.request import Limit, StrPath
 
 #: Which step of DaemonContext.open() failed, by the function that raised; it says so nowhere else.
 _STAGES = {
@@ -97,9 +97,9 @@ class Context:
 
     def open(self) -> None:
         """Change this process, for good. Raises OSError; `stage` tells the step."""
+        preserved = fds.opened()  # before a limit forbids to look
         for stage in self._own_steps():
             self.stage = stage
-        preserved = fds.opened()
         standard = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
         try:
             sys.stdin, sys.stdout, sys.stderr = map(_Standard, range(3))
@@ -108,10 +108,20 @@ class Context:
             atexit.unregister(context.close)  # it would only remove a pid file of its own
         except python_daemon.daemon.DaemonOSEnvironmentError as error:
             self.stage = _STAGES.get(_raiser(error), "context")
-            raise _cause(error) from None
+            if not self._is_idle:
+                raise _cause(error) from None
         finally:
             for name, stream in standard.items():
                 setattr(sys, name, stream)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether nothing was to change from this step on, so that it may fail.
+
+        It enters the directory that we are in, and sets the ids that we have; neither is always permitted.
+        """
+        stays = self.stage == "directory" and self.directory == b"."
+        return self.user is None and (stays or self.stage == "user")
 
     def _own_steps(self) -> Iterator[str]:
         """What DaemonContext does not do; the name of each step comes before it."""
@@ -151,9 +161,9 @@ class Context:
 
 def context(
     *,
-    user: str | None = None,
-    chroot: bytes | None = None,
-    cwd: bytes | None = None,
+    user: str | int | None = None,
+    chroot: StrPath | None = None,
+    cwd: StrPath | None = None,
     umask: int | None = None,
     nice: int = 0,
     core: bool | None = None,
@@ -161,16 +171,18 @@ def context(
 ) -> Context:
     """The context of a daemon, looked up and checked; its `open()` makes it that of the calling process.
 
-    user: `USER[:GROUP]`. chroot: new root directory. cwd: directory to run in (inside the new root). umask: file mode
-    creation mask. nice: added to the priority, as nice(1) does. core: whether core files are written. limits: by name of
-    the resource, as setrlimit(2) without RLIMIT_: soft, or (soft, hard).
+    user: `USER[:GROUP]`, or a number. chroot: new root directory. cwd: directory to run in, inside the new root. umask: file
+    mode creation mask. nice: added to the priority, as nice(1) does. core: whether core files are written. limits: by name
+    of the resource, as setrlimit(2) without RLIMIT_: soft, or (soft, hard).
 
     Raises UsageError for what cannot be, SetupError for a user that does not exist or may not be used.
     """
     if core is not None and "core" in (limits or {}):
         raise UsageError("--core, --no-core and a limit of core exclude each other")
-    found = account.find(user) if user is not None else None
-    return Context(found, chroot, cwd, umask, nice, core, limits or {})
+    check_settings(user=user, umask=umask, nice=nice, core=core, limits=limits)
+    found = account.find(str(user)) if user is not None else None
+    root, directory = (os.fsencode(path) if path is not None else None for path in (chroot, cwd))
+    return Context(found, root, directory, umask, nice, core, limits or {})
 
 
 def _raiser(error: BaseException) -> str:

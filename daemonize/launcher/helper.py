@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from daemonize.launcher.request import Request
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_PROGRAM = "import sys; sys.path.insert(0, sys.argv[1]); from daemonize.launcher import helper; helper.main(sys.argv[2:])"
+_PROGRAM = """\
+import sys
+sys.path[:] = sys.argv[1].split(":")
+from daemonize.launcher import helper
+helper.main(sys.argv[2:])
+"""
 
 
 def run(request: Request, targets: Targets) -> Ready | LaunchError:
@@ -54,7 +59,9 @@ def run(request: Request, targets: Targets) -> Ready | LaunchError:
 
 
 def _spawn(request_end: int, outcome_end: int, inherited: set[int]) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-I", "-c", _PROGRAM, _PACKAGES, str(request_end), str(outcome_end)]
+    # What the caller finds, the helper finds; but for what lies in the current directory.
+    path = ":".join([*filter(os.path.isabs, sys.path), _PACKAGES])
+    arguments = [sys.executable, "-I", "-c", _PROGRAM, path, str(request_end), str(outcome_end)]
     try:
         return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, pass_fds=inherited)
     except OSError as error:

@@ -92,14 +92,17 @@ def run(
     back if the wrapper has vanished. control, events: our ends of
     the pipes to the wrapper. report, gate: the server's ends of its own (posix/child.py).
     """
+    detached = False
     try:
         reaper, queue = _start(program, events, report, gate)
         fds.sweep({control, events, *queue.descriptors, *claims.kept})
-        if not _serve(reaper, queue, control, events):
+        detached = _serve(reaper, queue, control, events)
+        if not detached:
             _stop_all(reaper, token, grace)
-            claims.remove()
         reaper.reap()  # no zombies for init
     finally:
+        if not detached:
+            claims.remove()
         os._exit(0)
 
 
@@ -113,14 +116,14 @@ def _start(program: Program, events: int, report: int, gate: int) -> tuple[Reape
         server = child.fork(program, report, gate)
         # After the fork, while the server sets itself up; it is let through the gate only when `forked` is said.
         if not prctl.become_subreaper():
-            os.write(events, b"blind\n")
+            _tell(events, [b"blind\n"])
         # It holds nothing of the caller's from here on: `$(daemonize ...)` must not wait for it.
         stage = b"descriptors"
         fds.point_at_null(0, 1, 2)
     except OSError as error:
-        os.write(events, b"failed %s %d\n" % (stage, error.errno or 0))
+        _tell(events, [b"failed %s %d\n" % (stage, error.errno or 0)])
         raise
-    os.write(events, b"forked %d\n" % server)
+    _tell(events, [b"forked %d\n" % server])
     return Reaper(server), queue
 
 

@@ -33,6 +33,18 @@ def _is_same(written: int, target: int | None) -> bool:
         return False  # the target is not open
 
 
+def _is_journal(target: int) -> bool:
+    """Whether a descriptor is a stream of systemd's journal (systemd.exec(5))."""
+    try:
+        status = os.fstat(target)
+    except OSError:
+        return False
+    return os.environb.get(b"JOURNAL_STREAM") == b"%d:%d" % (status.st_dev, status.st_ino)
+
+
+_STREAMS = ("out", "err")
+
+
 class Targets:
     """Where the wrapper relays to: descriptors of the caller's, or None for nowhere. keep: bytes to remember of each."""
 
@@ -43,89 +55,124 @@ class Targets:
 class Outputs:
     """Both streams of one server. Descriptors belong to `owner`.
 
-    program_stdout, program_stderr: what the server gets. files: the path of each (where it writes, or is asked to
-    continue writing), None where there is none. relays: in the order stdout, stderr.
+    program_stdout, program_stderr: what the server gets. protocol: whether both are pipes that it is expected to close.
+    lacks_log: a log was wanted, and there is none.
     """
 
     def __init__(
         self, owner: Descriptors, loop: Loop, targets: Targets, account: Account | None = None
     ) -> None:
-        self._owner, self._loop, self._targets, self._account = owner, loop, targets, account
+        self._owner, self._loop, self._account = owner, loop, account
+        self._targets, self._keep = {"out": targets.stdout, "err": targets.stderr}, targets.keep
         self._sinks: list[Sink] = []
-        self.relays: list[PipeRelay | FileRelay] = []
-        self.files: list[bytes] = []
+        self._relays: dict[str, PipeRelay | FileRelay] = {}
+        self._paths: dict[str, bytes] = {}
+        self._given: dict[str, int] = {}
+        self._logs: Logs
         self.program_stdout = self.program_stderr = -1
-        self._logs: Logs | None = None
-        self._given: dict[bytes, int] = {}
-        self._stderr_relay: PipeRelay | FileRelay | None = None
+        self.protocol = self.lacks_log = False
+
+    @property
+    def files(self) -> list[bytes]:
+        """The path of each stream: where the server writes, or is asked to continue writing."""
+        return [self._paths[stream] for stream in _STREAMS]
+
+    @property
+    def relays(self) -> list[PipeRelay | FileRelay]:
+        """In the order stdout, stderr."""
+        return [self._relays[stream] for stream in _STREAMS if stream in self._relays]
 
     def open_pipes(self, request: Request, logs: Logs, on_closed: Callable[[], None]) -> None:
-        """Two pipes to the wrapper. `on_closed` is called when no process holds either any more."""
+        """Two pipes to the wrapper. `on_closed` is called when no process holds either any more. Raises SetupError."""
 
         def hung_up() -> None:
             if self.closed:
                 on_closed()
 
+        self.protocol = True
         logs.skip_taken()
-        self._logs = logs
-        self.files = [request.stdout or logs.path("out"), request.stderr or logs.path("err")]
-        self._prepare_logs(
-            logs, [s for s, given in (("out", request.stdout), ("err", request.stderr)) if not given]
-        )
-        # Files that the user names are opened now: he wants to hear now that they cannot be.
-        for given in {path for path in (request.stdout, request.stderr) if path}:
-            self._given[given] = self._open_given(given, append=request.append)
-        ends = []
-        for target in (self._targets.stdout, self._targets.stderr):
-            read, write = self._owner.pipe()
-            sink = self._sink(target)
-            self.relays.append(PipeRelay(self._loop, read, sink, keep=self._targets.keep, on_hang_up=hung_up))
-            ends.append(write)
-        self.program_stdout, self.program_stderr = ends
-        self._stderr_relay = self.relays[1]
-
-    def _prepare_logs(self, logs: Logs, streams: list[str]) -> None:
-        """A server that runs as somebody else cannot make its logs, to continue in, in a directory of ours."""
-        try:
-            for stream in streams if self._account else ():
-                self._owner.shut(self._open_own(logs, stream))
-        except (LogTakenError, OSError):
-            pass  # then it cannot continue there, as it will find
-
-    def _open_own(self, logs: Logs, stream: str, *, share: bool = False) -> int:
-        """Open a log of the daemon's own, for whoever the server runs as. Raises LogTakenError, OSError."""
-        fd = logs.open(stream, self._owner, share=share)
-        if self._account and logs.directory is not None:
-            os.fchown(fd, self._account.uid, self._account.gid)
-        return fd
+        self._take(request, logs)
+        self._prepare_logs()
+        self.program_stdout, self.program_stderr = (self._open_pipe(stream, hung_up) for stream in _STREAMS)
 
     def open_files(self, request: Request, logs: Logs) -> None:
         """Two files, in append mode. Raises SetupError."""
-        paths = (request.stdout, request.stderr)
-        given = [self._open_given(path, append=request.append) if path else None for path in paths]
-        own = self._claim(logs, [stream for stream, fd in zip(("out", "err"), given) if fd is None])  # noqa: B905
-        self.program_stdout, self.program_stderr = (own.pop(0) if fd is None else fd for fd in given)
-        self.files = [request.stdout or logs.path("out"), request.stderr or logs.path("err")]
-        self._follow(self.files[0], self.program_stdout, self._targets.stdout)
+        self._take(request, logs)
+        wanted = [stream for stream in _STREAMS if stream not in self._given]
+        opened = {**self._given, **dict(zip(wanted, self._claim(wanted), strict=True))}
+        self._name_files(request)
+        self.program_stdout, self.program_stderr = (opened[stream] for stream in _STREAMS)
+        self._follow("out", self.program_stdout)
         if not os.path.sameopenfile(self.program_stdout, self.program_stderr):
-            self._stderr_relay = self._follow(self.files[1], self.program_stderr, self._targets.stderr)
+            self._follow("err", self.program_stderr)
 
-    def _claim(self, logs: Logs, streams: list[str]) -> list[int]:
-        """Open the daemon's own logs for these streams, under the first name that is free. Raises SetupError."""
-        while True:
+    def _take(self, request: Request, logs: Logs) -> None:
+        """Files that the user names are opened now: he wants to hear now that they cannot be."""
+        self._logs = logs
+        self._name_files(request)
+        for stream, path in (("out", request.stdout), ("err", request.stderr)):
+            if path:
+                self._given[stream] = self._open_given(path, append=request.append)
+
+    def _name_files(self, request: Request) -> None:
+        self._paths["out"] = request.stdout or self._logs.path("out")
+        self._paths["err"] = request.stderr or self._logs.path("err")
+
+    def _open_pipe(self, stream: str, on_hang_up: Callable[[], None] = lambda: None) -> int:
+        """The server's end of a pipe that is relayed."""
+        read, write = self._owner.pipe()
+        if self._account:
+            # /dev/stderr is opened by name in many a configuration, and a pipe is its owner's to open again.
+            os.fchown(write, self._account.uid, self._account.gid)
+        self._relays[stream] = PipeRelay(
+            self._loop, read, self._sink(stream), keep=self._keep, on_hang_up=on_hang_up
+        )
+        return write
+
+    def _prepare_logs(self) -> None:
+        """A server that runs as somebody else cannot make its logs, to continue in, in a directory of ours."""
+        wanted = [stream for stream in _STREAMS if stream not in self._given] if self._account else []
+        try:
+            for stream in wanted if self._logs.directory is not None else ():
+                self._owner.shut(self._open_own(stream))
+        except (LogTakenError, OSError):
+            pass  # then it cannot continue there, as it will find
+
+    def _open_own(self, stream: str, *, share: bool = False) -> int:
+        """Open a log of the daemon's own, for whoever the server runs as. Raises LogTakenError, OSError."""
+        fd = self._logs.open(stream, self._owner, share=share)
+        if self._account:
+            os.fchown(fd, self._account.uid, self._account.gid)
+        return fd
+
+    def _claim(self, streams: list[str]) -> list[int]:
+        """Open the daemon's own logs for these streams, under the first name that is free. Raises OSError."""
+        while self._logs.directory is not None:
             opened: list[int] = []
             try:
-                opened.extend(self._open_own(logs, stream) for stream in streams)
+                opened.extend(self._open_own(stream) for stream in streams)
             except LogTakenError:
                 self._owner.shut(*opened)
-                logs.next()
+                self._logs.next()
             except OSError as error:
                 self._owner.shut(*opened)
-                if logs.directory is None:
-                    raise SetupError("open", "/dev/null", error) from None
-                logs.give_up(SetupError("write to", os.fsdecode(logs.directory), error))
+                self._logs.give_up(SetupError("write to", os.fsdecode(self._logs.directory), error))
             else:
                 return opened
+        return [self._open_without_log(stream) for stream in streams]
+
+    def _open_without_log(self, stream: str) -> int:
+        """For a stream whose log cannot be kept: what is said before the server is ready must arrive all the same."""
+        self.lacks_log = True
+        journal = self._journal(stream)
+        return self._open_pipe(stream) if journal is None else journal
+
+    def _journal(self, stream: str) -> int | None:
+        """A copy of the caller's stream if it leads to systemd's journal: it may be held for ever, as a log may."""
+        target = self._targets[stream]
+        if target is None or not _is_journal(target):
+            return None
+        return self._owner.add(os.dup(target))
 
     def _open_given(self, path: bytes, *, append: bool) -> int:
         """Open a file that the user named. A fifo that nobody reads is an error: it could be waited for for ever."""
@@ -149,25 +196,23 @@ class Outputs:
             os.fchown(fd, self._account.uid, self._account.gid)
         return fd
 
-    def _follow(self, path: bytes, written: int, target: int | None) -> FileRelay | None:
+    def _follow(self, stream: str, written: int) -> None:
         """Follow a regular file; a fifo, a terminal or /dev/null cannot be read back.
 
         Nor is a file that is the caller's stdout as well: what we relay would be followed, and relayed again.
         """
-        if not stat.S_ISREG(os.fstat(written).st_mode) or _is_same(written, target):
-            return None
+        if not stat.S_ISREG(os.fstat(written).st_mode) or _is_same(written, self._targets[stream]):
+            return
         from daemonize.posix.follow import FileRelay
 
         try:
-            source = self._owner.open(path, os.O_RDONLY)
+            source = self._owner.open(self._paths[stream], os.O_RDONLY)
         except OSError:
-            return None  # write-only for us: nothing to relay
-        relay = FileRelay(self._loop, source, self._sink(target), keep=self._targets.keep)
-        self.relays.append(relay)
-        return relay
+            return  # write-only for us: nothing to relay
+        self._relays[stream] = FileRelay(self._loop, source, self._sink(stream), keep=self._keep)
 
-    def _sink(self, target: int | None) -> Sink:
-        sink = Sink(target)
+    def _sink(self, stream: str) -> Sink:
+        sink = Sink(self._targets[stream])
         self._sinks.append(sink)
         return sink
 
@@ -177,31 +222,30 @@ class Outputs:
 
     def held(self) -> list[tuple[int, int]]:
         """For a drain: (read end, log) of every pipe that somebody still holds. /dev/null where no log can be kept."""
-        pairs = []
-        for (relay, path), stream in zip(self.pipes, ("out", "err")):  # noqa: B905
-            if not relay.hung_up:
-                log = self._given.get(path)
-                pairs.append((relay.source, self._open_log(stream) if log is None else log))
-        return pairs
+        return [
+            (relay.source, self._given[stream] if stream in self._given else self._open_for_drain(stream))
+            for stream, relay in self._pipes
+            if not relay.hung_up
+        ]
 
-    def _open_log(self, stream: str) -> int:
-        """The daemon's own log, for the drain."""
+    def _open_for_drain(self, stream: str) -> int:
         try:
-            if self._logs:
-                return self._open_own(self._logs, stream, share=True)
+            if self._logs.directory is not None:
+                return self._open_own(stream, share=True)
         except (LogTakenError, OSError):
             pass
-        return self._owner.open(b"/dev/null", os.O_WRONLY)
+        self.lacks_log = True
+        journal = self._journal(stream)
+        return self._owner.open(b"/dev/null", os.O_WRONLY) if journal is None else journal
 
     @property
-    def pipes(self) -> list[tuple[PipeRelay, bytes]]:
-        """The pipes, each with the file to continue in."""
-        return [(relay, path) for relay, path in zip(self.relays, self.files) if isinstance(relay, PipeRelay)]  # noqa: B905
+    def _pipes(self) -> list[tuple[str, PipeRelay]]:
+        return [(stream, relay) for stream, relay in self._relays.items() if isinstance(relay, PipeRelay)]
 
     @property
     def closed(self) -> bool:
         """Whether both pipes are closed by everybody. Never true of files."""
-        return len(self.pipes) == 2 and all(relay.hung_up for relay, _ in self.pipes)
+        return self.protocol and len(self._pipes) == 2 and all(relay.hung_up for _, relay in self._pipes)
 
     @property
     def blocks_server(self) -> bool:
@@ -211,12 +255,12 @@ class Outputs:
     @property
     def still_open(self) -> list[str]:
         """Which of the server's streams are pipes that somebody holds."""
-        return [name for (relay, _), name in zip(self.pipes, ("stdout", "stderr")) if not relay.hung_up]  # noqa: B905
+        return [f"std{stream}" for stream, relay in self._pipes if not relay.hung_up]
 
     @property
     def spoke_on_stderr(self) -> bool:
         """Whether the server wrote to stderr (known only where it has a stream of its own)."""
-        return self._stderr_relay is not None and self._stderr_relay.total > 0
+        return "err" in self._relays and self._relays["err"].total > 0
 
     @property
     def next_look(self) -> float | None:
@@ -251,7 +295,7 @@ class Outputs:
 
         That of stderr, unless only that of stdout has something in it. None: there is none.
         """
-        paths = [] if self.pipes else [path for path in reversed(self.files) if path != b"/dev/null"]
+        paths = [] if self.protocol else [path for path in reversed(self.files) if path != b"/dev/null"]
         written = [path for path in paths if os.path.exists(path) and os.stat(path).st_size]
         return next(((os.fsdecode(path), not written) for path in [*written, *paths]), (None, False))
 

@@ -53,7 +53,7 @@ def build(
     token: `NAME=value` that marks it. keep: descriptors of ours that it inherits. Raises SetupError, Unsafe.
     """
     own = {ID: token.partition(b"=")[2]}
-    if outputs.pipes:
+    if outputs.protocol:
         own[STREAMS] = streams_value(outputs.program_stdout, outputs.program_stderr)
         if not request.chroot:  # the names mean nothing in another root
             own |= {STDOUT: outputs.files[0], STDERR: outputs.files[1]}

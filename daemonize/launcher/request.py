@@ -10,10 +10,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from daemonize.launcher.context import Limit
+    StrPath = str | bytes | os.PathLike[str]
+    #: Soft limit, or soft and hard (None: as it is); -1: unlimited.
+    Limit = int | tuple[int, int | None]
 
 START_TIMEOUT = 90.0
 STOP_TIMEOUT = 10.0
+#: All there is between the least and the greatest niceness.
+MOST_NICE = 40
+_MOST = (1 << 63) - 1
 
 
 class Request:
@@ -30,31 +35,31 @@ class Request:
 
     def __init__(
         self,
-        command: Sequence[str | bytes | os.PathLike[str]],
+        command: Sequence[StrPath],
         *,
         ready: Sequence[str] = (),
         timeout: float | None = None,
         on_timeout: str = "stop",
         stop_timeout: float = STOP_TIMEOUT,
         strict: bool = False,
-        directory: str | bytes | os.PathLike[str] | None = None,
+        directory: StrPath | None = None,
         environment: Mapping[str, str] | None = None,
         clear_environment: bool = False,
-        stdout: str | bytes | os.PathLike[str] | None = None,
-        stderr: str | bytes | os.PathLike[str] | None = None,
+        stdout: StrPath | None = None,
+        stderr: StrPath | None = None,
         append: bool = False,
-        stdin: str | bytes | os.PathLike[str] | None = None,
+        stdin: StrPath | None = None,
         keep_fds: Sequence[int] = (),
         foreground: bool = False,
-        user: str | None = None,
-        chroot: str | bytes | os.PathLike[str] | None = None,
+        user: str | int | None = None,
+        chroot: StrPath | None = None,
         umask: int | None = None,
         nice: int = 0,
         core: bool | None = None,
         limits: Mapping[str, Limit] | None = None,
         safe: bool = False,
-        pid_file: str | bytes | os.PathLike[str] | None = None,
-        lock_file: str | bytes | os.PathLike[str] | None = None,
+        pid_file: StrPath | None = None,
+        lock_file: StrPath | None = None,
     ) -> None:
         if isinstance(command, (str, bytes)) or not command:
             raise UsageError("the command must be a list: the program and its arguments")
@@ -96,13 +101,44 @@ class Request:
             raise UsageError("to append, name a file for stdout or stderr (-o, -e)")
         if self.foreground and self.on_timeout == "leave":
             raise UsageError("in the foreground nothing can be left running on a timeout")
-        if self.umask is not None and not 0 <= self.umask <= 0o777:
-            raise UsageError("a umask is a number from 0 to 777 (octal)")
+        check_settings(user=self.user, umask=self.umask, nice=self.nice, core=self.core, limits=self.limits)
         for fd in self.keep_fds:
             _check_kept(fd)
 
 
+def check_settings(
+    *, user: object, umask: object, nice: object, core: object, limits: Mapping[str, object] | None
+) -> None:
+    """Of the right kind? Wrong ones would come to light only where nobody can be told. Raises UsageError."""
+    if user is not None and not _is_number(user, 0, 1 << 32) and not (isinstance(user, str) and user):
+        raise UsageError(f"user must be USER[:GROUP] or a number, not {user!r}")
+    if umask is not None and not _is_number(umask, 0, 0o777):
+        raise UsageError(f"umask must be a number from 0 to 0o777, not {umask!r}")
+    if not _is_number(nice, -MOST_NICE, MOST_NICE):
+        raise UsageError(f"nice must be a number from -{MOST_NICE} to {MOST_NICE}, not {nice!r}")
+    if not (core is None or isinstance(core, bool)):
+        raise UsageError(f"core must be True, False or None, not {core!r}")
+    for name, value in (limits or {}).items():
+        if not _is_limit(value):
+            raise UsageError(
+                f"the limit of {printable(str(name))} must be a number, or (soft, hard), not {value!r}"
+            )
+
+
+def _is_limit(value: object) -> bool:
+    if not isinstance(value, tuple):
+        return _is_number(value, -1, _MOST)
+    soft, hard = value if len(value) == 2 else (None, None)
+    return _is_number(soft, -1, _MOST) and (hard is None or _is_number(hard, -1, _MOST))
+
+
+def _is_number(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
 def _check_kept(fd: int) -> None:
+    if not isinstance(fd, int):
+        raise UsageError(f"keep_fds must be a list of descriptors, and {fd!r} is none")
     if fd < 3:
         raise UsageError(f"descriptor {fd} cannot be kept: 0, 1 and 2 are the server's own streams")
     try:
@@ -111,7 +147,7 @@ def _check_kept(fd: int) -> None:
         raise UsageError(f"descriptor {fd} cannot be kept: it is not open") from None
 
 
-def encode(text: str | bytes | os.PathLike[str], what: str) -> bytes:
+def encode(text: StrPath, what: str) -> bytes:
     """The bytes that the kernel gets. Raises UsageError for a NUL byte, which it cannot take."""
     data = os.fsencode(text)
     if b"\0" in data:
@@ -119,26 +155,33 @@ def encode(text: str | bytes | os.PathLike[str], what: str) -> bytes:
     return data
 
 
-def _path(path: str | bytes | os.PathLike[str] | None, base: bytes | None = None) -> bytes | None:
+def _path(path: StrPath | None, base: bytes | None = None) -> bytes | None:
     """The absolute path, from `base` or the current directory."""
     if path is None:
         return None
     data = encode(path, "a path")
     if not data:
         raise UsageError("a path cannot be empty")
-    if base is not None:
-        return os.path.join(base, data)
     try:
-        return os.path.abspath(data)
+        return _tidy(data if data.startswith(b"/") else os.path.join(base or os.getcwdb(), data))
     except FileNotFoundError as error:
         raise SetupError("find the directory of", os.fsdecode(data), error) from None
 
 
-def _variables(given: Mapping[str, str]) -> dict[bytes, bytes]:
+def _tidy(path: bytes) -> bytes:
+    """Without what means nothing. `..` stays, because after a symlink it means something, and a last slash: a directory."""
+    last = b"/" if path.endswith((b"/", b"/.")) else b""
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    return b"/" + b"/".join(parts) + (last if parts else b"")
+
+
+def _variables(given: Mapping[str, str | bytes]) -> dict[bytes, bytes]:
     result = {}
     for name, value in given.items():
         key = encode(name, "the name of a variable")
         if not key or b"=" in key:
             raise UsageError(f"'{printable(name)}' cannot be the name of a variable")
+        if not isinstance(value, (str, bytes)):
+            raise UsageError(f"the value of {printable(str(name))} must be text, not {value!r}")
         result[key] = encode(value, f"the value of {printable(name)}")
     return result

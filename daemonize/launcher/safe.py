@@ -21,51 +21,64 @@ _MOST_INTERPRETERS = 5  # as the kernel
 
 
 def check(paths: Sequence[bytes], root: bytes | None, uid: int) -> bytes:
-    """The first of these files that can be executed, or the first of all, so that its error is found.
+    """The first of these files that can be executed; the first of all, if none can, so that its error is found.
 
     root: the server's root directory, where it is not ours. uid: the server's user, who may write to his own program.
     Raises Unsafe.
     """
-    existing = [path for path in paths if os.access(_outside(path, root), os.X_OK)]
-    if not existing:
-        return paths[0]
-    script: bytes | None = existing[0]
+    for path in paths:
+        way = _way(path, root)
+        if way and os.path.isfile(way[-1]) and os.access(way[-1], os.X_OK):
+            _check_way(path, way, root, {0, uid})
+            return path
+    return paths[0]
+
+
+def _check_way(path: bytes, way: list[bytes], root: bytes | None, trusted: set[int]) -> None:
+    """Raises Unsafe if somebody else may change what is on the way to a program, or to its interpreters."""
     for _ in range(_MOST_INTERPRETERS):
-        if script is None:
+        for step in way:
+            fault = _fault(step, trusted)
+            if fault:
+                raise Unsafe(os.fsdecode(path), fault)
+        interpreter = _interpreter(way[-1])
+        if interpreter and not interpreter.startswith(b"/"):
+            name = os.fsdecode(interpreter)
+            raise Unsafe(
+                os.fsdecode(path), f"its interpreter {name} is looked for in the directory that it runs in"
+            )
+        way = _way(interpreter, root) if interpreter else []
+        if not way:
             break
-        fault = _fault(script, root, {0, uid})
-        if fault:
-            raise Unsafe(os.fsdecode(existing[0]), fault)
-        script = _interpreter(_outside(script, root))
-    return existing[0]
 
 
-def _outside(path: bytes, root: bytes | None) -> bytes:
-    """The path as we see it."""
-    return os.path.join(root, path.lstrip(b"/")) if root else path
-
-
-def _fault(path: bytes, root: bytes | None, trusted: set[int]) -> str | None:
-    """Who else may write to something on the way to a file; None: nobody. The way begins at our own root."""
-    pending = [part for part in _outside(path, root).split(b"/") if part]
-    at, links = b"/", 0
-    fault = _fault_of(at, trusted)
-    while fault is None and pending:
-        part = pending.pop(0)
-        step = os.path.dirname(at) if part == b".." else os.path.join(at, part)
-        fault = _fault_of(step, trusted)
-        if fault is None and os.path.islink(step):
+def _way(path: bytes, root: bytes | None) -> list[bytes]:
+    """Every directory and symlink on the way to a file, and the file, as paths of our own root; empty if there is none."""
+    top = root or b"/"
+    way, at, links = _way(root, None) if root else [b"/"], top, 0
+    pending = path.split(b"/")
+    try:
+        while pending:
+            part = pending.pop(0)
+            if part in (b"", b"."):
+                continue
+            step = (at if at == top else os.path.dirname(at)) if part == b".." else os.path.join(at, part)
+            way.append(step)
+            if not stat.S_ISLNK(os.lstat(step).st_mode):
+                at = step
+                continue
             links += 1
-            fault = f"too many symlinks lead to {os.fsdecode(path)}" if links > _MOST_LINKS else None
             target = os.readlink(step)
-            pending[:0] = [word for word in target.split(b"/") if word]
-            at = (root or b"/") if target.startswith(b"/") else at
-        else:
-            at = step
-    return fault
+            at = top if target.startswith(b"/") else at
+            pending[:0] = target.split(b"/")
+            if links > _MOST_LINKS:
+                return []
+    except OSError:
+        return []
+    return [*way, at]
 
 
-def _fault_of(path: bytes, trusted: set[int]) -> str | None:
+def _fault(path: bytes, trusted: set[int]) -> str | None:
     try:
         status = os.lstat(path)
     except OSError as error:
@@ -93,4 +106,4 @@ def _interpreter(path: bytes) -> bytes | None:
     if not first.startswith(b"#!"):
         return None
     words = first[2:].partition(b"\n")[0].split()
-    return words[0] if words and words[0].startswith(b"/") else None
+    return words[0] if words else None

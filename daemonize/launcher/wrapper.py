@@ -186,6 +186,9 @@ class Wrapper:
             self._tell_alive()
         if self.outcome is None:
             self.outcome = self._judge(now)
+        self._continue()
+
+    def _continue(self) -> None:
         if self.outcome is not None:
             self._carry_out()
 
@@ -267,7 +270,7 @@ class Wrapper:
             return Exited(status)
         if family.left is None or (status == 0 and family.left):
             return None  # there will be word of who is left, or of their end
-        if status == 0 and family.blind and self.outputs.pipes and not self.outputs.closed:
+        if status == 0 and family.blind and self.outputs.protocol and not self.outputs.closed:
             family.follow_unknown()  # where nobody adopts orphans, a pipe that is held still tells that there are some
             return None
         if self._strict_until is not None:
@@ -299,8 +302,12 @@ class Wrapper:
             self._carry_out()  # the other outcome, now: there may be no event that would wake us for it
             return
         if self._leaves_running and not self.family.lives:
-            # It died while the rest of its words were relayed. Nothing is running: its status will be here at once.
+            # It died while the rest of its words were relayed. Nothing is running: its status will be here at once,
             self._rewind()
+            if self.family.ended is not None or self.family.lost:
+                # or is here already, by the last look, and no event will wake us for it.
+                self.outcome = self._judge(monotonic())
+                self._continue()
             return
         self._conclude()
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
             """What a step acts on, as shown to people."""
 
 
+#: Errors after which execvp(3) goes on to the next directory of PATH.
+_NOT_THIS_ONE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENAMETOOLONG, errno.ELOOP)
 _UNEXECUTED = 125  # never seen by anyone who has read the report
 
 
@@ -155,8 +157,10 @@ def _become(program: Program, report: int, gate: int, parent: int) -> None:
         stage = "exec"
         signals.restore_mask(())
         _execute(program)
-    except (OSError, MemoryError) as error:
-        number = errno.ENOMEM if isinstance(error, MemoryError) else error.errno or errno.EINVAL
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is no status of the server's)
+        number = (
+            errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", 0) or errno.EINVAL
+        )
         os.write(report, b"failed %s %d\n" % ((stage or program.context.stage).encode(), number))
 
 
@@ -168,7 +172,7 @@ def _place_streams(program: Program) -> None:
 
 
 def _execute(program: Program) -> None:
-    """execvp(3): the first file that can be executed; else the error that says most. Raises OSError."""
+    """As execvp(3): the first file that is there and may be executed; else the error that says most. Raises OSError."""
     failure: OSError | None = None
     for path in program.paths:
         try:
@@ -176,4 +180,6 @@ def _execute(program: Program) -> None:
         except OSError as error:
             if failure is None or failure.errno in (errno.ENOENT, errno.ENOTDIR):
                 failure = error
+            if error.errno not in _NOT_THIS_ONE:
+                break
     raise failure or OSError(errno.ENOENT, "")

@@ -231,7 +231,7 @@ class Identity:
             return False
         stat = read_stat(self.pid)
         if stat is None:
-            return not has_proc() and _runs(self.pid)
+            return _runs(self.pid)  # hidden from us, if it is there at all (hidepid, no /proc)
         return stat.start == self.start and standing(self.pid) not in (EXITING, GONE)
 
     def __eq__(self, other: object) -> bool:

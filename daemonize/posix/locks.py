@@ -68,12 +68,12 @@ def _take(fd: int) -> None:
         raise _TakenError(holder)
 
 
-def _open_locked(place: Place) -> int:
+def _open_locked(place: Place, *, write: bool) -> int:
     """The file that lies there, made if need be, locked. Raises _TakenError, OSError."""
     for _ in range(_TRIES):
-        fd = place.open()
+        fd = place.open(write=write)
         if fd is None:
-            fd = place.create()
+            fd = place.create(write=write)
         if fd is None:
             continue
         if os.fstat(fd).st_nlink > 1:
@@ -85,6 +85,16 @@ def _open_locked(place: Place) -> int:
     raise OSError(errno.EBUSY, "it is removed and made anew all the time")
 
 
+def _lock_unwritable(place: Place) -> int:
+    """Locked through a descriptor that cannot be written to: the server has it, and must not choose whom root stops."""
+    try:
+        return _open_locked(place, write=False)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+    return _open_locked(place, write=True)  # flock(2): NFS will have it so
+
+
 class LockFile:
     """A lock file (-l), locked. Never truncated, never removed. Raises AlreadyRunning, SetupError.
 
@@ -94,7 +104,7 @@ class LockFile:
 
     def __init__(self, path: bytes, owner: Descriptors, trusted: Collection[int] = ()) -> None:
         try:
-            self.fd = _open_locked(Place.at(path, owner, trusted))
+            self.fd = _lock_unwritable(Place.at(path, owner, trusted))
         except _TakenError as taken:
             raise AlreadyRunning("lock file", os.fsdecode(path), *taken.holder) from None
         except OSError as error:
@@ -113,18 +123,18 @@ class PidFile:
     ) -> None:
         self._path = os.fsdecode(path)
         self._reservation: Place | None = None
+        self._lock: set[int] = set()
         try:
             self._place = Place.at(path, owner, trusted)
             if lock and self._place.holds(lock.fd):
-                self._fd = lock.fd
-                self._use_lock_file()
+                self._use_lock_file(lock)
             else:
                 self._reserve()
         except _TakenError as taken:
             raise AlreadyRunning("pid file", self._path, *taken.holder, launching=True) from None
         except OSError as error:
             raise SetupError("use", self._path, error) from None
-        self.descriptors = frozenset({self._fd, self._place.directory})
+        self.descriptors = frozenset({self._fd, self._place.directory, *self._lock})
 
     @property
     def shares_lock(self) -> bool:
@@ -159,15 +169,19 @@ class PidFile:
         except OSError:
             pass  # what is left is stale, and the next launch sees that
 
-    def _use_lock_file(self) -> None:
-        self._refuse_running(self._fd)
+    def _use_lock_file(self, lock: LockFile) -> None:
+        self._refuse_running(lock.fd)
+        writable = self._place.open()
+        if writable is None or not os.path.sameopenfile(writable, lock.fd):
+            raise OSError(errno.EBUSY, "it is removed and made anew all the time")
+        self._fd, self._lock = writable, {lock.fd}
         # Now is the time to hear that it cannot be written to. What is there stays until there is a pid.
         _overwrite(self._fd, os.pread(self._fd, _LONGEST_CONTENT, 0) or b"\n")
 
     def _reserve(self) -> None:
         reservation = self._place.beside(_reservation_name(self._place.name))
         try:
-            self._fd = _open_locked(reservation)
+            self._fd = _open_locked(reservation, write=True)
             _read_pid(self._fd)  # a file of somebody's own that has this name is left alone
         except OSError as error:
             old = self._place.open()

@@ -168,20 +168,20 @@ class Place:
         except FileNotFoundError:
             return False
 
-    def open(self) -> int | None:
-        """The file that lies there, for reading and, if that is permitted, for writing; None if there is none."""
+    def open(self, *, write: bool = True) -> int | None:
+        """The file that lies there, for reading and, if that is wanted and permitted, for writing; None if there is none."""
         try:
             self._check(self.status())  # before it is opened: to open a device can have consequences
-            fd = self._open_existing()
+            fd = self._open_existing() if write else self._open(os.O_RDONLY)
         except FileNotFoundError:
             return None
         self._check(os.fstat(fd))
         return fd
 
-    def create(self) -> int | None:
-        """A new file (0600), for reading and writing; None if there is one."""
+    def create(self, *, write: bool = True) -> int | None:
+        """A new file (0600), for reading and, if that is wanted, for writing; None if there is one."""
         try:
-            return self._open(os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            return self._open((os.O_RDWR if write else os.O_RDONLY) | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             return None
 

@@ -242,15 +242,6 @@ def test_stdin_of_the_caller_is_not_touched(servers: Family) -> None:
 # --- signals ---------------------------------------------------------------------------------------------------------
 
 
-def dispositions(said: bytes) -> dict[str, int]:
-    """The signal masks in a /proc/PID/status text."""
-    fields = dict(line.split(":\t", 1) for line in said.decode().splitlines() if ":\t" in line)
-    return {name: int(fields[name], 16) & ~procs.GLIBC_SIGNALS for name in ("SigBlk", "SigIgn", "SigCgt")}
-
-
-CLEAN = {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
-
-
 @pytest.mark.parametrize(
     "prologue", ["", "trap '' HUP INT QUIT PIPE TERM USR1 CHLD TSTP TTIN TTOU", "trap '' RTMIN 2>/dev/null"]
 )
@@ -259,7 +250,7 @@ def test_signals(prologue: str, servers: Family) -> None:
     done = through_shell(prologue, *program("report_signals.sh"))
 
     assert done.returncode == 0
-    assert dispositions(done.stdout) == CLEAN
+    assert procs.dispositions(done.stdout) == procs.CLEAN
 
 
 def test_signals_control() -> None:
@@ -267,7 +258,7 @@ def test_signals_control() -> None:
     script = f"trap '' HUP INT PIPE; timeout 1 {' '.join(program('report_signals.sh'))}"
     done = subprocess.run([SHELL, "-c", script], stdout=subprocess.PIPE, check=False)
 
-    assert dispositions(done.stdout)["SigIgn"] & (1 << signal.SIGPIPE - 1 | 1)
+    assert procs.dispositions(done.stdout)["SigIgn"] & (1 << signal.SIGPIPE - 1 | 1)
 
 
 def test_blocked_signals(servers: Family) -> None:
@@ -284,7 +275,7 @@ def test_blocked_signals(servers: Family) -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, b"")
-    assert dispositions(done.stdout) == CLEAN
+    assert procs.dispositions(done.stdout) == procs.CLEAN
 
 
 @pytest.mark.parametrize("name", ["CHLD", "HUP", "PIPE", "CONT"])

@@ -60,10 +60,19 @@ class Launch:
 
 
 @contextlib.contextmanager
-def held_at(step: str, directory: Path) -> Iterator[Launch]:
+def held_at(step: str, directory: Path, *options: str) -> Iterator[Launch]:
     """A step of the launch itself."""
     with Trigger(directory, "reached") as reached, Trigger(directory, "release") as release:
-        argv = [sys.executable, "-P", held.__file__, step, os.fspath(directory), "-v", *program("repoints")]
+        argv = [
+            sys.executable,
+            "-P",
+            held.__file__,
+            step,
+            os.fspath(directory),
+            "-v",
+            *options,
+            *program("repoints"),
+        ]
         pipe = subprocess.PIPE
         with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as process:
             assert os.read(reached._fd, 100)
@@ -210,6 +219,18 @@ def test_killed_while_detaching(who: str, tmp_path: Path, servers: Family) -> No
         status, _, _ = launch.finish()
     assert status == (0 if who == "parent" else -signal.SIGKILL)
     assert procs.alive(server.pid) == (who == "parent")
+
+
+@pytest.mark.parametrize("mode", [("-t", "infinity"), ("-f",)], ids=["background", "foreground"])
+def test_server_killed_before_the_last_look(mode: tuple[str, ...], tmp_path: Path, family: Family) -> None:
+    """The last look at a ready server brings its end and its status at once: there is no event left to wait for."""
+    with held_at("last-look", tmp_path, *mode) as launch:
+        launch.kill("server" if launch.server else "parent")
+        launch.proceed()
+        status, _, err = launch.finish()
+    assert status == 137
+    assert b"was killed by SIGKILL" in err
+    family.nobody()
 
 
 def test_interrupted_while_detaching(tmp_path: Path, servers: Family) -> None:

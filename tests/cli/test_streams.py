@@ -794,6 +794,45 @@ def test_no_state_directory(servers: Family, tmp_path: Path) -> None:
     assert b"no log is kept" in done.err
 
 
+NO_STATE = {"DAEMONIZE_STATE_DIR": "/dev/null/none"}
+
+
+@pytest.mark.parametrize("spec", ["alive:5s", "exit"])
+def test_words_arrive_where_no_log_can_be_kept(spec: str, family: Family) -> None:
+    """A server that fails is heard, byte for byte, and has its own status, though there is no file to write to."""
+    done = cli.run("-r", spec, SHELL, "-c", "echo out; echo boom >&2; exit 7", env=NO_STATE)
+
+    said, ours = done.err.split(b"\n", 1)
+    assert (done.status, done.out, said) == (7, b"out\n", b"boom")
+    assert ours == b"daemonize: no log is kept: cannot use /dev/null/none: Not a directory\n"
+
+
+def test_a_server_goes_on_where_no_log_can_be_kept(tmp_path: Path, servers: Family) -> None:
+    """What it says before it is ready is relayed; what it says later is lost, and does not end it."""
+    with Trigger(tmp_path) as trigger:
+        script = f"echo early; dd bs=1 count=1 <{trigger.path} 2>/dev/null; echo late; echo late >&2; exec sleep 100"
+        done = cli.run("--json", "-r", "alive:300ms", SHELL, "-c", script, env=NO_STATE)
+        assert (done.status, done.json["files"]) == (0, {"stdout": "/dev/null", "stderr": "/dev/null"})
+        assert b"early\n" in done.err
+        trigger.release()
+        procs.eventually(lambda: _is_called(done.json["pid"], "sleep"))
+
+
+def _is_called(pid: int, name: str) -> None:
+    process = procs.stat(pid)
+    assert process
+    assert process.name == name
+
+
+def test_nothing_is_said_of_a_log_that_nobody_needs(tmp_path: Path, servers: Family) -> None:
+    """Both files are given: that the daemon's own could not be made is of no interest."""
+    done = cli.run(
+        "-r", "alive:50ms", "-o", tmp_path / "o", "-e", tmp_path / "e", "sleep", "100", env=NO_STATE
+    )
+
+    assert (done.status, done.err) == (0, b"")
+
+
 # --- the streams protocol --------------------------------------------------------------------------------------------------
 
 

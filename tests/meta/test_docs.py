@@ -1,22 +1,38 @@
-"""What the documents say about options and exit statuses is so, both ways; the manual page is well formed."""
+"""What the documents say about options, statuses, variables and names is so, both ways; the manual page is well formed."""
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
 
+import daemonize
 from daemonize import errors
+from daemonize.cli import report
 from daemonize.cli.command import make_command
+from daemonize.cli.options import OPTIONS
+from daemonize.launcher import account, environment
+from tests.support import cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 MAN_PATH = ROOT / "man" / "daemonize.1"
 MAN = MAN_PATH.read_text()
+SOURCES = "".join(path.read_text() for path in (ROOT / "daemonize").rglob("*.py"))
+
+SECTIONS = [
+    "NAME", "SYNOPSIS", "DESCRIPTION", "READINESS", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "FILES", "SIGNALS", "SECURITY",
+    "EXAMPLES", "COMPATIBILITY", "SEE ALSO",
+]  # fmt: skip
+#: The options of the C daemonize 1.7.8, as its getopt(3) string has them.
+C_LETTERS = "ac:u:p:vo:e:E:l:"
 
 
 # --- the manual page and the tables of the README, against the code
@@ -29,7 +45,10 @@ def section(page: str, title: str) -> str:
 
 def tags(page: str, title: str) -> list[str]:
     """The tags of the section's paragraphs: the line after each .TP, roff's hyphens made plain."""
-    return [tag.replace("\\-", "-") for tag in re.findall(r"^\.TP\n(.*)", section(page, title), re.MULTILINE)]
+    return [
+        re.sub(r"^\.\w+ ", "", tag).replace("\\-", "-")
+        for tag in re.findall(r"^\.TP\n(.*)", section(page, title), re.MULTILINE)
+    ]
 
 
 def options_of_page(page: str) -> set[str]:
@@ -40,6 +59,38 @@ def options_of_page(page: str) -> set[str]:
 def statuses_of_page(page: str) -> set[str]:
     """The exit statuses that a manual page documents: `0`, `124`, `N`, `128+N`."""
     return {re.sub(r"\\f[BIR]", "", tag) for tag in tags(page, "EXIT STATUS")}
+
+
+def sections_of_page(page: str) -> list[str]:
+    """The titles of the sections, in order."""
+    return re.findall(r"^\.SH (.+)$", page, re.MULTILINE)
+
+
+def variables_of_page(page: str) -> set[str]:
+    """The environment variables that a manual page documents; `X_*` for all that begin with `X_`."""
+    return {name for tag in tags(page, "ENVIRONMENT") for name in re.findall(r"\b[A-Z][A-Z_]+\*?", tag)}
+
+
+def letters_of_table(page: str) -> set[str]:
+    """The options in the first column of the first table of COMPATIBILITY."""
+    table = section(page, "COMPATIBILITY").partition("\n.TS\n")[2].partition("\n.TE\n")[0]
+    cells = re.findall(r"^(\S.*?)\tT\{$", table, re.MULTILINE)
+    return {letter for cell in cells for letter in re.findall(r"\\fB\\-(\w)\\fR", cell)}
+
+
+def names_of_readme(text: str) -> set[str]:
+    """What stands in code marks in the README's section about Python, and is one word."""
+    return set(
+        re.findall(
+            r"`(?:daemonize\.)?(\w+)(?:=\w+|\([^`]*\))?`",
+            text.partition("\n## From Python\n")[2].partition("\n## ")[0],
+        )
+    )
+
+
+def keys_of_page(page: str) -> set[str]:
+    """The keys of --json that a manual page documents."""
+    return set(re.findall(r'^\.IP "\\fI(\w+)\\fR" 12$', section(page, "OPTIONS"), re.MULTILINE))
 
 
 def options_of_readme(text: str) -> set[str]:
@@ -74,6 +125,65 @@ def real_statuses() -> set[str]:
     return {"0"} | {str(number) for number in numbers - {errors.STATUS_SIGNAL}}
 
 
+def real_variables() -> set[str]:
+    """Every environment variable that the code reads, sets or removes."""
+    somebody = account.Account(0, 0, [], "name", "/home")
+    return {
+        *(option.envvar for option in OPTIONS if option.envvar),
+        *re.findall(r"\bDAEMONIZE_[A-Z]+(?:_[A-Z]+)*\b", SOURCES),
+        *re.findall(r"\.get\(b\"([A-Z_]+)\"", SOURCES),
+        *(name.decode() for name in somebody.variables),
+        *(name.decode() for name in environment._REMOVED),
+        *(f"{prefix.decode()}*" for prefix in environment._REMOVED_PREFIXES),
+    }
+
+
+def real_keys() -> set[str]:
+    """Every key that a report of --json can have."""
+    failure = report.json_line([], errors.Lost())
+    return {*json.loads(failure), *report._FACTS}
+
+
+def real_names() -> set[str]:
+    """The keywords of launch() and context(), and the public names of the package."""
+    functions = (daemonize.launch, daemonize.context)
+    keywords = {
+        name
+        for function in functions
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return keywords | set(daemonize.__all__)
+
+
+def test_the_page_has_exactly_the_sections_that_a_reader_expects() -> None:
+    """In the order of man-pages(7)."""
+    assert sections_of_page(MAN) == SECTIONS
+
+
+def test_the_page_documents_exactly_the_variables_there_are() -> None:
+    """Those that are read, those that are set and those that are removed."""
+    assert variables_of_page(MAN) == real_variables()
+
+
+def test_the_page_documents_exactly_the_keys_of_json() -> None:
+    """Those of every report, and those of failures."""
+    assert keys_of_page(MAN) == real_keys()
+
+
+def test_the_table_of_compatibility_has_every_letter() -> None:
+    """Every option of the C daemonize, no other; and each exists."""
+    letters = set(C_LETTERS.replace(":", ""))
+
+    assert letters_of_table(MAN) == letters
+    assert {f"-{letter}" for letter in letters} <= real_options()
+
+
+def test_the_readme_names_every_keyword_and_every_public_name() -> None:
+    """Whatever `launch()` takes and the package exports is told in the section about Python."""
+    assert real_names() <= names_of_readme(README)
+
+
 def test_the_page_documents_exactly_the_options_there_are() -> None:
     """No option without its paragraph, no paragraph without its option."""
     assert options_of_page(MAN) == real_options()
@@ -96,15 +206,37 @@ def test_the_readme_lists_exactly_the_statuses_there_are() -> None:
 
 def test_a_missing_and_an_invented_name_are_both_seen() -> None:
     """Negative control: the comparisons above read what is written, not what ought to be."""
-    page = MAN.replace("\\fB\\-\\-strict\\fR", "\\fB\\-\\-stricter\\fR").replace(
-        "\n\\fB124\\fR\n", "\n\\fB123\\fR\n"
+    page = (
+        MAN.replace("\\fB\\-\\-strict\\fR", "\\fB\\-\\-stricter\\fR")
+        .replace("\\fB\\-\\-nocore\\fR", "\\fB\\-\\-corenot\\fR")
+        .replace("\n\\fB124\\fR\n", "\n\\fB123\\fR\n")
+        .replace("\n.B DAEMONIZE_ID\n", "\n.B DAEMONIZE_NO\n")
+        .replace("\n\\fB\\-u\\fR\tT{\n", "\n\\fB\\-x\\fR\tT{\n")
+        .replace('"\\fIpid_file\\fR"', '"\\fIpidfile\\fR"')
+        .replace("\n.SH SECURITY\n", "\n.SH SAFETY\n")
     )
     text = README.replace("| `--strict` |", "| `--stricter` |").replace("| 124 |", "| 123 |")
+    text = text.replace("`keep_fds`", "`keep`")
 
-    assert options_of_page(page) ^ real_options() == {"--strict", "--stricter"}
+    assert options_of_page(page) ^ real_options() == {"--strict", "--stricter", "--nocore", "--corenot"}
     assert statuses_of_page(page) ^ real_statuses() == {"123", "124", "N", "128+N"}
+    assert variables_of_page(page) ^ real_variables() == {"DAEMONIZE_ID", "DAEMONIZE_NO"}
+    assert keys_of_page(page) ^ real_keys() == {"pid_file", "pidfile"}
+    assert letters_of_table(page) ^ letters_of_table(MAN) == {"u", "x"}
+    assert set(sections_of_page(page)) ^ set(SECTIONS) == {"SECURITY", "SAFETY"}
+    assert real_names() - names_of_readme(text) == {"keep_fds"}
     assert options_of_readme(text) ^ real_options() == {"--strict", "--stricter"}
     assert statuses_of_readme(text) ^ real_statuses() == {"123", "124"}
+
+
+def test_every_page_is_installed() -> None:
+    """The wheel puts each manual page where man(1) looks for it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    installed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+
+    assert installed == {
+        f"man/{page.name}": f"share/man/man1/{page.name}" for page in (ROOT / "man").iterdir()
+    }
 
 
 # --- the manual page as it is formatted
@@ -121,9 +253,33 @@ def complaints(path: Path) -> str:
     return done.stderr if done.returncode == 0 else f"man exited with {done.returncode}: {done.stderr}"
 
 
+def too_wide(path: Path) -> list[str]:
+    """The lines of a page, formatted for 80 columns, that are longer."""
+    if not shutil.which("man"):
+        pytest.skip("man is not installed")
+    formatter = ["man", "-E", "UTF-8", "-P", "cat", "-l", str(path)]
+    done = subprocess.run(
+        formatter, stdout=subprocess.PIPE, text=True, check=True, env=cli.environ({"MANWIDTH": "80"})
+    )
+    return [line for line in done.stdout.splitlines() if len(line) > 80]
+
+
+def test_the_page_fits_80_columns() -> None:
+    """No table and no example runs over the edge of a terminal."""
+    assert too_wide(MAN_PATH) == []
+
+
 def test_the_page_formats_without_a_warning() -> None:
     """Groff accepts every macro and every character."""
     assert complaints(MAN_PATH) == ""
+
+
+def test_a_line_that_is_too_wide_is_seen(tmp_path: Path) -> None:
+    """Negative control: an example is not broken."""
+    page = tmp_path / "wide.1"
+    page.write_text(f"{MAN}.PP\n.EX\n{'x' * 90}\n.EE\n")
+
+    assert len(too_wide(page)) == 1
 
 
 def test_a_warning_is_seen(tmp_path: Path) -> None:

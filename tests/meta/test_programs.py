@@ -238,6 +238,26 @@ def test_report_self(tmp_path: Path) -> None:
     assert report["stdin"] == NULL
     assert report["limits"]["Max open files"][0].isdigit()
     assert set(report["signals"]) == {"blocked", "ignored", "caught"}
+    assert report["tty"] == 0
+    assert report["uids"] == [str(os.getuid())] * 4
+    assert report["gids"] == [str(os.getgid())] * 4
+    assert report["capabilities"]["CapEff"] == procs.status(os.getpid())["CapEff"]
+    assert report["cmdline"] == program("report_self", "a b")
+    assert {name: stream["target"] for name, stream in report["streams"].items()} == {
+        name: report["descriptors"][number]
+        for number, name in (("0", "stdin"), ("1", "stdout"), ("2", "stderr"))
+    }
+
+
+def test_report_self_into_a_file(tmp_path: Path) -> None:
+    """The streams get a word each, the report goes into the file."""
+    path = tmp_path / "report"
+    with started("report_self", f"into={path}") as server:
+        report = json.loads(path.read_text())
+
+    assert (server.out, server.err) == (b"out\n", b"err\n")
+    assert report["pid"] == server.pid
+    assert report["descriptors"].keys() == {"0", "1", "2"}
 
 
 def test_report_signals() -> None:
@@ -275,6 +295,13 @@ def test_a_closed_trigger_holds_nobody_back(tmp_path: Path) -> None:
         assert server.out == b"now\n"
 
 
+def _hopper() -> procs.Process:
+    """Between two hops /proc may show neither."""
+    found = procs.carrying("HOPS")
+    assert found
+    return found[0]
+
+
 def test_hops() -> None:
     """The process that was started ends by itself, and what it left goes on under other pids."""
     with subprocess.Popen(
@@ -283,7 +310,7 @@ def test_hops() -> None:
         assert process.stdout
         assert process.stdout.readline() == b"hopping\n"
         process.wait(10)
-        (heir,) = procs.eventually(lambda: procs.carrying("HOPS"))
+        heir = procs.eventually(_hopper)
         for _ in range(100):
             for found in procs.carrying("HOPS"):
                 procs.stop(found.pid)

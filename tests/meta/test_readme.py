@@ -1,29 +1,36 @@
 """The README's examples run, and print what they show.
 
-They follow one convention. A block marked `console` is a session: a line that starts with `$ ` is typed, and
-the lines after it are what comes out, on stdout or stderr. `...` stands for anything within a line, and alone
-for any lines. A block marked `python` whose first line is `# NAME.py` is saved under that name first. Port
-8000 is replaced by one that is free. Any other block is shown, not run.
+They follow one convention. A block marked `console` is a session: a line that starts with `$ ` is typed (after a
+backslash one that starts with `> `, too), and the lines after it are what comes out, on stdout or stderr. `...` stands for
+anything within a line, and alone for any lines. Any other block whose first line is `# NAME.EXTENSION` is saved under
+that name first; else it is shown, not run. Port 8000 is replaced by one that is free, and /srv by a directory that
+everybody can reach. `sudo` means that the session needs root.
 """
 
 from __future__ import annotations
 
+import glob
 import os
+import pwd
 import re
 import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from tests.support import cli, ports, procs
+from tests.support import cli, ports, procs, servers
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 #: Other people's commands that an example may use.
-BORROWED = ("curl", "jq")
+BORROWED = ("curl", "jq", "flock")
+#: Real servers that an example may use, and what is asked of them with.
+SERVERS = ("redis-server", "redis-cli", "memcached", "nginx", "initdb", "pg_ctl", "pg_isready")
+PATH = os.pathsep.join([os.path.dirname(cli.COMMAND), servers.PATH, *glob.glob("/usr/lib/postgresql/*/bin")])
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -31,9 +38,20 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+def joined(block: str) -> str:
+    """A session whose continued lines are one."""
+    return block.replace("\\\n> ", "")
+
+
+def saved(text: str) -> dict[str, str]:
+    """The blocks that are files, by name."""
+    found = re.findall(r"^```\w+\n(# ([\w-]+\.\w+)\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return {name: content for content, name in found}
+
+
 def expected(block: str) -> re.Pattern[str]:
     """What a session must print, all commands together."""
-    lines = [line for line in block.splitlines() if not line.startswith("$ ")]
+    lines = [line for line in joined(block).splitlines() if not line.startswith("$ ")]
     patterns = [
         ".*\n" if line == "..." else re.escape(line).replace(re.escape("..."), "[^\n]*") + "\n"
         for line in lines
@@ -43,7 +61,26 @@ def expected(block: str) -> re.Pattern[str]:
 
 def commands(block: str) -> str:
     """What is typed in a session."""
-    return "\n".join(line[2:] for line in block.splitlines() if line.startswith("$ "))
+    return "\n".join(line[2:] for line in joined(block).splitlines() if line.startswith("$ "))
+
+
+def wants(block: str, programs: tuple[str, ...]) -> list[str]:
+    """Which of these programs a session uses."""
+    return [name for name in programs if re.search(rf"(?<![\w-]){name}(?![\w-])", commands(block))]
+
+
+def need(block: str) -> None:
+    """Skip the test where something is missing that the session uses."""
+    for name in wants(block, BORROWED + SERVERS):
+        if not shutil.which(name, path=PATH):
+            pytest.skip(f"{name} is not installed")
+    for name in re.findall(r" -u (\w+)", commands(block)):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            pytest.skip(f"there is no user {name}")
+    if "sudo " in block and os.geteuid() != 0:
+        pytest.skip("the session needs root")
 
 
 def play(block: str, text: str, directory: Path) -> str:
@@ -52,16 +89,26 @@ def play(block: str, text: str, directory: Path) -> str:
     The output is a pipe and is read to its end: a server that kept it open would make this time out.
     """
     port = str(ports.free_port())
-    for program in blocks(text, "python"):
-        if named := re.match(r"# (\w+\.py)\n", program):
-            (directory / named[1]).write_text(program.replace("8000", port))
+    for name, content in saved(text).items():
+        (directory / name).write_text(content.replace("8000", port))
     mark = f"TEST_SESSION_{secrets.token_hex(8)}"
-    path = f"{os.path.dirname(cli.COMMAND)}:{os.environ['PATH']}"
+    with tempfile.TemporaryDirectory(prefix="daemonize-") as srv:
+        os.chmod(srv, 0o711)
+        typed = commands(block).replace("8000", port).replace("/srv/", f"{srv}/")
+        return (
+            _played(f'sudo() {{ "$@"; }}\n{typed}', mark, directory)
+            .replace(port, "8000")
+            .replace(srv, "/srv")
+        )
+
+
+def _played(typed: str, mark: str, directory: Path) -> str:
+    """What a session prints."""
     try:
         done = subprocess.run(
-            ["bash", "-c", commands(block).replace("8000", port)],
+            ["bash", "-c", typed],
             cwd=directory,
-            env=cli.environ({"PATH": path, "PYTHONUNBUFFERED": "1", mark: "1"}),
+            env=cli.environ({"PATH": PATH, "PYTHONUNBUFFERED": "1", mark: "1"}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -72,17 +119,19 @@ def play(block: str, text: str, directory: Path) -> str:
     finally:
         for process in procs.carrying(mark):
             procs.stop(process.pid, signal.SIGKILL)
-    return done.stdout.replace(port, "8000")
+    return done.stdout
 
 
 @pytest.mark.parametrize(
-    "block", [pytest.param(block, id=commands(block)) for block in blocks(README, "console")]
+    "block",
+    [
+        pytest.param(block, id=commands(block), marks=[pytest.mark.servers] if wants(block, SERVERS) else [])
+        for block in blocks(README, "console")
+    ],
 )
 def test_an_example_does_what_the_readme_shows(block: str, tmp_path: Path) -> None:
     """The session prints exactly what is printed there."""
-    for command in BORROWED:
-        if re.search(rf"\b{command}\b", commands(block)) and not shutil.which(command):
-            pytest.skip(f"{command} is not installed")
+    need(block)
 
     printed = play(block, README, tmp_path)
 
@@ -91,7 +140,8 @@ def test_an_example_does_what_the_readme_shows(block: str, tmp_path: Path) -> No
 
 def test_the_readme_has_examples() -> None:
     """Negative control: a renamed fence would leave the test above with nothing to do."""
-    assert len(blocks(README, "console")) >= 5
+    assert len(blocks(README, "console")) >= 15
+    assert len(saved(README)) >= 6
 
 
 @pytest.mark.parametrize(
@@ -102,6 +152,8 @@ def test_the_readme_has_examples() -> None:
         ("$ echo pid 4711, started\npid ..., started\n", True),
         ("$ seq 9\n1\n...\n9\n", True),
         ("$ cat script.py\n# script.py\nport = 8000\n", True),
+        ("$ echo one \\\n>   two\none two\n", True),
+        ("$ sudo ls -d /srv/.\n/srv/.\n", True),
         ("$ echo one\ntwo\n", False),
         ("$ echo one\n", False),
         ("$ true\none\n", False),

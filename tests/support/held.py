@@ -8,6 +8,7 @@ Whoever comes to the step says its pid on DIRECTORY/reached, and goes on when a 
     streams        the server, before it has its streams, all signals blocked
     gate           the server at the gate: the wrapper never opens it
     exec           the server, through the gate, before exec
+    last-look      the wrapper, before it looks for the last time at a server that is ready
     detach         the wrapper, before it lets go of a ready server
 
 STEP can also be `no-fork-N`: the Nth fork fails (1: of the intermediate parent, 2: of the server).
@@ -52,6 +53,7 @@ def main() -> None:
             "intermediate": (intermediate, "_start"),
             "streams": (child, "_place_streams"),
             "exec": (child, "_execute"),
+            "last-look": (wrapper.Wrapper, "_is_overtaken"),
             "detach": (wrapper.Wrapper, "_detach"),
         }[step]
         setattr(owner, name, held(getattr(owner, name)))

@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 PF_EXITING = 0x4
+PF_KTHREAD = 0x200000
 #: Signals 32 and 33 in a mask of /proc/PID/status. They are glibc's own: what posix_spawn(3) starts, as make does, ignores
 #: them, and so do its descendants; no program can change that through glibc. Leave them out of any comparison.
 GLIBC_SIGNALS = 0b11 << 31
+#: The dispositions of a process that blocks, ignores and catches nothing.
+CLEAN = {"SigBlk": 0, "SigIgn": 0, "SigCgt": 0}
 T = TypeVar("T")
 
 
@@ -115,6 +118,12 @@ def status(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
+def dispositions(text: bytes) -> dict[str, int]:
+    """The signal masks in a text of /proc/PID/status."""
+    fields = dict(line.split(":\t", 1) for line in text.decode().splitlines() if ":\t" in line)
+    return {name: int(fields[name], 16) & ~GLIBC_SIGNALS for name in CLEAN}
+
+
 def command_line(pid: int) -> str:
     """The command line of a process as one would type it, cut to a readable length; its name if it has none."""
     words = os.fsdecode(read(f"/proc/{pid}/cmdline")).rstrip("\0").split("\0")
@@ -144,8 +153,23 @@ def carrying(variable: str, among: Iterable[int] | None = None) -> list[Process]
     return [
         process
         for process in processes(among)
-        if any(entry.startswith(needle) for entry in read(f"/proc/{process.pid}/environ").split(b"\0"))
+        if any(entry.startswith(needle) for entry in _environ(process).split(b"\0"))
     ]
+
+
+def _environ(process: Process) -> bytes:
+    """/proc/PID/environ. In the middle of exec(2) a process has neither that nor arguments: then it is looked at again."""
+    if process.ended or process.flags & PF_KTHREAD:
+        return b""
+    end = time.monotonic() + 1.0
+    while not (text := read(f"/proc/{process.pid}/environ")):
+        if read(f"/proc/{process.pid}/cmdline"):
+            return read(f"/proc/{process.pid}/environ")  # it may have been executed between the two looks
+        now = stat(process.pid)
+        if now is None or now.ended or now.flags & PF_EXITING or time.monotonic() > end:
+            break
+        os.sched_yield()
+    return text
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = os.geteuid() == 0
-PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+#: Debian keeps the programs of PostgreSQL beside their version, outside of every user's PATH.
+POSTGRES = sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True)
+PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin", *POSTGRES])
 
 
 def need(name: str) -> str:
@@ -93,12 +96,19 @@ def prepare_dnsmasq(directory: str, mistake: str, port: int) -> list[str]:
     return [need("dnsmasq"), "-k", "-C", write(directory, "dnsmasq.conf", flush_left(config))]
 
 
-def prepare_nginx(directory: str, mistake: str, port: int, error_log: str = "error.log") -> list[str]:
-    """It forks, and its first process exits when the sockets listen."""
+def prepare_nginx(
+    directory: str,
+    mistake: str,
+    port: int,
+    error_log: str = "error.log",
+    user: str = "root" if ROOT else "",
+    pid_file: str = "nginx.pid",
+) -> list[str]:
+    """It forks, and its first process exits when the sockets listen. user: of its worker; none: its own."""
     config = f"""
-        {"user root;" if ROOT else ""}
+        {f"user {user};" if user else ""}
         worker_processes 1;
-        pid {directory}/nginx.pid;
+        pid {os.path.join(directory, pid_file)};
         error_log {error_log} info;
         events {{}}
         http {{
@@ -111,6 +121,7 @@ def prepare_nginx(directory: str, mistake: str, port: int, error_log: str = "err
             server {{
                 listen {ports.HOST}:{port};
                 location / {{ return 200 "nginx is here"; }}
+                location /pid {{ return 200 $pid; }}
                 location /missing/ {{ root {directory}; }}
             }}
         }}

@@ -109,10 +109,7 @@ def test_all_at_once(system_manager: Manager, server: str) -> None:
     assert {name for name, restriction in RESTRICTIONS.items() if not restriction.in_force(main)} == set()
 
 
-@pytest.mark.parametrize(
-    "options",
-    ["", pytest.param("-r alive:2s", marks=pytest.mark.xfail(reason="without a log its words are lost"))],
-)
+@pytest.mark.parametrize("options", ["", "-r alive:2s"])
 def test_one_that_fails(system_manager: Manager, options: str) -> None:
     """Under all restrictions, where no log can be kept, the words and the status of a server that fails arrive, too."""
     lines = ["Type=forking", f"ExecStart={COMMAND} {options} {program('crashes_early', 7, 'no', 'database')}"]
