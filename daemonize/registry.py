@@ -160,23 +160,20 @@ def _lock(fd: int) -> bool:
         return False
 
 
-def find_logs(
-    command: bytes, environment: Mapping[bytes, bytes], heir: tuple[str, int] | None = None
-) -> Logs:
+def find_logs(command: bytes, environment: Mapping[bytes, bytes], heir: str = "") -> Logs:
     """The logs of a command, not numbered yet. Never raises: where there can be no directory, there are no logs.
 
-    heir: name and group of whom the server runs as, if that is not us. His logs are in a directory of ours beside our own,
+    heir: whom the server runs as, if that is not us. His logs are in a directory of ours beside our own,
     which he can pass through, and in which he can make nothing.
     """
     logs = Logs(base_name(command), None)
     try:
         directory = state_dir(environment)
         if heir:
-            directory += b"-" + os.fsencode(heir[0])
+            directory += b"-" + os.fsencode(heir)
         ensure_private(directory)
         if heir:
-            os.chown(directory, -1, heir[1])
-            os.chmod(directory, 0o710)
+            os.chmod(directory, 0o711)  # to pass through, whatever his group is today; the logs are his alone
         logs.directory = directory
     except SetupError as problem:
         logs.problem = problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from daemonize.errors import AlreadyRunning, LaunchError
+from daemonize.errors import AlreadyRunning, LaunchError, SetupError
 
 if TYPE_CHECKING:
     from daemonize.errors import DaemonizeError
@@ -29,8 +29,8 @@ def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
         "drain": getattr(outcome, "drain", None),
         "message": str(outcome) if isinstance(outcome, Exception) else None,
     }
-    if isinstance(outcome, LaunchError):
-        survivors = [{"pid": pid, "name": name} for pid, name in outcome.survivors]
+    if isinstance(outcome, (LaunchError, SetupError)):
+        survivors = [{"pid": pid, "name": name} for pid, name in getattr(outcome, "survivors", ())]
         report |= {"survivors": survivors} if survivors else {}
         report |= {
             fact: getattr(outcome, fact) for fact in _FACTS if getattr(outcome, fact, None) not in (None, "")

@@ -149,9 +149,11 @@ def _seconds(duration: float | str) -> float:
 
 
 def _descriptor(name: str, target: int | HasDescriptor | None) -> int | None:
-    if target is None or isinstance(target, int):
+    if target is None:
+        return None
+    if isinstance(target, int) and 0 <= target < 1 << 31:
         return target
-    if not hasattr(target, "fileno"):
+    if isinstance(target, int) or not hasattr(target, "fileno"):
         raise UsageError(f"{name} must be a descriptor, a file or None, not {target!r}")
     if isinstance(target, io.IOBase):
         target.flush()  # what was written before must come before

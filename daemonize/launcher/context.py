@@ -3,14 +3,16 @@
     parent   context(...)      everything is looked up, and wrong settings are refused, while there is somebody to tell
       └ fork ─ child   .open()    the steps, in the order of the design; a failed one is known by `stage`
 
-The changes themselves are made by python-daemon's DaemonContext, which is PEP 3143. Of what it can do, this is not used:
+Changes are made by python-daemon's DaemonContext, which is PEP 3143, where they can be. Of what it does, this is not used:
 
 - detaching: its first parent exits at once and would take the exit status of the server along;
 - signals: its default leaves TSTP, TTIN and TTOU ignored, through exec, too;
 - core limits, unless asked for: it zeroes the hard one as well;
 - closing descriptors and redirecting streams: whoever forks knows which are to stay, and has done it (posix/fds.py);
-- supplementary groups: inside a new root it would read that root's files to find them, and where it finds no entry
-  there it would leave the groups of root. They are found before, in the files of the old root.
+- a new root, and the user in it: it looks the user up inside, where root would load and run the libraries of the user
+  database that it finds there. Supplementary groups are found before, for the same reason;
+- the directory: it enters it as root. It is entered last, as the user, as systemd does: root's rights must not lead
+  through a symlink of the user's, and on NFS root may have none.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from __future__ import annotations
 import atexit
 import errno
 import os
-import pwd
 import resource
 import sys
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ import daemon as python_daemon
 
 from daemonize.errors import UsageError, printable
 from daemonize.launcher import account
-from daemonize.launcher.request import check_settings
+from daemonize.launcher.request import check_settings, encode
 from daemonize.posix import fds
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 #: Which step of DaemonContext.open() failed, by the function that raised; it says so nowhere else.
 _STAGES = {
-    "change_root_directory": "root",
     "prevent_core_dump": "limits",
     "change_file_creation_mask": "umask",
     "change_working_directory": "directory",
@@ -77,11 +77,9 @@ class Context:
         limits: Mapping[str, Limit],
     ) -> None:
         self.user, self.root, self.umask, self.nice, self.core = user, root, umask, nice, core
-        self.directory = directory or (b"/" if root else b".")
+        self.directory = directory
         self.limits = {name: _resource(name, value) for name, value in limits.items()}
         self._values = dict(limits)
-        # The user database is read, and its plugins are loaded, before the root changes: those in there may be anyone's.
-        _find_name(user.uid if user else os.getuid())
 
     def describe(self, stage: str) -> str:
         """What a step acts on, as shown to people."""
@@ -98,7 +96,7 @@ class Context:
     def open(self) -> None:
         """Change this process, for good. Raises OSError; `stage` tells the step."""
         preserved = fds.opened()  # before a limit forbids to look
-        for stage in self._own_steps():
+        for stage in self._first_steps():
             self.stage = stage
         standard = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
         try:
@@ -108,23 +106,38 @@ class Context:
             atexit.unregister(context.close)  # it would only remove a pid file of its own
         except python_daemon.daemon.DaemonOSEnvironmentError as error:
             self.stage = _STAGES.get(_raiser(error), "context")
-            if not self._is_idle:
+            # It "enters" the directory that we are in, and "sets" the ids that we have, which is not always permitted.
+            # What is to be changed comes after that, and nothing of its own.
+            if self.stage not in ("directory", "user") or self._changes_user_there:
                 raise _cause(error) from None
         finally:
             for name, stream in standard.items():
                 setattr(sys, name, stream)
+        for stage in self._last_steps():
+            self.stage = stage
 
     @property
-    def _is_idle(self) -> bool:
-        """Whether nothing was to change from this step on, so that it may fail.
+    def _changes_user_there(self) -> bool:
+        """Whether DaemonContext is to change the user."""
+        return self.user is not None and self.root is None
 
-        It enters the directory that we are in, and sets the ids that we have; neither is always permitted.
-        """
-        stays = self.stage == "directory" and self.directory == b"."
-        return self.user is None and (stays or self.stage == "user")
+    def _last_steps(self) -> Iterator[str]:
+        """What comes after DaemonContext, likewise."""
+        if self.root is not None:
+            yield "root"
+            os.chdir(self.root)
+            os.chroot(b".")
+            os.chdir(b"/")
+            if self.user:
+                yield "user"
+                os.setgid(self.user.gid)
+                os.setuid(self.user.uid)
+        if self.directory is not None:
+            yield "directory"
+            os.chdir(self.directory)
 
-    def _own_steps(self) -> Iterator[str]:
-        """What DaemonContext does not do; the name of each step comes before it."""
+    def _first_steps(self) -> Iterator[str]:
+        """What comes before DaemonContext; the name of each step comes before it."""
         for name, number in self.limits.items():
             yield f"limits:{name}"
             _limit(number, self._values[name])
@@ -141,10 +154,9 @@ class Context:
         yield "context"
 
     def _daemon_context(self, preserved: list[int]) -> python_daemon.DaemonContext:
-        user = self.user
+        user = self.user if self._changes_user_there else None
         return python_daemon.DaemonContext(
-            chroot_directory=self.root,
-            working_directory=self.directory,
+            working_directory=b".",
             umask=_current_umask() if self.umask is None else self.umask,
             uid=user.uid if user else os.getuid(),
             gid=user.gid if user else os.getgid(),
@@ -181,7 +193,9 @@ def context(
         raise UsageError("--core, --no-core and a limit of core exclude each other")
     check_settings(user=user, umask=umask, nice=nice, core=core, limits=limits)
     found = account.find(str(user)) if user is not None else None
-    root, directory = (os.fsencode(path) if path is not None else None for path in (chroot, cwd))
+    root, directory = (None if path is None else encode(path, "a path") for path in (chroot, cwd))
+    if b"" in (root, directory):
+        raise UsageError("a path cannot be empty")
     return Context(found, root, directory, umask, nice, core, limits or {})
 
 
@@ -196,13 +210,6 @@ def _cause(error: BaseException) -> OSError:
     """The system's own error behind one of python-daemon, whose text is not for people."""
     cause = error.__cause__
     return cause if isinstance(cause, OSError) else OSError(errno.EINVAL, str(cause))
-
-
-def _find_name(uid: int) -> None:
-    try:
-        pwd.getpwuid(uid)
-    except KeyError:
-        pass
 
 
 def _current_umask() -> int:

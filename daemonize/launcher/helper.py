@@ -118,4 +118,6 @@ def main(arguments: list[str]) -> None:
         answer = Wrapper(request, targets, queue=_CallerGone(request_end)).run()
     except DaemonizeError as error:
         answer = error
+    except Exception as error:  # noqa: BLE001 (the caller gets it in any case)
+        answer = SetupError("carry out", "the launch", OSError(0, f"internal error: {error!r}"))
     _send(outcome_end, answer)

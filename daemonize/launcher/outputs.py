@@ -121,9 +121,9 @@ class Outputs:
     def _open_pipe(self, stream: str, on_hang_up: Callable[[], None] = lambda: None) -> int:
         """The server's end of a pipe that is relayed."""
         read, write = self._owner.pipe()
-        if self._account:
-            # /dev/stderr is opened by name in many a configuration, and a pipe is its owner's to open again.
-            os.fchown(write, self._account.uid, self._account.gid)
+        self._give(
+            write
+        )  # /dev/stderr is opened by name in many a configuration: a pipe is its owner's to open again
         self._relays[stream] = PipeRelay(
             self._loop, read, self._sink(stream), keep=self._keep, on_hang_up=on_hang_up
         )
@@ -141,9 +141,16 @@ class Outputs:
     def _open_own(self, stream: str, *, share: bool = False) -> int:
         """Open a log of the daemon's own, for whoever the server runs as. Raises LogTakenError, OSError."""
         fd = self._logs.open(stream, self._owner, share=share)
-        if self._account:
-            os.fchown(fd, self._account.uid, self._account.gid)
+        self._give(fd)
         return fd
+
+    def _give(self, fd: int) -> None:
+        """To whom the server runs as. If he cannot be given anything (a user namespace), he cannot be become, either."""
+        try:
+            if self._account:
+                os.fchown(fd, self._account.uid, self._account.gid)
+        except OSError:
+            pass
 
     def _claim(self, streams: list[str]) -> list[int]:
         """Open the daemon's own logs for these streams, under the first name that is free. Raises OSError."""
@@ -192,8 +199,8 @@ class Outputs:
         from daemonize.posix.paths import open_guarded
 
         fd, new = open_guarded(path, flags, self._owner, 0o666)
-        if new and self._account:
-            os.fchown(fd, self._account.uid, self._account.gid)
+        if new:
+            self._give(fd)
         return fd
 
     def _follow(self, stream: str, written: int) -> None:
@@ -206,10 +213,20 @@ class Outputs:
         from daemonize.posix.follow import FileRelay
 
         try:
-            source = self._owner.open(self._paths[stream], os.O_RDONLY)
+            source = self._reopen(written, self._paths[stream])
         except OSError:
             return  # write-only for us: nothing to relay
         self._relays[stream] = FileRelay(self._loop, source, self._sink(stream), keep=self._keep)
+
+    def _reopen(self, written: int, path: bytes) -> int:
+        """The very file that is written to, and not what its name may lead to by now. Raises OSError."""
+        if os.path.exists("/proc/self/fd"):
+            return self._owner.open(f"/proc/self/fd/{written}", os.O_RDONLY)
+        source = self._owner.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        if not os.path.sameopenfile(source, written):
+            self._owner.shut(source)
+            raise FileNotFoundError(path)
+        return source
 
     def _sink(self, stream: str) -> Sink:
         sink = Sink(self._targets[stream])

@@ -64,6 +64,8 @@ class Request:
         if isinstance(command, (str, bytes)) or not command:
             raise UsageError("the command must be a list: the program and its arguments")
         self.command = [encode(word, "an argument") for word in command]
+        if not all(isinstance(spec, str) for spec in ready):
+            raise UsageError("a readiness spec must be text")
         self.ready = tuple(ready) or (("started",) if stdout or stderr else ("streams",))
         if timeout is None:
             timeout = float("inf") if foreground else START_TIMEOUT
@@ -110,7 +112,11 @@ def check_settings(
     *, user: object, umask: object, nice: object, core: object, limits: Mapping[str, object] | None
 ) -> None:
     """Of the right kind? Wrong ones would come to light only where nobody can be told. Raises UsageError."""
-    if user is not None and not _is_number(user, 0, 1 << 32) and not (isinstance(user, str) and user):
+    if (
+        user is not None
+        and not _is_number(user, 0, 1 << 32)
+        and not (isinstance(user, str) and user and "\0" not in user)
+    ):
         raise UsageError(f"user must be USER[:GROUP] or a number, not {user!r}")
     if umask is not None and not _is_number(umask, 0, 0o777):
         raise UsageError(f"umask must be a number from 0 to 0o777, not {umask!r}")
@@ -119,6 +125,8 @@ def check_settings(
     if not (core is None or isinstance(core, bool)):
         raise UsageError(f"core must be True, False or None, not {core!r}")
     for name, value in (limits or {}).items():
+        if not isinstance(name, str):
+            raise UsageError(f"the name of a limit must be text, not {name!r}")
         if not _is_limit(value):
             raise UsageError(
                 f"the limit of {printable(str(name))} must be a number, or (soft, hard), not {value!r}"

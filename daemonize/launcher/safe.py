@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MOST_LINKS = 40
-_MOST_INTERPRETERS = 5  # as the kernel
+_LONGEST_CHAIN = 6  # five scripts, each the interpreter of the one before, and a program: as the kernel
 
 
 def check(paths: Sequence[bytes], root: bytes | None, uid: int) -> bytes:
@@ -36,7 +36,7 @@ def check(paths: Sequence[bytes], root: bytes | None, uid: int) -> bytes:
 
 def _check_way(path: bytes, way: list[bytes], root: bytes | None, trusted: set[int]) -> None:
     """Raises Unsafe if somebody else may change what is on the way to a program, or to its interpreters."""
-    for _ in range(_MOST_INTERPRETERS):
+    for _ in range(_LONGEST_CHAIN):
         for step in way:
             fault = _fault(step, trusted)
             if fault:

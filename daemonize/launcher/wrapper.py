@@ -78,7 +78,7 @@ class Wrapper:
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         self.outer = caller_environment()
         heir = self._heir
-        self.logs = find_logs(request.command[0], self.outer, (heir.login, heir.gid) if heir else None)
+        self.logs = find_logs(request.command[0], self.outer, heir.login if heir else "")
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
         self.claims = Claims()
         self.family = Family(self.loop, self.owner, say)

@@ -4,11 +4,12 @@ A lock is flock(2) on a file that is never removed: it is held as long as any pr
 last of them, however that ended. A pid file is prepared in a reservation beside it, locked as long as the launch lasts, and
 renamed into place when the pid is known:
 
-    launch A   lock .NAME.new   NAME free?   ... server starts ...   rename .NAME.new to NAME   ... ready   unlock
-    launch B                                 lock .NAME.new: taken                  NAME: locked, or its pid lives
+    launch A   lock .NAME.new   NAME free?   ... server starts ...   rename .NAME.new to NAME   ... ready
+    launch B                                 lock .NAME.new: taken                  lock .NAME.new   NAME: its pid lives
+    removal                                                                         lock .NAME.new   NAME still mine?
 
-Nobody replaces or removes a pid file that is there without its lock. Who gets a lock looks whether the path still names what
-was locked: it may have been renamed or removed in between.
+Whoever changes NAME has locked .NAME.new, which nobody else can open: a lock on NAME could be kept by any of its readers.
+Who gets a lock looks whether the path still names what was locked: it may have been renamed or removed in between.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ import errno
 import os
 import stat
 
-from daemonize.errors import AlreadyRunning, SetupError, printable
+from daemonize.errors import AlreadyRunning, SetupError, printable, user_name
 from daemonize.posix.fds import Descriptors, try_lock, write_all
 from daemonize.posix.identity import EXITING, GONE, Identity, current_boot_id, read_stat, standing
 from daemonize.posix.paths import Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from daemonize.posix.holders import Holder
 
@@ -133,14 +134,16 @@ class PidFile:
 
     def write(self, pid: int, start: int) -> None:
         """Put the pid in place, once; start: of that process, in clock ticks since boot (0: unknown). Raises SetupError."""
-        data = b"%d\n" % pid
         try:
-            _overwrite(self._fd, data)
-            os.ftruncate(self._fd, len(data))
-            _make_readable(self._fd)
+            os.ftruncate(
+                self._fd, 0
+            )  # first: half of a new pid before half of an old one would be a third one
+            _overwrite(self._fd, b"%d\n" % pid)
             _mark(self._fd, pid, start)
             if self._reservation:
                 self._put_in_place(self._reservation)
+            else:
+                self._check_lock_file()
         except OSError as error:
             raise SetupError("write", self._path, error) from None
 
@@ -152,27 +155,37 @@ class PidFile:
         try:
             if not self._reservation:
                 os.ftruncate(self._fd, 0)
-                return
-            for place in (self._reservation, self._place):
-                if place.holds(self._fd):
-                    place.unlink()
-        except OSError:
+            elif self._reservation.holds(self._fd):
+                self._reservation.unlink()
+            else:
+                _unlink_alone(self._place, lambda: self._place.holds(self._fd))
+        except (OSError, _TakenError):
             pass  # what is left is stale, and the next launch sees that
 
     def _use_lock_file(self, lock: LockFile) -> None:
         self._refuse_running(lock.fd)
-        writable = self._place.open()
-        if writable is None or not os.path.sameopenfile(writable, lock.fd):
+        writable = self._place.open_writable()
+        if not os.path.sameopenfile(writable, lock.fd):
             raise OSError(errno.EBUSY, "it is removed and made anew all the time")
+        uid = os.fstat(writable).st_uid
+        if uid not in (0, os.geteuid()):
+            raise OSError(
+                errno.EPERM, f"it belongs to another user ({user_name(uid)}), who could write another pid"
+            )
         self._fd, self._lock = writable, {lock.fd}
-        # Now is the time to hear that it cannot be written to. What is there stays until there is a pid.
-        _overwrite(self._fd, os.pread(self._fd, _LONGEST_CONTENT, 0) or b"\n")
+        os.ftruncate(self._fd, 0)  # it is stale
+        _overwrite(self._fd, b"\n")  # now is the time to hear that it cannot be written to
+
+    def _check_lock_file(self) -> None:
+        if not self._place.holds(self._fd):
+            raise OSError(errno.ENOENT, "it has been removed by somebody")
+        _set_mode(self._fd, 0o600)  # who can read it can lock it
 
     def _reserve(self) -> None:
         reservation = self._place.beside(_reservation_name(self._place.name))
         try:
             self._fd = _open_locked(reservation, write=True)
-            _read_pid(self._fd)  # a file of somebody's own that has this name is left alone
+            _refuse_used(self._fd)
         except OSError as error:
             old = self._place.open()
             if old is not None:
@@ -181,23 +194,26 @@ class PidFile:
             raise OSError(error.errno, f"{name} beside it: {error.strerror}") from None
         self._reservation = reservation
         try:
-            self._claim_old()
+            self._remove_old()
             _overwrite(self._fd, _BLANKS)  # now is the time to hear of a full disk
         except BaseException:
             self.remove()
             raise
 
-    def _claim_old(self) -> None:
-        """Lock the pid file that is there, if it may be replaced, against a failed launch or a stop that would remove it."""
+    def _remove_old(self) -> None:
+        """The pid file that is there must be a stale one; it is removed: whoever has that pid next must not be hit.
+
+        It is not locked: everybody can read it, and who can read a file can lock it, for ever.
+        """
         old = self._place.open()
         if old is None:
             return
         self._refuse_running(old)
-        _take(old)
         directory = os.fstat(self._place.directory)
         may_replace = (0, directory.st_uid, os.fstat(old).st_uid)
         if directory.st_mode & stat.S_ISVTX and os.geteuid() not in may_replace:
             raise OSError(errno.EPERM, "it is another user's, and its directory is sticky")
+        self._place.unlink()
 
     def _refuse_running(self, fd: int) -> None:
         """Raises AlreadyRunning if the process lives that the pid file names, OSError if it is no pid file."""
@@ -219,6 +235,27 @@ class PidFile:
             name = printable(os.fsdecode(reservation.name))
             raise OSError(errno.ENOENT, f"{name} beside it has been removed by somebody")
         reservation.move(self._place)
+        _set_mode(self._fd, 0o644)  # only now: nobody else can ever lock a reservation
+
+
+def _refuse_used(fd: int) -> None:
+    """A file of somebody's own that has the name of a reservation is left alone. Raises OSError."""
+    pid = _read_pid(fd)
+    if pid and standing(pid) not in (GONE, EXITING):
+        raise OSError(errno.EEXIST, f"it is the pid file of a process that lives (pid {pid})")
+
+
+def _unlink_alone(place: Place, is_ours: Callable[[], bool]) -> None:
+    """Remove a pid file that is ours; not while a launch is about to replace it. Raises _TakenError, OSError."""
+    reservation = place.beside(_reservation_name(place.name))
+    fd = _open_locked(reservation, write=True)
+    _refuse_used(fd)
+    try:
+        if is_ours():
+            place.unlink()
+    finally:
+        reservation.unlink()
+        reservation.shut(fd)
 
 
 def remove_pid_file(path: str, pid: int, *, empty: bool = False) -> None:
@@ -227,14 +264,13 @@ def remove_pid_file(path: str, pid: int, *, empty: bool = False) -> None:
     try:
         place = Place.at(os.fsencode(path), owner, ())
         fd = place.open()
-        # Where it is locked, a launch is about to replace it.
-        if fd is None or not try_lock(fd) or not place.holds(fd) or _read_pid(fd) != pid:
+        if fd is None or _read_pid(fd) != pid:
             return
-        if empty:
+        if not empty:
+            _unlink_alone(place, lambda: place.holds(fd))
+        elif try_lock(fd) and place.holds(fd):
             os.ftruncate(fd, 0)
-        else:
-            place.unlink()
-    except OSError:
+    except (OSError, _TakenError):
         pass  # it is stale, and the next launch sees that
     finally:
         owner.close()
@@ -262,12 +298,12 @@ def _overwrite(fd: int, data: bytes) -> None:
     write_all(fd, data)
 
 
-def _make_readable(fd: int) -> None:
-    """Everybody may read a pid file, whatever the umask."""
+def _set_mode(fd: int, mode: int) -> None:
+    """Whatever the umask."""
     try:
-        os.fchmod(fd, 0o644)
+        os.fchmod(fd, mode)
     except PermissionError:
-        pass  # a lock file of another user's that we may write to: its mode is his affair
+        pass  # a lock file of somebody else's, which we may write to; its mode is his
 
 
 def _mark(fd: int, pid: int, start: int) -> None:

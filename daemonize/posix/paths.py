@@ -136,7 +136,7 @@ def _read_link(name: bytes, at: int) -> tuple[int, bytes]:
 class Place:
     """A name in a directory that is held open. Its methods raise OSError, with a reason for people where they refuse.
 
-    Where others can write to the directory, only files of this user's, root's or `trusted` uids' are used.
+    Where others can write to the directory, its owner too, only files of this user's, root's or `trusted` uids' are used.
     """
 
     def __init__(
@@ -151,7 +151,9 @@ class Place:
         ours = {0, os.geteuid()}
         # Not by the symlinks of `trusted`: he would choose where root makes a file.
         parent = open_parent(path, owner, ours)
-        return cls(parent, owner, {*ours, *trusted}, shared=bool(os.fstat(parent[0]).st_mode & 0o022))
+        directory = os.fstat(parent[0])
+        shared = bool(directory.st_mode & 0o022) or directory.st_uid not in ours
+        return cls(parent, owner, {*ours, *trusted}, shared=shared)
 
     def beside(self, name: bytes) -> Place:
         """Another name in the same directory, where only this user's own file is used, whoever can write there."""
@@ -177,6 +179,11 @@ class Place:
             return None
         self._check(os.fstat(fd))
         return fd
+
+    def open_writable(self) -> int:
+        """The file that lies there, for reading and writing."""
+        self._check(self.status())
+        return self._open(os.O_RDWR)
 
     def create(self, *, write: bool = True) -> int | None:
         """A new file (0600), for reading and, if that is wanted, for writing; None if there is one."""

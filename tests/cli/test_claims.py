@@ -154,12 +154,14 @@ def test_a_failed_launch_takes_its_pid_file_away(
     assert is_free(tmp_path / "run/lock")
 
 
-def test_a_failed_launch_leaves_a_stale_pid_file(tmp_path: Path) -> None:
-    """It belongs to nobody who runs, and it is not this launch's to remove."""
+@pytest.mark.parametrize("options", [("-p", "pid"), ("-p", "pid", "-l", "pid")], ids=["alone", "locked"])
+def test_a_stale_pid_is_gone_while_the_server_starts(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Who stops the daemon by its pid file meanwhile must not hit whoever has that pid by then."""
     (tmp_path / "pid").write_text("4194303999\n")
-    cli.run("-p", tmp_path / "pid", SHELL, "-c", "exit 7")
+    done = cli.run(*options, SHELL, "-c", "cat pid; exit 7", cwd=tmp_path)
 
-    assert (tmp_path / "pid").read_text() == "4194303999\n"
+    assert (done.status, done.out.strip()) == (7, b"")
+    assert os.listdir(tmp_path) == (["pid"] if "-l" in options else [])
 
 
 def test_files_that_cannot_grow(tmp_path: Path, family: Family) -> None:

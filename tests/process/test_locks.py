@@ -276,20 +276,19 @@ def test_two_at_once_are_seen(base: bytes, monkeypatch: pytest.MonkeyPatch) -> N
     assert together(6, lambda: mix(base, 100)) != [None] * 6
 
 
-def refuse_running_only(file: PidFile) -> None:
-    """What is left of `_claim_old` without the lock."""
-    old = file._place.open()
-    if old is not None:
-        file._refuse_running(old)
+def unlink_ours(place: Place, is_ours: Callable[[], bool]) -> None:
+    """What is left of `_unlink_alone` without the reservation."""
+    if is_ours():
+        place.unlink()
 
 
 @pytest.mark.parametrize("claimed", [True, False])
 def test_a_launch_between_the_look_and_the_removal(
     base: bytes, claimed: bool, owner: Descriptors, living: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failed launch never removes the pid file of the next: that one is refused (control: without the old file's lock)."""
+    """A failed launch never removes the pid file of the next: that one is refused (control: without the reservation)."""
     if not claimed:
-        monkeypatch.setattr(PidFile, "_claim_old", refuse_running_only)
+        monkeypatch.setattr(locks, "_unlink_alone", unlink_ours)
     file = PidFile(base + b"/x", owner, None)
     file.write(NO_PID, 0)
     refusals: list[bool] = []
@@ -307,7 +306,7 @@ def test_a_launch_between_the_look_and_the_removal(
         patch.setattr(Place, "unlink", late)
         file.remove()
 
-    # Without the lock the next launch believes that it has written its file, and the file is gone.
+    # Without the reservation the next launch believes that it has written its file, and the file is gone.
     assert refusals == ([True] if claimed else [])
     assert os.listdir(base) == []
 
@@ -736,7 +735,7 @@ def test_an_ordinary_user(sticky: bytes) -> None:
 
 
 def test_nothing_is_seen_before_it_is_written(base: bytes, owner: Descriptors) -> None:
-    """While the server starts there is no pid file, or the old one."""
+    """While the server starts there is no pid file; a stale one is gone, so that nobody is sent to a stranger."""
     file = PidFile(base + b"/x", owner, None)
     assert not os.path.exists(base + b"/x")
     file.remove()
@@ -744,7 +743,7 @@ def test_nothing_is_seen_before_it_is_written(base: bytes, owner: Descriptors) -
     owner.close()
     PidFile(base + b"/x", owner, None)
 
-    assert content(base + b"/x") == b"%d\n" % NO_PID
+    assert not os.path.exists(base + b"/x")
 
 
 def test_another_launch_is_named(base: bytes) -> None:
@@ -888,6 +887,7 @@ def test_a_pid_that_is_anothers_now(base: bytes, living: int, what: str, owner: 
 
     # Negative control: it is the attribute that proves it.
     owner.close()
+    written(base, living, start_of(living) - 1)
     os.removexattr(path, ATTRIBUTE)
     assert taken(lambda: reserve(path)).pid == living
 
@@ -962,7 +962,7 @@ def test_who_is_meant_is_written_down(base: bytes, living: int) -> None:
 def test_a_failed_launch_takes_its_own_away(
     base: bytes, old: bytes | None, is_written: bool, owner: Descriptors
 ) -> None:
-    """Written or not; an old pid file that was not replaced yet stays; the next launch is not held up."""
+    """Written or not; the stale one that was there is gone, too; the next launch is not held up."""
     if old is not None:
         put(base + b"/x", old)
     file = PidFile(base + b"/x", owner, None)
@@ -971,7 +971,7 @@ def test_a_failed_launch_takes_its_own_away(
     file.remove()
     file.remove()
 
-    assert os.listdir(base) == ([b"x"] if old and not is_written else [])
+    assert os.listdir(base) == []
     owner.close()
     call(lambda: reserve(base + b"/x"))
 
@@ -996,7 +996,8 @@ def test_a_forked_process_can_take_it_away(base: bytes, is_written: bool, owner:
     if is_written:
         file.write(NO_PID, 0)
     owner.close()
-    assert taken(lambda: reserve(base + b"/x")).pid == pid
+    if not is_written:
+        assert taken(lambda: reserve(base + b"/x")).pid == pid
     os.close(hold)
     os.close(release)
     os.waitpid(pid, 0)
@@ -1028,16 +1029,59 @@ def test_a_reservation_that_is_not_ours_any_more(base: bytes, owner: Descriptors
     assert os.listdir(base) == [b".x.new"]
 
 
-def test_a_pid_file_of_a_launch_that_goes_on(base: bytes, owner: Descriptors) -> None:
-    """Its server has died already, but it may still take the file away: nobody replaces it now, nobody removes it."""
-    PidFile(base + b"/x", owner, None).write(NO_PID, 0)
-
-    assert taken(lambda: reserve(base + b"/x")).launching
+def test_a_pid_file_while_the_next_launch_goes_on(base: bytes, owner: Descriptors, living: int) -> None:
+    """The first server has died, its launch still wants to take the file away: it is the next launch's by now."""
+    first = PidFile(base + b"/x", owner, None)
+    first.write(NO_PID, 0)
+    other = Descriptors()
+    second = PidFile(base + b"/x", other, None)
+    first.remove()
     remove_pid_file(os.fsdecode(base + b"/x"), NO_PID)
+    second.write(living, start_of(living))
+    first.remove()
+    remove_pid_file(os.fsdecode(base + b"/x"), NO_PID)
+    other.close()
+
     assert os.listdir(base) == [b"x"]
-    # Negative control: when the launch is over.
-    owner.close()
-    call(lambda: reserve(base + b"/x"))
+    assert content(base + b"/x") == b"%d\n" % living
+
+
+def test_a_reader_cannot_hold_a_launch_up(base: bytes) -> None:
+    """Everybody can read a pid file, and lock what he can read: that is in nobody's way, nor in that of a stop."""
+    need_root()
+    path = written(base, NO_PID, 0)
+
+    def lock_shared() -> None:
+        fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_SH)
+
+    with holding(lock_shared, NOBODY):
+        remove_pid_file(os.fsdecode(path), NO_PID)
+        assert os.listdir(base) == []
+        written(base, NO_PID, 0)
+    with holding(lock_shared, NOBODY), holding(lambda: launch(path)) as (pid, _):
+        assert content(path) == b"%d\n" % pid
+
+
+@pytest.mark.parametrize("take", [lock, reserve])
+def test_a_directory_of_another_users(base: bytes, take: Callable[[bytes], None]) -> None:
+    """He can make and replace what he likes in it, though nobody else can: his files are not used."""
+    need_root()
+    put(base + b"/x", b"1\n")
+    os.chown(base + b"/x", NOBODY, -1)
+    os.chown(base, NOBODY, -1)
+    os.chmod(base, 0o755)
+
+    assert str(refused(lambda: take(base + b"/x"))).endswith("it belongs to another user (nobody)")
+
+
+def test_a_reservation_that_is_a_pid_file(base: bytes, living: int) -> None:
+    """Somebody calls his pid file `.x.new`: it is not in our way as long as its process is dead, and not ours otherwise."""
+    put(base + b"/.x.new", b"%d\n" % living)
+
+    assert f"the pid file of a process that lives (pid {living})" in str(
+        refused(lambda: reserve(base + b"/x"))
+    )
+    assert content(base + b"/.x.new") == b"%d\n" % living
 
 
 def test_remove_never_raises(base: bytes, owner: Descriptors) -> None:
@@ -1127,14 +1171,14 @@ def test_one_file_for_both(
         put(base + b"/x", old)
     held = LockFile(base + b"/x", owner)
     file = PidFile(base + b"/" + path, owner, held)
-    assert content(base + b"/x") == (old or b"\n")
+    assert content(base + b"/x") == b"\n"
     assert held.fd in file.descriptors
     assert fcntl.fcntl(held.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY  # a server cannot change the pid
     file.write(living, start_of(living))
 
     assert content(base + b"/x") == b"%d\n" % living
     assert os.path.samestat(os.stat(base + b"/x"), os.fstat(held.fd))
-    assert stat.S_IMODE(os.fstat(held.fd).st_mode) == 0o644
+    assert stat.S_IMODE(os.fstat(held.fd).st_mode) == 0o600  # who can read it can lock it
     assert taken(lambda: lock(base + b"/x")).what == "lock file"
     assert sorted(os.listdir(base)) == [b"link", b"x"]
 
@@ -1173,7 +1217,7 @@ def test_one_file_for_both_that_may_only_be_read(base: bytes) -> None:
         owner = Descriptors()
         PidFile(base + b"/x", owner, LockFile(base + b"/x", owner))
 
-    assert refused(both, NOBODY).errno == errno.EBADF
+    assert refused(both, NOBODY).errno == errno.EACCES
 
 
 def test_one_file_for_both_of_another_user(base: bytes, owner: Descriptors) -> None:
@@ -1188,6 +1232,26 @@ def test_one_file_for_both_of_another_user(base: bytes, owner: Descriptors) -> N
 
     call(both, NOBODY)
     assert content(base + b"/x") == b"%d\n" % NO_PID
+
+
+def test_one_file_for_both_that_is_removed(base: bytes, owner: Descriptors) -> None:
+    """A pid file that nobody would find is not written."""
+    file = PidFile(base + b"/x", owner, LockFile(base + b"/x", owner))
+    os.unlink(base + b"/x")
+
+    with pytest.raises(SetupError, match="it has been removed by somebody"):
+        file.write(NO_PID, 0)
+
+
+def test_one_file_for_both_of_the_user_of_the_server(base: bytes, owner: Descriptors) -> None:
+    """He may lock it, but a pid in it would be his to change."""
+    need_root()
+    put(base + b"/x")
+    os.chown(base + b"/x", NOBODY, -1)
+    held = LockFile(base + b"/x", owner, (NOBODY,))
+
+    with pytest.raises(SetupError, match="who could write another pid"):
+        PidFile(base + b"/x", owner, held, (NOBODY,))
 
 
 def test_two_files(base: bytes, owner: Descriptors) -> None:
