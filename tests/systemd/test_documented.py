@@ -37,7 +37,7 @@ def test_a_documented_unit(system_manager: Manager, document: str) -> None:
     """It starts, its pid file names its main process, and it serves until it is stopped."""
     (service,) = DOCUMENTED[document]
     command = program("repoints", "hello")
-    service = service.replace("/usr/bin/daemonize", COMMAND).replace("/usr/bin/server", command)
+    service = service.replace("/opt/daemonize/bin/daemonize", COMMAND).replace("/usr/bin/server", command)
     unit = system_manager.add(service)
     unit.start()
     main = unit.main()
@@ -55,7 +55,7 @@ def test_a_documented_unit(system_manager: Manager, document: str) -> None:
 def test_control_a_unit_with_another_pid_file_is_seen(system_manager: Manager) -> None:
     """Negative control: where the two do not agree, systemd waits for its own in vain."""
     (service,) = DOCUMENTED["man"]
-    service = service.replace("/usr/bin/daemonize", COMMAND).replace(
+    service = service.replace("/opt/daemonize/bin/daemonize", COMMAND).replace(
         "/usr/bin/server", program("repoints", "hello")
     )
     unit = system_manager.add(service.replace(f"-p {PID_FILE}", f"-p {PID_FILE}2") + "TimeoutStartSec=1\n")
