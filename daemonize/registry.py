@@ -11,6 +11,7 @@ import os
 import stat
 
 from daemonize.errors import SetupError
+from daemonize.posix.fds import try_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -152,14 +153,11 @@ def _is_taken(path: bytes) -> bool:
 
 
 def _lock(fd: int) -> bool:
-    """Take the flock(2) of the open file behind fd, without waiting; False if somebody else has it."""
-    import fcntl
-
+    """Take the lock of a log; False if somebody else has it, or nobody can."""
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return try_lock(fd)
     except OSError:
         return False
-    return True
 
 
 def find_logs(

@@ -120,7 +120,7 @@ class Foreground(Wrapper):
     def _judge(self, now: float) -> Ready | LaunchError | None:
         if not self._serving:
             return super()._judge(now)
-        return None if self.family.ended is None else self._judge_end(self.family.ended)
+        return None if self.family.ended is None else self._decision.of_end(self.family.ended)
 
     def _conclude(self) -> None:
         if not isinstance(self.outcome, Ready):
@@ -140,9 +140,8 @@ class Foreground(Wrapper):
         return outcome
 
     def _abandon(self) -> None:
-        if self.family.main and self.family.ended is None:
-            self.family.main.send(SIGTERM)
         self.family.shut_gate()
+        self._remains.stop_now()
         self.claims.remove()
 
 

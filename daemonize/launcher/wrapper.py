@@ -5,10 +5,10 @@
                        ◀── report ─────────────────────────────┘│
                        ◀── stdout, stderr ──────────────────────┘
 
-One loop: wait, dispatch, decide. What happens only changes facts (launcher/family.py, launcher/outputs.py); `_judge` alone
-turns facts into an outcome, and an outcome is carried out in this order: stop what is to be stopped, relay what is left,
-look again whether a ready server still lives, leave a drain, detach, and wait for the intermediate parent, so that the
-server already belongs to init when the caller goes on.
+One loop: wait, dispatch, decide. What happens only changes facts (launcher/family.py, launcher/outputs.py); `_judge` and
+launcher/decision.py alone turn facts into an outcome, and an outcome is carried out in this order: stop what is to be
+stopped, relay what is left, look again whether a ready server still lives, leave a drain, write the pid file, detach, and
+wait for the intermediate parent, so that the server already belongs to init when the caller goes on.
 """
 
 from __future__ import annotations
@@ -20,18 +20,17 @@ from daemonize.errors import (
     Cancelled,
     Exited,
     LaunchError,
-    Lost,
     SetupError,
-    StrictFailure,
     TimedOut,
-    UsageError,
 )
 from daemonize.launcher import intermediate, program
 from daemonize.launcher.claims import Claims
 from daemonize.launcher.deadline import Deadline
+from daemonize.launcher.decision import Decision
 from daemonize.launcher.environment import caller_environment
 from daemonize.launcher.family import Family
 from daemonize.launcher.outputs import Outputs
+from daemonize.launcher.probes import Probes
 from daemonize.launcher.ready import Ready
 from daemonize.launcher.remains import Remains
 from daemonize.launcher.verdict import Judge
@@ -40,7 +39,6 @@ from daemonize.posix import child, signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGCONT, SIGHUP, SIGINT, SIGTERM
-from daemonize.readiness import parse
 from daemonize.registry import find_logs
 
 TYPE_CHECKING = False
@@ -56,8 +54,6 @@ if TYPE_CHECKING:
 
 #: What interrupts a launch.
 CANCELLING = (SIGINT, SIGTERM, SIGHUP)
-#: Seconds that a strict launch waits for a server that complained to exit by itself.
-STRICT_GRACE = 2.0
 #: Seconds that the intermediate parent is given to go when it has nothing left to do.
 KILL_GRACE = 5.0
 
@@ -77,10 +73,7 @@ class Wrapper:
         self.request, self.queue, self.say = request, queue, say
         self.began = monotonic()
         self.context, self.account = program.find_context(request)
-        self.probes = [parse(spec) for spec in request.ready]
-        for probe in self.probes:
-            if probe.least >= request.timeout:
-                raise UsageError(f"{probe.spec} cannot hold within a timeout of {request.timeout:g} s")
+        self.probes = Probes(request.ready, request.timeout)
         self.owner, self.loop = Descriptors(), Loop()
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         self.outer = caller_environment()
@@ -93,9 +86,8 @@ class Wrapper:
         self.outcome: Ready | LaunchError | None = None
         self.program: child.Program
         self._control = -1
-        self._told_executed = False
         self._life = Judge(self.family)
-        self._strict_until: float | None = None
+        self._decision = Decision(request, self.family, self.outputs, self.probes, self._life, self.token)
         self._remains = Remains(self.loop, self.family, self.token, request.stop_timeout, say)
         self._continued = self._stopped = self._marked = self._hurried = self._finished = False
 
@@ -129,7 +121,7 @@ class Wrapper:
 
     def _start(self) -> None:
         self.claims.claim(self.request, self.owner, {self.account.uid} if self.account else ())
-        if any(probe.uses_pipes for probe in self.probes):
+        if self.probes.use_pipes:
             self.outputs.open_pipes(self.request, self.logs, self._went_silent)
         else:
             self.outputs.open_files(self.request, self.logs)
@@ -181,9 +173,9 @@ class Wrapper:
             self.deadline.spend(now - before, asked)
         self._continued = False
         self.outputs.look()
-        self._tell_probes(now)
+        self.probes.tell(self.family, now)
         if self._life.finds_alive(now):
-            self._tell_alive()
+            self.probes.tell_alive(self.family)
         if self.outcome is None:
             self.outcome = self._judge(now)
         self._continue()
@@ -198,8 +190,7 @@ class Wrapper:
         waits = [self.outputs.next_look, self._remains.timeout]
         if self.outcome is None:
             waits.append(self.deadline.slice())
-            moments = [probe.due for probe in self.probes if not probe.held]
-            moments += [self._life.due, self._strict_until]
+            moments = (self.probes.due, self._life.due, self._decision.due)
             waits += [moment - now for moment in moments if moment is not None]
         return min((max(wait, 0.0) for wait in waits if wait is not None), default=None)
 
@@ -222,22 +213,6 @@ class Wrapper:
     def _went_silent(self) -> None:
         self._life.silent = monotonic()
 
-    def _tell_probes(self, now: float) -> None:
-        if self.family.executed and not self._told_executed:
-            self._told_executed = True
-            for probe in self.probes:
-                probe.executed(now)
-        for probe in self.probes:
-            if probe.due is not None and now >= probe.due:
-                probe.tick(now)
-
-    def _tell_alive(self) -> None:
-        for probe in self.probes:
-            if self.family.replaced:
-                probe.daemonized()
-            else:
-                probe.streams_closed()
-
     # -- decide -------------------------------------------------------------------------------------------------------
 
     def _judge(self, now: float) -> Ready | LaunchError | None:
@@ -247,44 +222,7 @@ class Wrapper:
             failure = program.not_executed(self.program, self.request.chroot, *family.failed)
             failure.user = self._heir.shown if self._heir else ""
             return failure
-        if family.ended is not None:
-            return self._judge_end(family.ended) or self._judge_time()
-        if family.lost:
-            return Lost()
-        if family.executed and not self._life.busy and all(probe.held for probe in self.probes):
-            return self._judge_ready(now)
-        return self._judge_time()
-
-    def _judge_time(self) -> LaunchError | None:
-        """The outcome if the time is up."""
-        if not self.deadline.passed:
-            return None
-        unmet = [probe.spec for probe in self.probes if not probe.held]
-        left = self.request.on_timeout == "leave" and self.family.executed and self.family.lives
-        return TimedOut(unmet, self.request.timeout, left=left, still_open=self.outputs.still_open)
-
-    def _judge_end(self, status: int) -> LaunchError | None:
-        """The main process has ended: the outcome, unless a daemon may have been left behind."""
-        family = self.family
-        if family.lost:
-            return Exited(status)
-        if family.left is None or (status == 0 and family.left):
-            return None  # there will be word of who is left, or of their end
-        if status == 0 and family.blind and self.outputs.protocol and not self.outputs.closed:
-            family.follow_unknown()  # where nobody adopts orphans, a pipe that is held still tells that there are some
-            return None
-        if self._strict_until is not None:
-            return StrictFailure(Exited(status).status)
-        unmet = [probe.spec for probe in self.probes if not probe.held and probe.spec != "streams"]
-        return Exited(status or family.orphan_status, unmet[0] if unmet else None)
-
-    def _judge_ready(self, now: float) -> Ready | LaunchError | None:
-        if self.request.strict and self.outputs.spoke_on_stderr:
-            if self._strict_until is None:
-                self._strict_until = now + STRICT_GRACE
-            return StrictFailure() if now >= self._strict_until else None
-        main = self.family.main
-        return Ready(main.pid if main else None, main.start if main else 0, self.family.parent, self.token)
+        return self._decision.outcome(self.deadline, now)
 
     # -- carry the outcome out ----------------------------------------------------------------------------------------
 

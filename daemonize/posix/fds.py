@@ -89,3 +89,14 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def try_lock(fd: int) -> bool:
+    """Take the flock(2) of the open file, without waiting; False if somebody else has it. Raises OSError."""
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

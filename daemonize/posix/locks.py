@@ -14,12 +14,11 @@ was locked: it may have been renamed or removed in between.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 
 from daemonize.errors import AlreadyRunning, SetupError, printable
-from daemonize.posix.fds import Descriptors, write_all
+from daemonize.posix.fds import Descriptors, try_lock, write_all
 from daemonize.posix.identity import EXITING, GONE, Identity, current_boot_id, read_stat, standing
 from daemonize.posix.paths import Place
 
@@ -45,15 +44,6 @@ class _TakenError(Exception):
     def __init__(self, holder: Holder) -> None:
         self.holder = holder
         super().__init__(holder)
-
-
-def try_lock(fd: int) -> bool:
-    """Take the flock(2) of the open file, without waiting; False if somebody else has it. Raises OSError."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _take(fd: int) -> None:

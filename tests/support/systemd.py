@@ -141,10 +141,11 @@ class Manager:
         Unless they say otherwise, systemd gives up after 20 s.
         """
         self._count += 1
-        name = f"test-{self._count}.service"
+        stem = f"{'user' if self.user else 'system'}-{self._count}"
+        name = f"{stem}.service"
         with open(f"{self._directory}/{name}", "w") as file:
             file.write(
-                f"[Unit]\n{textwrap.dedent(unit)}\n[Service]\nTimeoutSec=20\n{textwrap.dedent(service)}\n"
+                f"[Unit]\n{textwrap.dedent(unit)}\n[Service]\nTimeoutSec=20\nSyslogIdentifier={stem}\n{textwrap.dedent(service)}\n"
             )
         self.units.append(Unit(self, name))
         self.ctl("daemon-reload", check=True)
@@ -264,7 +265,11 @@ class Unit(NamedTuple):
         """What it and its manager have said about it, a line an entry, all that was said until now."""
         system = self.manager
         field = "USER_UNIT" if system.user else "UNIT"
-        matches = (f"_SYSTEMD_{field}={self.name}", "+", f"{field}={self.name}")
+        matches = [f"_SYSTEMD_{field}={self.name}", "+", f"{field}={self.name}"]
+        if system.user:
+            # A user manager does not name the unit on the stream, as the system's does: journald looks the writer up in
+            # /proc, and if that has gone by then, the entry has no unit.
+            matches += ["+", f"SYSLOG_IDENTIFIER={self.name.removesuffix('.service')}"]
         # In the system's namespaces, but as root: who may read the journal is not the question here.
         reader = Manager(system.inside, system.pid, user=False)
         reader.run("journalctl", "--sync", check=True)

@@ -1,0 +1,76 @@
+"""From the facts of a launch to its outcome. Nothing is carried out here."""
+
+from __future__ import annotations
+
+from daemonize.errors import Exited, LaunchError, Lost, StrictFailure, TimedOut
+from daemonize.launcher.ready import Ready
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from daemonize.launcher.deadline import Deadline
+    from daemonize.launcher.family import Family
+    from daemonize.launcher.outputs import Outputs
+    from daemonize.launcher.probes import Probes
+    from daemonize.launcher.request import Request
+    from daemonize.launcher.verdict import Judge
+
+#: Seconds that a strict launch waits for a server that complained to exit by itself.
+STRICT_GRACE = 2.0
+
+
+class Decision:
+    """What the facts amount to.
+
+    due: when (monotonic) it is to be asked again even if nothing happens, or None. token: what marks the server.
+    """
+
+    due: float | None = None
+
+    def __init__(
+        self, request: Request, family: Family, outputs: Outputs, probes: Probes, life: Judge, token: bytes
+    ) -> None:
+        self._request, self._family, self._outputs = request, family, outputs
+        self._probes, self._life, self._token = probes, life, token
+
+    def outcome(self, deadline: Deadline, now: float) -> Ready | LaunchError | None:
+        """The outcome of a launch of which no step has failed, or None: not known yet."""
+        family = self._family
+        if family.ended is not None:
+            return self.of_end(family.ended) or self._of_time(deadline)
+        if family.lost:
+            return Lost()
+        if family.executed and not self._life.busy and self._probes.held:
+            return self._of_ready(now)
+        return self._of_time(deadline)
+
+    def of_end(self, status: int) -> LaunchError | None:
+        """The main process has ended: the outcome, unless a daemon may have been left behind."""
+        family = self._family
+        if family.lost:
+            return Exited(status)
+        if family.left is None or (status == 0 and family.left):
+            return None  # there will be word of who is left, or of their end
+        if status == 0 and family.blind and self._outputs.protocol and not self._outputs.closed:
+            family.follow_unknown()  # where nobody adopts orphans, a pipe that is held still tells that there are some
+            return None
+        if self.due is not None:
+            return StrictFailure(Exited(status).status)
+        unmet = [spec for spec in self._probes.unmet if spec != "streams"]
+        return Exited(status or family.orphan_status, unmet[0] if unmet else None)
+
+    def _of_time(self, deadline: Deadline) -> LaunchError | None:
+        """The outcome if the time is up."""
+        if not deadline.passed:
+            return None
+        left = self._request.on_timeout == "leave" and self._family.executed and self._family.lives
+        return TimedOut(
+            self._probes.unmet, self._request.timeout, left=left, still_open=self._outputs.still_open
+        )
+
+    def _of_ready(self, now: float) -> Ready | LaunchError | None:
+        if self._request.strict and self._outputs.spoke_on_stderr:
+            if self.due is None:
+                self.due = now + STRICT_GRACE
+            return StrictFailure() if now >= self.due else None
+        main = self._family.main
+        return Ready(main.pid if main else None, main.start if main else 0, self._family.parent, self._token)
