@@ -3,12 +3,13 @@
 They follow one convention. A block marked `console` is a session: a line that starts with `$ ` is typed (after a
 backslash one that starts with `> `, too), and the lines after it are what comes out, on stdout or stderr. `...` stands for
 anything within a line, and alone for any lines. Any other block whose first line is `# NAME.EXTENSION` is saved under
-that name first; else it is shown, not run. Port 8000 is replaced by one that is free, and /srv by a directory that
-everybody can reach. `sudo` means that the session needs root.
+that name first; else it is shown, not run. Port 8000 is replaced by one that is free, /srv by a directory that
+everybody can reach, and where the command is installed by where it is here. `sudo` means that the session needs root.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import pwd
@@ -19,18 +20,35 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
 from tests.support import cli, ports, procs, servers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 #: Other people's commands that an example may use.
 BORROWED = ("curl", "jq", "flock")
 #: Real servers that an example may use, and what is asked of them with.
-SERVERS = ("redis-server", "redis-cli", "memcached", "nginx", "initdb", "pg_ctl", "pg_isready")
+SERVERS = ("redis-server", "redis-cli", "initdb", "pg_ctl", "pg_isready")
+#: Where the README installs the command.
+INSTALLED = "/opt/daemonize/bin/daemonize"
 PATH = os.pathsep.join([os.path.dirname(cli.COMMAND), servers.PATH, *glob.glob("/usr/lib/postgresql/*/bin")])
+
+
+class Script(NamedTuple):
+    """A script that runs, and the variable that all its processes carry."""
+
+    process: subprocess.Popen[bytes]
+    mark: str
+
+    def others(self) -> list[procs.Process]:
+        """What it has started."""
+        return [process for process in procs.carrying(self.mark) if process.pid != self.process.pid]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -83,18 +101,26 @@ def need(block: str) -> None:
         pytest.skip("the session needs root")
 
 
+def save_files(text: str, directory: Path) -> str:
+    """Save the blocks that are files. Returns the port that they have in place of 8000."""
+    port = str(ports.free_port())
+    for name, content in saved(text).items():
+        (directory / name).write_text(content.replace("8000", port))
+    return port
+
+
 def play(block: str, text: str, directory: Path) -> str:
     """Run a session of the document `text`, end what it left behind, and return what it printed.
 
     The output is a pipe and is read to its end: a server that kept it open would make this time out.
     """
-    port = str(ports.free_port())
-    for name, content in saved(text).items():
-        (directory / name).write_text(content.replace("8000", port))
+    port = save_files(text, directory)
     mark = f"TEST_SESSION_{secrets.token_hex(8)}"
     with tempfile.TemporaryDirectory(prefix="daemonize-") as srv:
         os.chmod(srv, 0o711)
-        typed = commands(block).replace("8000", port).replace("/srv/", f"{srv}/")
+        typed = (
+            commands(block).replace("8000", port).replace("/srv/", f"{srv}/").replace(INSTALLED, cli.COMMAND)
+        )
         return (
             _played(f'sudo() {{ "$@"; }}\n{typed}', mark, directory)
             .replace(port, "8000")
@@ -140,8 +166,69 @@ def test_an_example_does_what_the_readme_shows(block: str, tmp_path: Path) -> No
 
 def test_the_readme_has_examples() -> None:
     """Negative control: a renamed fence would leave the test above with nothing to do."""
-    assert len(blocks(README, "console")) >= 15
-    assert len(saved(README)) >= 6
+    assert len(blocks(README, "console")) >= 11
+    assert len(saved(README)) >= 4
+
+
+@contextlib.contextmanager
+def script_with_client(directory: Path, client: str, *, traps: bool = True) -> Iterator[Script]:
+    """The README's script with another client, which says "asking" when it runs; has been read until then.
+
+    traps: whether it looks at signals. What is left is ended.
+    """
+    port = save_files(README, directory)
+    script = directory / "with-server.sh"
+    text = script.read_text().replace(f"curl -sfI http://127.0.0.1:{port}/ | head -1", client)
+    script.write_text(text if traps else re.sub(r"^trap 'exit.*\n", "", text, flags=re.MULTILINE))
+    mark = f"TEST_SCRIPT_{secrets.token_hex(8)}"
+    with subprocess.Popen(
+        ["sh", script.name],
+        cwd=directory,
+        env=cli.environ({"PATH": PATH, mark: "1"}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == b"asking\n"
+            yield Script(process, mark)
+        finally:
+            for left in procs.carrying(mark):
+                procs.stop(left.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_script_that_is_ended_stops_its_server(number: signal.Signals, tmp_path: Path) -> None:
+    """While the client runs, too, and at once; the client is ended as well."""
+    with script_with_client(tmp_path, "sh -c 'echo asking; exec sleep 60'") as script:
+        running = script.others()
+        procs.send(script.process.pid, number)
+
+        assert script.process.wait(10) == 128 + number
+        assert len(running) == 2
+        assert all(procs.wait_ended(process.pid) for process in running)
+
+
+def test_control_a_script_without_traps_leaves_its_server(tmp_path: Path) -> None:
+    """Negative control: the server is there to be left."""
+    with script_with_client(tmp_path, "sh -c 'echo asking; exec sleep 60'", traps=False) as script:
+        running = script.others()
+        procs.stop(script.process.pid)
+
+        assert len(running) == 2
+        assert all(procs.alive(process.pid) for process in running)
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_script_has_the_status_of_its_client(status: int, tmp_path: Path) -> None:
+    """And nothing is left when it ends by itself."""
+    with script_with_client(tmp_path, f"sh -c 'echo asking; exit {status}'") as script:
+        assert script.process.wait(10) == status
+        procs.eventually(lambda: _assert_alone(script))
+
+
+def _assert_alone(script: Script) -> None:
+    assert script.others() == []
 
 
 @pytest.mark.parametrize(
@@ -154,6 +241,7 @@ def test_the_readme_has_examples() -> None:
         ("$ cat script.py\n# script.py\nport = 8000\n", True),
         ("$ echo one \\\n>   two\none two\n", True),
         ("$ sudo ls -d /srv/.\n/srv/.\n", True),
+        ("$ /opt/daemonize/bin/daemonize --version\ndaemonize ...\n", True),
         ("$ echo one\ntwo\n", False),
         ("$ echo one\n", False),
         ("$ true\none\n", False),

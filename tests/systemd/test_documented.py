@@ -10,10 +10,10 @@ import pytest
 
 from tests.support import procs
 from tests.support.namespaces import COMMAND
-from tests.support.systemd import inner_pid, program
+from tests.support.systemd import USER, inner_pid, program
 
 if TYPE_CHECKING:
-    from tests.support.systemd import Manager
+    from tests.support.systemd import Manager, Unit
 
 pytestmark = pytest.mark.systemd
 
@@ -37,7 +37,7 @@ def test_a_documented_unit(system_manager: Manager, document: str) -> None:
     """It starts, its pid file names its main process, and it serves until it is stopped."""
     (service,) = DOCUMENTED[document]
     command = program("repoints", "hello")
-    service = service.replace("/usr/bin/daemonize", COMMAND).replace("/usr/bin/server", command)
+    service = service.replace("/opt/daemonize/bin/daemonize", COMMAND).replace("/usr/bin/server", command)
     unit = system_manager.add(service)
     unit.start()
     main = unit.main()
@@ -52,10 +52,75 @@ def test_a_documented_unit(system_manager: Manager, document: str) -> None:
     assert not [line for line in unit.journal() if "PID file" in line or "not our child" in line]
 
 
+def later_words(manager: Manager, lines: str, options: str, turn: str) -> Unit:
+    """A unit that cannot write to its log, of a server that says "early", turns its streams, and says "later".
+
+    lines: more of the unit. options: those of the command, or a shell's command with … in their place.
+    """
+    server = f'-p {PID_FILE} /bin/sh -c "echo early; {turn}; echo later; exec sleep 1000"'
+    command = options.replace("…", server) if "…" in options else f"ExecStart={COMMAND} {options} {server}"
+    unit = manager.add(
+        f"""
+        Type=forking
+        User={USER}
+        RuntimeDirectory=server
+        PIDFile={PID_FILE}
+        ProtectSystem=strict
+        {command.replace("/opt/daemonize/bin/daemonize", COMMAND)}
+        """
+        + lines
+    )
+    unit.start()
+    procs.eventually(lambda: _assert_says(unit.journal(), "early"))
+    return unit
+
+
+def _assert_says(lines: list[str], word: str) -> None:
+    assert word in lines
+
+
+def of_readme(pattern: str) -> str:
+    """What the README shows between code marks."""
+    (found,) = re.findall(rf"`({pattern}[^`]*)`", (ROOT / "README.md").read_text())
+    return str(found)
+
+
+def test_the_journal_can_be_handed_down(system_manager: Manager) -> None:
+    """The server goes on in the journal, by the two lines that the README shows."""
+    unit = later_words(system_manager, "", of_readme("ExecStart="), of_readme("exec >&3"))
+
+    procs.eventually(lambda: _assert_says(unit.journal(), "later"))
+
+
+def test_a_server_that_keeps_its_streams_has_the_journal(system_manager: Manager) -> None:
+    """Where no log can be kept. When there is a pid file, nobody relays any more."""
+    until_ready = f"until test -s {PID_FILE}; do sleep 0.01; done"
+    unit = later_words(system_manager, "", "-r alive:200ms", until_ready)
+
+    procs.eventually(lambda: _assert_says(unit.journal(), "later"))
+
+
+def test_a_directory_for_logs(system_manager: Manager) -> None:
+    """The server goes on in DAEMONIZE_STDOUT, which is there."""
+    lines = "\n".join([of_readme("LogsDirectory="), of_readme("Environment=")])
+    later_words(system_manager, lines, "", "exec >>$$DAEMONIZE_STDOUT 2>&1")
+
+    with open(system_manager.path("/var/log/server/sh.out")) as file:
+        procs.eventually(lambda: _assert_says(file.read().splitlines(), "later"))
+
+
+def test_control_without_them_later_words_are_lost(system_manager: Manager) -> None:
+    """Negative control: DAEMONIZE_STDOUT is /dev/null."""
+    unit = later_words(system_manager, "", "", "echo $$DAEMONIZE_STDOUT; exec >>$$DAEMONIZE_STDOUT 2>&1")
+
+    procs.eventually(lambda: _assert_says(unit.journal(), "/dev/null"))
+    assert "later" not in unit.journal()
+
+
 def test_control_a_unit_with_another_pid_file_is_seen(system_manager: Manager) -> None:
     """Negative control: where the two do not agree, systemd waits for its own in vain."""
     (service,) = DOCUMENTED["man"]
-    service = service.replace("/usr/bin/daemonize", COMMAND).replace(
+    service = service.replace("/opt/daemonize/bin/daemonize", COMMAND).replace(
         "/usr/bin/server", program("repoints", "hello")
     )
     unit = system_manager.add(service.replace(f"-p {PID_FILE}", f"-p {PID_FILE}2") + "TimeoutStartSec=1\n")
