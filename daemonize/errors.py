@@ -283,7 +283,7 @@ class NotExecuted(LaunchError):
             reason += " (a script without a #! line?)"
         elif self.errno == errno.EACCES and os.path.isdir(self.what):
             reason = "Is a directory"
-        whom = f" as {self.user}" if self.user else ""
+        whom = f" as {self.user}" if self.user and self.found else ""
         return f"cannot execute {printable(self.what) or self.shown}{whom}: {reason}"
 
 

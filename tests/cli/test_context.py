@@ -511,6 +511,39 @@ def test_a_step_that_fails(name: str, family: Family) -> None:
     family.nobody()
 
 
+def test_nothing_in_the_new_root_is_read(family: Family) -> None:
+    """Whoever can write there must not decide who the user is, nor have root load his libraries, nor hold it up."""
+    with users.open_directory() as directory:
+        os.mkdir(f"{directory}/etc")
+        for name in ("passwd", "group", "nsswitch.conf"):
+            os.mkfifo(f"{directory}/etc/{name}")
+        for words in (
+            ("--chroot", directory),
+            ("--chroot", directory, "-u", "nobody"),
+            ("--chroot", directory, "-u", "7:7"),
+        ):
+            done = failing("root", ("-t", "5s", *words), directory)
+            assert (done.status, done.err) == (127, b"daemonize: cannot execute sleep: command not found\n")
+    family.nobody()
+
+
+def test_a_directory_is_entered_as_the_user(family: Family) -> None:
+    """A symlink of his leads where he may go himself, and not where root may."""
+    with users.open_directory() as directory:
+        os.makedirs(f"{directory}/private/open")
+        os.chmod(f"{directory}/private", 0o700)
+        os.symlink("private/open", f"{directory}/link")
+        os.lchown(f"{directory}/link", NOBODY.uid, NOBODY.gid)
+        control = cli.run("-r", "exit", "-c", f"{directory}/link", "true")
+        done = cli.run("-u", NOBODY.name, "-c", f"{directory}/link", "true")
+
+        assert control.status == 1
+        assert (done.status, done.err.decode()) == (
+            125, f"daemonize: cannot start true: directory {directory}/link: Permission denied\n",
+        )  # fmt: skip
+    family.nobody()
+
+
 def test_a_program_that_is_not_in_the_new_root(family: Family) -> None:
     """The command is looked for inside: 127, as anywhere."""
     with users.open_directory() as directory:

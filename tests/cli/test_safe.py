@@ -166,6 +166,29 @@ def test_in_a_new_root(base: str) -> None:
     assert refused("", "/absolute", root=base) == f"directory {base}/bin can be written to by everybody"
 
 
+@pytest.mark.parametrize("way", ["/up", "/../bin/program", "/../../bin/program"])
+def test_nothing_leads_out_of_a_new_root(way: str, base: str) -> None:
+    """`..` ends at the new root for the kernel, and so it does here: another program is not looked at instead."""
+    os.symlink("../../../bin/program", f"{base}/up")
+    assert refused("", way, root=base) == ""
+    os.chmod(f"{base}/bin/program", 0o777)
+
+    assert refused("", way, root=base) == f"file {base}/bin/program can be written to by everybody"
+
+
+def test_as_many_interpreters_as_the_kernel_takes(base: str) -> None:
+    """Five scripts, each the interpreter of the one before, and a program at the end."""
+    os.chmod(f"{base}/bin/program", 0o777)
+    for number in range(1, 6):
+        following = f"script{number + 1}" if number < 5 else "program"
+        with open(f"{base}/bin/script{number}", "w") as script:
+            script.write(f"#!{base}/bin/{following}\n")
+        os.chmod(f"{base}/bin/script{number}", 0o755)
+
+    assert cli.run("-r", "exit", f"{base}/bin/script1").status == 1  # it is executed, and exits 0
+    assert refused(base, "bin/script1") == f"file {base}/bin/program can be written to by everybody"
+
+
 def test_it_is_not_the_default(base: str) -> None:
     """Without it nothing is looked at; and for an ordinary user it means nothing."""
     os.chmod(f"{base}/bin", 0o777)

@@ -29,6 +29,7 @@ from daemonize import (
     UsageError,
 )
 from daemonize.launcher import api
+from daemonize.launcher.outputs import Outputs
 from daemonize.posix.identity import Identity, current_boot_id
 from tests.support import callers, procs
 from tests.support.programs import SHELL, Trigger, program
@@ -362,6 +363,26 @@ def test_a_string_is_no_command(way: str) -> None:
     """It would start a program called by its first letter."""
     with pytest.raises(UsageError):
         api.launch("true")
+
+
+def test_a_file_is_followed_whatever_becomes_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between being opened and being followed the name is given to a fifo: the file itself is followed, and nobody waits."""
+    path = tmp_path / "log"
+    follow = Outputs._follow
+
+    def swap(self: Outputs, stream: str, written: int) -> None:
+        if path.exists() and not path.is_fifo():
+            path.rename(tmp_path / "moved")
+            os.mkfifo(path)
+        follow(self, stream, written)
+
+    monkeypatch.setattr(Outputs, "_follow", swap)
+    with pytest.raises(Exited) as caught:
+        api.launch([SHELL, "-c", "echo words; exit 7"], stdout=path, ready="alive:5s", relay_stdout=None)
+
+    assert (caught.value.exit_status, caught.value.output) == (7, b"words\n")
 
 
 def test_strict(launch: Launch) -> None:

@@ -493,7 +493,7 @@ def test_logs_of_its_own_are_its_users(place: Place) -> None:
 
     assert streams == [log, f"{directory}/redis-server.err"]
     assert "Ready to accept connections" in read(log)
-    assert access(directory) == ("root", "redis", 0o710)
+    assert access(directory) == ("root", "root", 0o711)
     assert access(log) == ("redis", "redis", 0o600)
     assert [opened(log, user) for user in ("redis", "nobody")] == [True, False]
 
