@@ -1,7 +1,7 @@
 """The context of a daemon: limits, priority, root, umask, directory, user; for a process that has been forked to be one.
 
     parent   context(...)      everything is looked up, and wrong settings are refused, while there is somebody to tell
-      └ fork ─ child   .open()    the steps, in the order of the design; a failed one is known by `stage`
+      └ fork ─ child   .open()    limits, nice, groups, umask, root, user, directory; a failed step is known by `stage`
 
 Changes are made by python-daemon's DaemonContext, which is PEP 3143, where they can be. Of what it does, this is not used:
 

@@ -88,9 +88,9 @@ def run(
 ) -> NoReturn:
     """Be the intermediate parent, in a freshly forked process with all signals blocked. Never returns.
 
-    token: `NAME=value` that marks the server's environment. grace: seconds of the stop plan. claims: taken
-    back if the wrapper has vanished. control, events: our ends of
-    the pipes to the wrapper. report, gate: the server's ends of its own (posix/child.py).
+    token: `NAME=value` that marks the server's environment. grace: seconds of the stop plan. claims: taken back if the
+    wrapper has vanished. control, events: our ends of the pipes to the wrapper. report, gate: the server's ends of its own
+    (posix/child.py).
     """
     detached = False
     try:
