@@ -220,8 +220,10 @@ class Outputs:
 
     def _reopen(self, written: int, path: bytes) -> int:
         """The very file that is written to, and not what its name may lead to by now. Raises OSError."""
-        if os.path.exists("/proc/self/fd"):
+        try:
             return self._owner.open(f"/proc/self/fd/{written}", os.O_RDONLY)
+        except FileNotFoundError:
+            pass  # no /proc
         source = self._owner.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         if not os.path.sameopenfile(source, written):
             self._owner.shut(source)
