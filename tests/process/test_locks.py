@@ -251,12 +251,14 @@ def mix(base: bytes, rounds: int) -> None:
             continue
         os.mkdir(base + b"/busy")
         pid = chance.choice((None, NO_PID, NO_PID, me, me))
+        if pid != me:
+            os.rmdir(base + b"/busy")  # with the pid of a dead process in place the next launch may begin
         if pid is not None:
             file.write(pid, start_of(me) if pid == me else 0)
         if pid == me:
             owner.close()  # ready: from now on it is the pid that keeps others away
             assert content(path) == b"%d\n" % me
-        os.rmdir(base + b"/busy")
+            os.rmdir(base + b"/busy")
         if pid != me and chance.randrange(2):
             file.remove()
         owner.close()
@@ -267,6 +269,13 @@ def mix(base: bytes, rounds: int) -> None:
 def test_never_two_at_once(base: bytes) -> None:
     """Launches that crash, fail, become ready and are stopped, all at once: one at a time, and no file is lost."""
     assert together(6, lambda: mix(base, 100)) == [None] * 6
+
+
+@pytest.mark.stress
+def test_never_two_at_once_for_long(base: bytes) -> None:
+    """The same, many times as often."""
+    rounds = 10 * int(os.environ.get("DAEMONIZE_TESTS_RACES", "200"))
+    assert together(8, lambda: mix(base, rounds)) == [None] * 8
 
 
 def test_two_at_once_are_seen(base: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
