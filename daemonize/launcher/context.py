@@ -87,7 +87,7 @@ class Context:
         if limit:
             return f"{limit}={_shown(self._values[limit])}" if limit in self._values else limit
         shown = {
-            "root": self.root, "directory": self.directory, "nice": str(self.nice),
+            "root": self.root, "directory": self.directory or b".", "nice": str(self.nice),
             "user": self.user and self.user.shown, "groups": self.user and self.user.shown,
         }  # fmt: skip
         value = shown.get(name) or ""
@@ -119,7 +119,7 @@ class Context:
     @property
     def _changes_user_there(self) -> bool:
         """Whether DaemonContext is to change the user."""
-        return self.user is not None and self.root is None
+        return self.user is not None and self.root is None and not self.user.is_ours
 
     def _last_steps(self) -> Iterator[str]:
         """What comes after DaemonContext, likewise."""

@@ -143,7 +143,10 @@ def pidfd_open(pid: int) -> int | None:
 
 
 def wait_for_end(pid: int, timeout: float) -> bool:
-    """Wait at most `timeout` seconds for the end of a child of ours; True also where it cannot be waited for."""
+    """Wait at most `timeout` seconds for the end of a process; True also where it cannot be waited for.
+
+    Raises ProcessLookupError where there is none.
+    """
     fd = pidfd_open(pid)
     if fd is None:
         return True

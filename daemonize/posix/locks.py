@@ -20,7 +20,15 @@ import stat
 
 from daemonize.errors import AlreadyRunning, SetupError, printable, user_name
 from daemonize.posix.fds import Descriptors, try_lock, write_all
-from daemonize.posix.identity import EXITING, GONE, Identity, current_boot_id, read_stat, standing
+from daemonize.posix.identity import (
+    EXITING,
+    GONE,
+    Identity,
+    current_boot_id,
+    read_stat,
+    standing,
+    wait_for_end,
+)
 from daemonize.posix.paths import Place
 
 TYPE_CHECKING = False
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
 
 _TRIES = 100
 _LONGEST_CONTENT = 64
+#: Seconds that a process which is ending gets to do so.
+_LONGEST_EXIT = 1.0
 _LONGEST_NAME = 255
 _HIGHEST_PID = 2**31 - 1
 #: As long as a pid and a newline can be.
@@ -134,15 +144,18 @@ class PidFile:
 
     def write(self, pid: int, start: int) -> None:
         """Put the pid in place, once; start: of that process, in clock ticks since boot (0: unknown). Raises SetupError."""
+        data = b"%d\n" % pid
         try:
-            os.ftruncate(
-                self._fd, 0
-            )  # first: half of a new pid before half of an old one would be a third one
-            _overwrite(self._fd, b"%d\n" % pid)
-            _mark(self._fd, pid, start)
             if self._reservation:
+                _overwrite(self._fd, data)  # first: the room for it must not be given away
+                os.ftruncate(self._fd, len(data))
+                _mark(self._fd, pid, start)
                 self._put_in_place(self._reservation)
             else:
+                # First: half of a new pid before half of an old one would be a third one.
+                os.ftruncate(self._fd, 0)
+                _overwrite(self._fd, data)
+                _mark(self._fd, pid, start)
                 self._check_lock_file()
         except OSError as error:
             raise SetupError("write", self._path, error) from None
@@ -203,45 +216,86 @@ class PidFile:
     def _remove_old(self) -> None:
         """The pid file that is there must be a stale one; it is removed: whoever has that pid next must not be hit.
 
-        It is not locked: everybody can read it, and who can read a file can lock it, for ever.
+        A pid file's lock is not asked for: everybody can read it, and who can read a file can lock it, for ever.
         """
         old = self._place.open()
         if old is None:
             return
         self._refuse_running(old)
+        if _is_lock_file(old):
+            self._take_lock_file(old)
         directory = os.fstat(self._place.directory)
         may_replace = (0, directory.st_uid, os.fstat(old).st_uid)
         if directory.st_mode & stat.S_ISVTX and os.geteuid() not in may_replace:
             raise OSError(errno.EPERM, "it is another user's, and its directory is sticky")
         self._place.unlink()
 
+    def _take_lock_file(self, fd: int) -> None:
+        try:
+            _take(fd)
+        except _TakenError as taken:
+            raise AlreadyRunning("lock file", self._path, *taken.holder) from None
+
     def _refuse_running(self, fd: int) -> None:
         """Raises AlreadyRunning if the process lives that the pid file names, OSError if it is no pid file."""
-        pid = _read_pid(fd)
-        if not pid or standing(pid) in (GONE, EXITING):
-            return
-        found, boot = read_stat(pid), current_boot_id()
-        marked = _marked(fd, pid) if boot else None
-        if marked:
-            if marked.boot_id != boot or (found and found.start != marked.start):
-                return
-        elif pid == os.getpid():
-            return  # in a container a launch can have the same pid at every start
-        name = found.name if found else ""
-        raise AlreadyRunning("pid file", self._path, pid, name, proven=bool(marked and found))
+        pid, proven = _living(fd)
+        if pid:
+            found = read_stat(pid)
+            raise AlreadyRunning("pid file", self._path, pid, found.name if found else "", proven=proven)
+
+    def _refuse_lock_file(self) -> None:
+        """Somebody may have begun to use the name for a lock file since we looked. Raises OSError."""
+        try:
+            found = self._place.open()
+        except OSError:
+            return  # it is something else, and to rename will tell
+        if found is not None and _is_lock_file(found) and not try_lock(found):
+            raise OSError(errno.EEXIST, "it has become a lock file, and somebody holds it")
 
     def _put_in_place(self, reservation: Place) -> None:
         if not reservation.holds(self._fd):
             name = printable(os.fsdecode(reservation.name))
             raise OSError(errno.ENOENT, f"{name} beside it has been removed by somebody")
+        self._refuse_lock_file()
         reservation.move(self._place)
         _set_mode(self._fd, 0o644)  # only now: nobody else can ever lock a reservation
 
 
+def _is_lock_file(fd: int) -> bool:
+    """Whether it cannot be the pid file of a server: there is no pid in it, or nobody else can read it."""
+    return not _read_pid(fd) or not os.fstat(fd).st_mode & 0o044
+
+
+def _living(fd: int) -> tuple[int, bool]:
+    """The pid in a pid file if its process lives, else 0; and whether that is certainly the one that was meant.
+
+    Raises OSError if it is no pid file.
+    """
+    pid = _read_pid(fd)
+    if not pid or _has_ended(pid):
+        return 0, False
+    found, boot = read_stat(pid), current_boot_id()
+    marked = _marked(fd, pid) if boot else None
+    if marked:
+        is_another = marked.boot_id != boot or (found is not None and found.start != marked.start)
+    else:
+        is_another = pid == os.getpid()  # in a container a launch can have the same pid at every start
+    return (0, False) if is_another else (pid, bool(marked and found))
+
+
+def _has_ended(pid: int) -> bool:
+    """All threads of it may be ending at one look, and one of them have started another: only its end is the end."""
+    state = standing(pid)
+    try:
+        return state == GONE or (state == EXITING and wait_for_end(pid, _LONGEST_EXIT))
+    except ProcessLookupError:
+        return True
+
+
 def _refuse_used(fd: int) -> None:
     """A file of somebody's own that has the name of a reservation is left alone. Raises OSError."""
-    pid = _read_pid(fd)
-    if pid and standing(pid) not in (GONE, EXITING):
+    pid, _ = _living(fd)
+    if pid:
         raise OSError(errno.EEXIST, f"it is the pid file of a process that lives (pid {pid})")
 
 
@@ -268,7 +322,7 @@ def remove_pid_file(path: str, pid: int, *, empty: bool = False) -> None:
             return
         if not empty:
             _unlink_alone(place, lambda: place.holds(fd))
-        elif try_lock(fd) and place.holds(fd):
+        elif try_lock(fd) and place.holds(fd) and _read_pid(fd) == pid:
             os.ftruncate(fd, 0)
     except (OSError, _TakenError):
         pass  # it is stale, and the next launch sees that

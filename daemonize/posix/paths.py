@@ -188,9 +188,11 @@ class Place:
     def create(self, *, write: bool = True) -> int | None:
         """A new file (0600), for reading and, if that is wanted, for writing; None if there is one."""
         try:
-            return self._open((os.O_RDWR if write else os.O_RDONLY) | os.O_CREAT | os.O_EXCL)
+            fd = self._open((os.O_RDWR if write else os.O_RDONLY) | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             return None
+        os.fchmod(fd, 0o600)  # whatever the umask
+        return fd
 
     def shut(self, fd: int) -> None:
         """Close a file that was opened here."""

@@ -1083,6 +1083,49 @@ def test_a_directory_of_another_users(base: bytes, take: Callable[[bytes], None]
     assert str(refused(lambda: take(base + b"/x"))).endswith("it belongs to another user (nobody)")
 
 
+def test_a_reservation_of_a_pid_that_is_anothers_now(base: bytes, living: int, owner: Descriptors) -> None:
+    """A crash left it, and what was written down proves that the process is another: it is taken over."""
+    need_attributes(base)
+    put(base + b"/.x.new", b"%d\n" % living)
+    os.setxattr(base + b"/.x.new", ATTRIBUTE, b"another-boot %d %d" % (living, start_of(living)))
+
+    PidFile(base + b"/x", owner, None)
+
+
+def test_a_caller_whose_umask_forbids_everything(base: bytes) -> None:
+    """The next launch, by an ordinary user too, can read what is there, and say who runs."""
+    os.chmod(base, 0o777)
+
+    def masked() -> None:
+        os.umask(0o777)
+        owner = Descriptors()
+        lock_file = LockFile(base + b"/lock", owner)
+        PidFile(base + b"/x", owner, None)
+        assert lock_file.fd
+
+    with holding(masked, NOBODY) as (pid, _):
+        assert taken(lambda: lock(base + b"/lock"), NOBODY).pid == pid
+        assert taken(lambda: reserve(base + b"/x"), NOBODY).pid == pid
+
+
+def test_threads_that_come_and_go(base: bytes) -> None:
+    """Every thread of a living server may be ending at one look: it is not dead for that, and keeps its pid file."""
+    program = (
+        "import os, threading, ctypes\n"
+        "def hop(): threading.Thread(target=hop).start()\n"
+        "hop(); print('hopping', flush=True)\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as server:
+        assert server.stdout
+        assert server.stdout.readline() == b"hopping\n"
+        path = written(base, server.pid, start_of(server.pid))
+        found = [taken(lambda: reserve(path)).pid for _ in range(300)]
+        server.kill()
+
+    assert set(found) == {server.pid}
+
+
 def test_a_reservation_that_is_a_pid_file(base: bytes, living: int) -> None:
     """Somebody calls his pid file `.x.new`: it is not in our way as long as its process is dead, and not ours otherwise."""
     put(base + b"/.x.new", b"%d\n" % living)
@@ -1241,6 +1284,31 @@ def test_one_file_for_both_of_another_user(base: bytes, owner: Descriptors) -> N
 
     call(both, NOBODY)
     assert content(base + b"/x") == b"%d\n" % NO_PID
+
+
+@pytest.mark.parametrize("content_of_lock", [b"", b"\n", b"%d\n" % NO_PID])
+def test_a_lock_file_is_no_stale_pid_file(base: bytes, content_of_lock: bytes) -> None:
+    """Somebody holds the lock on it: -p of the same name neither removes nor replaces it."""
+    put(base + b"/x", content_of_lock)
+    os.chmod(base + b"/x", 0o600)
+    with holding(lambda: lock(base + b"/x")) as (pid, _):
+        error = taken(lambda: reserve(base + b"/x"))
+        assert (error.what, error.pid) == ("lock file", pid)
+        assert os.listdir(base) == [b"x"]
+    # Negative control: nobody holds it.
+    call(lambda: reserve(base + b"/x"))
+    assert os.listdir(base) == [b".x.new"]
+
+
+def test_a_lock_file_that_is_new_is_not_replaced(base: bytes, owner: Descriptors) -> None:
+    """It was made and locked while the server started."""
+    file = PidFile(base + b"/x", owner, None)
+    with holding(lambda: lock(base + b"/x")):
+        with pytest.raises(SetupError, match="it has become a lock file"):
+            file.write(NO_PID, 0)
+        file.remove()
+        assert os.listdir(base) == [b"x"]
+        assert content(base + b"/x") == b""
 
 
 def test_one_file_for_both_that_is_removed(base: bytes, owner: Descriptors) -> None:
