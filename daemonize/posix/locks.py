@@ -20,16 +20,9 @@ import stat
 
 from daemonize.errors import AlreadyRunning, SetupError, printable, user_name
 from daemonize.posix.fds import Descriptors, try_lock, write_all
-from daemonize.posix.identity import (
-    EXITING,
-    GONE,
-    Identity,
-    current_boot_id,
-    read_stat,
-    standing,
-    wait_for_end,
-)
+from daemonize.posix.identity import read_stat
 from daemonize.posix.paths import Place
+from daemonize.posix.pidtext import living, mark, read_pid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,15 +31,9 @@ if TYPE_CHECKING:
     from daemonize.posix.holders import Holder
 
 _TRIES = 100
-_LONGEST_CONTENT = 64
-#: Seconds that a process which is ending gets to do so.
-_LONGEST_EXIT = 1.0
 _LONGEST_NAME = 255
-_HIGHEST_PID = 2**31 - 1
 #: As long as a pid and a newline can be.
 _BLANKS = b" " * 11
-#: Extended attribute of a pid file: boot id, pid and start time of the process it was written for.
-_ATTRIBUTE = "user.daemonize.identity"
 
 
 class _TakenError(Exception):
@@ -149,13 +136,13 @@ class PidFile:
             if self._reservation:
                 _overwrite(self._fd, data)  # first: the room for it must not be given away
                 os.ftruncate(self._fd, len(data))
-                _mark(self._fd, pid, start)
+                mark(self._fd, pid, start)
                 self._put_in_place(self._reservation)
             else:
                 # First: half of a new pid before half of an old one would be a third one.
                 os.ftruncate(self._fd, 0)
                 _overwrite(self._fd, data)
-                _mark(self._fd, pid, start)
+                mark(self._fd, pid, start)
                 self._check_lock_file()
         except OSError as error:
             raise SetupError("write", self._path, error) from None
@@ -238,7 +225,7 @@ class PidFile:
 
     def _refuse_running(self, fd: int) -> None:
         """Raises AlreadyRunning if the process lives that the pid file names, OSError if it is no pid file."""
-        pid, proven = _living(fd)
+        pid, proven = living(fd)
         if pid:
             found = read_stat(pid)
             raise AlreadyRunning("pid file", self._path, pid, found.name if found else "", proven=proven)
@@ -263,38 +250,12 @@ class PidFile:
 
 def _is_lock_file(fd: int) -> bool:
     """Whether it cannot be the pid file of a server: there is no pid in it, or nobody else can read it."""
-    return not _read_pid(fd) or not os.fstat(fd).st_mode & 0o044
-
-
-def _living(fd: int) -> tuple[int, bool]:
-    """The pid in a pid file if its process lives, else 0; and whether that is certainly the one that was meant.
-
-    Raises OSError if it is no pid file.
-    """
-    pid = _read_pid(fd)
-    if not pid or _has_ended(pid):
-        return 0, False
-    found, boot = read_stat(pid), current_boot_id()
-    marked = _marked(fd, pid) if boot else None
-    if marked:
-        is_another = marked.boot_id != boot or (found is not None and found.start != marked.start)
-    else:
-        is_another = pid == os.getpid()  # in a container a launch can have the same pid at every start
-    return (0, False) if is_another else (pid, bool(marked and found))
-
-
-def _has_ended(pid: int) -> bool:
-    """All threads of it may be ending at one look, and one of them have started another: only its end is the end."""
-    state = standing(pid)
-    try:
-        return state == GONE or (state == EXITING and wait_for_end(pid, _LONGEST_EXIT))
-    except ProcessLookupError:
-        return True
+    return not read_pid(fd) or not os.fstat(fd).st_mode & 0o044
 
 
 def _refuse_used(fd: int) -> None:
     """A file of somebody's own that has the name of a reservation is left alone. Raises OSError."""
-    pid, _ = _living(fd)
+    pid, _ = living(fd)
     if pid:
         raise OSError(errno.EEXIST, f"it is the pid file of a process that lives (pid {pid})")
 
@@ -318,11 +279,11 @@ def remove_pid_file(path: str, pid: int, *, empty: bool = False) -> None:
     try:
         place = Place.at(os.fsencode(path), owner, ())
         fd = place.open()
-        if fd is None or _read_pid(fd) != pid:
+        if fd is None or read_pid(fd) != pid:
             return
         if not empty:
             _unlink_alone(place, lambda: place.holds(fd))
-        elif try_lock(fd) and place.holds(fd) and _read_pid(fd) == pid:
+        elif try_lock(fd) and place.holds(fd) and read_pid(fd) == pid:
             os.ftruncate(fd, 0)
     except (OSError, _TakenError):
         pass  # it is stale, and the next launch sees that
@@ -337,16 +298,6 @@ def _reservation_name(name: bytes) -> bytes:
     return b".%x.new" % (int.from_bytes(name, "big") % (2**127 - 1))
 
 
-def _read_pid(fd: int) -> int:
-    """The pid in a pid file; 0 if there is none, or one that no process can have. Raises OSError if it is no pid file."""
-    data = os.pread(fd, _LONGEST_CONTENT + 1, 0)
-    text = data.strip(b" \t\r\n\0")  # a crash of the machine can leave zeros
-    if len(data) > _LONGEST_CONTENT or (text and not text.isdigit()):
-        raise OSError(errno.EINVAL, "it does not look like a pid file; if it is one, remove it")
-    pid = int(text or b"0")
-    return pid if pid <= _HIGHEST_PID else 0
-
-
 def _overwrite(fd: int, data: bytes) -> None:
     os.lseek(fd, 0, os.SEEK_SET)
     write_all(fd, data)
@@ -358,27 +309,3 @@ def _set_mode(fd: int, mode: int) -> None:
         os.fchmod(fd, mode)
     except PermissionError:
         pass  # a lock file of somebody else's, which we may write to; its mode is his
-
-
-def _mark(fd: int, pid: int, start: int) -> None:
-    """Write down who is meant; where that cannot be, see that nothing is there that could be taken for it."""
-    boot = current_boot_id()
-    try:
-        if boot and start:
-            os.setxattr(fd, _ATTRIBUTE, b"%s %d %d" % (boot.encode(), pid, start))
-            return
-    except (OSError, AttributeError):
-        pass
-    try:
-        os.removexattr(fd, _ATTRIBUTE)
-    except (OSError, AttributeError):
-        pass
-
-
-def _marked(fd: int, pid: int) -> Identity | None:
-    """Who is meant by the pid; None if that was not written down, or is about another pid (a server wrote its own)."""
-    try:
-        boot, written, start = os.getxattr(fd, _ATTRIBUTE).decode("ascii").split()
-        return Identity(pid, int(start), boot) if int(written) == pid else None
-    except (OSError, AttributeError, ValueError):
-        return None

@@ -563,7 +563,9 @@ def test_a_limit_that_leaves_no_descriptor(number: str, family: Family) -> None:
     assert b"exited with status 125" not in done.err
 
 
-@pytest.mark.parametrize("words", [(), ("--umask", "022")], ids=["default", "context"])
+@pytest.mark.parametrize(
+    "words", [(), ("--umask", "022"), ("-u", "nobody")], ids=["default", "context", "user"]
+)
 def test_a_directory_that_cannot_be_entered(words: tuple[str, ...], servers: Family) -> None:
     """Who stays where he is needs no permission to go there, on either path."""
     with users.open_directory() as directory:

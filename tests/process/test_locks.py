@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemonize.errors import AlreadyRunning, SetupError
-from daemonize.posix import locks
+from daemonize.posix import locks, pidtext
 from daemonize.posix.fds import Descriptors
 from daemonize.posix.identity import current_boot_id, read_stat
 from daemonize.posix.locks import LockFile, PidFile, remove_pid_file
@@ -945,7 +945,8 @@ def test_a_process_that_proc_hides(base: bytes, living: int, monkeypatch: pytest
     """Where /proc shows only one's own processes, another's that lives is believed to be the server, without a name."""
     path = written(base, living, start_of(living))
     monkeypatch.setattr(locks, "read_stat", lambda _pid: None)
-    monkeypatch.setattr(locks, "standing", lambda _pid: "unknown")
+    monkeypatch.setattr(pidtext, "read_stat", lambda _pid: None)
+    monkeypatch.setattr(pidtext, "standing", lambda _pid: "unknown")
     error = taken(lambda: reserve(path))
 
     assert (error.pid, error.name, error.proven) == (living, "", False)
@@ -1119,9 +1120,11 @@ def test_threads_that_come_and_go(base: bytes) -> None:
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as server:
         assert server.stdout
         assert server.stdout.readline() == b"hopping\n"
-        path = written(base, server.pid, start_of(server.pid))
-        found = [taken(lambda: reserve(path)).pid for _ in range(300)]
-        server.kill()
+        try:
+            path = written(base, server.pid, start_of(server.pid))
+            found = [taken(lambda: reserve(path)).pid for _ in range(300)]
+        finally:
+            server.kill()
 
     assert set(found) == {server.pid}
 
