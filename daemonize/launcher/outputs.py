@@ -121,9 +121,8 @@ class Outputs:
     def _open_pipe(self, stream: str, on_hang_up: Callable[[], None] = lambda: None) -> int:
         """The server's end of a pipe that is relayed."""
         read, write = self._owner.pipe()
-        self._give(
-            write
-        )  # /dev/stderr is opened by name in many a configuration: a pipe is its owner's to open again
+        # /dev/stderr is opened by name in many a configuration, and a pipe is its owner's to open again.
+        self._give(write)
         self._relays[stream] = PipeRelay(
             self._loop, read, self._sink(stream), keep=self._keep, on_hang_up=on_hang_up
         )

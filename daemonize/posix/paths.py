@@ -19,6 +19,8 @@ _MOST_LINKS = 40
 #: Such a descriptor can be had of a directory that may be searched and not read. 0: the system has none.
 _O_PATH = getattr(os, "O_PATH", 0)
 _FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+_STANDARD = (b"/dev/stdin", b"/dev/stdout", b"/dev/stderr")
+_OWN_DESCRIPTORS = (b"/dev/fd", b"/proc/self/fd")
 _MAY_NOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -43,6 +45,8 @@ def open_guarded(path: bytes, flags: int, owner: Descriptors, mode: int = 0o600)
     No stranger's symlink is followed, and no file used that has a second name: it could be one that he may not open.
     Raises OSError.
     """
+    if _is_own_descriptor(path):
+        return owner.open(path, flags, mode), False
     directory, name = open_parent(path, owner, {os.geteuid()})
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -59,6 +63,12 @@ def open_guarded(path: bytes, flags: int, owner: Descriptors, mode: int = 0o600)
         owner.shut(fd)
         raise OSError(errno.EMLINK, "it has a second name (a hard link)")
     return fd, False
+
+
+def _is_own_descriptor(path: bytes) -> bool:
+    """Whether it names what this process has open: nobody else is on the way, and the links of /proc lead to no path."""
+    directory, _, name = path.rpartition(b"/")
+    return path in _STANDARD or (directory in _OWN_DESCRIPTORS and name.isdigit())
 
 
 class _Walk:

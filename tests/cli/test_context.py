@@ -140,12 +140,7 @@ def other_root(directory: str) -> list[str]:
             fi || exit
         done
     """
-    words = ["unshare", "-m", SHELL, "-c", f'{mount}\nunset PWD\nexec "$@"', SHELL]
-    if os.geteuid() or not shutil.which("unshare"):
-        pytest.skip("needs root and unshare(1)")
-    if subprocess.run([*words, "true"], capture_output=True, check=False, timeout=20).returncode:
-        pytest.skip("no mount namespace here")
-    return words
+    return users.in_private_mounts(mount)
 
 
 def in_other_root(_before: Facts) -> Facts:
@@ -573,6 +568,15 @@ def test_a_directory_that_cannot_be_entered(words: tuple[str, ...], servers: Fam
         done = failing("nobody", words, directory, f"{directory}/closed")
 
     assert (done.status, done.err) == (0, b"")
+
+
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_another_users_output_to_a_descriptor_of_ours(path: str, family: Family) -> None:
+    """-o /dev/stdout, as in a container: it is what the caller has open, and no symlink of a stranger's."""
+    done = cli.run("-u", NOBODY.name, "-o", path, "-r", "alive:5s", SHELL, "-c", "echo said; exit 3")
+
+    assert (done.status, done.out) == (3, b"said\n")
+    family.nobody()
 
 
 def test_another_user_can_reopen_its_streams(family: Family) -> None:

@@ -98,7 +98,12 @@ def with_accounts(directory: str) -> list[str]:
             file.write(there.read() + "\n".join(added) + "\n")
         os.chmod(f"{directory}/{name}", 0o644)
     binds = " && ".join(f"mount --bind '{directory}/{name}' /etc/{name}" for name in lines)
-    words = ["unshare", "-m", SHELL, "-c", f'{binds} && unset PWD && exec "$@"', SHELL]
+    return in_private_mounts(binds)
+
+
+def in_private_mounts(script: str) -> list[str]:
+    """Words before a command that run a script first, in a mount namespace of their own; skips where there can be none."""
+    words = ["unshare", "-m", SHELL, "-c", f'{{\n{script}\n}} && unset PWD && exec "$@"', SHELL]
     if os.geteuid() or not shutil.which("unshare"):
         pytest.skip("needs root and unshare(1)")
     if subprocess.run([*words, "true"], capture_output=True, check=False, timeout=20).returncode:
