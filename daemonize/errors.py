@@ -149,6 +149,8 @@ class LaunchError(DaemonizeError):
     log_empty = False
     drain: int | None = None
     survivors: Sequence[tuple[int, str]] = ()
+    #: Whether the server is the caller's own program, started by an option of its command line.
+    by_option = False
 
     @property
     def shown(self) -> str:
@@ -331,7 +333,12 @@ class TimedOut(LaunchError):
         if "streams" not in self.waiting_for:
             return line
         held = " and ".join(self.still_open) or "stdout and stderr"
-        return f"{line}. It, or a child of it, holds {held}; if it never lets go, say how it becomes ready: --ready alive:2s"
+        remedy = (
+            "it lets go by calling daemonize.ready()"
+            if self.by_option
+            else "if it never lets go, say how it becomes ready: --ready alive:2s"
+        )
+        return f"{line}. It, or a child of it, holds {held}; {remedy}"
 
 
 class Cancelled(LaunchError):

@@ -27,6 +27,7 @@ SIGUSR1, SIGUSR2, SIGWINCH = _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGWINCH
 if hasattr(_signal, "pidfd_send_signal"):
     pidfd_send_signal = _signal.pidfd_send_signal
 
+_IGNORED_BY_PYTHON = frozenset((_signal.SIGPIPE, _signal.SIGXFSZ))
 _KERNEL = 0x80  # SI_KERNEL: the terminal, not a process
 
 
@@ -74,6 +75,20 @@ def set_defaults() -> None:
             _signal.signal(number, _signal.SIG_DFL)
         except OSError:
             pass  # SIGKILL, SIGSTOP
+
+
+def ignored() -> set[int]:
+    """The signals that are ignored, but for those that Python itself ignores."""
+    return {int(number) for number in valid() if is_ignored(number)} - _IGNORED_BY_PYTHON
+
+
+def unignore(numbers: Iterable[int]) -> None:
+    """Undo that these are ignored, where they still are: as if Python had found them at their default."""
+    for number in numbers:
+        if is_ignored(number):
+            _signal.signal(
+                number, _signal.default_int_handler if number == _signal.SIGINT else _signal.SIG_DFL
+            )
 
 
 def ignore(number: int) -> None:
@@ -133,11 +148,15 @@ class SignalQueue(SignalSource):
         except BlockingIOError:
             return []
 
-    def close(self) -> None:
-        """Restore what was there before."""
+    def restore(self) -> None:
+        """Restore the handlers that were there before."""
         for number, handler in self._handlers.items():
             _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
         _signal.set_wakeup_fd(self._wakeup)
+
+    def close(self) -> None:
+        """Restore what was there before."""
+        self.restore()
         os.close(self.fd)
         os.close(self._write)
 
