@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from daemonize import notify
+    from daemonize.announce import ready
     from daemonize.errors import (
         AlreadyRunning,
         Cancelled,
@@ -43,6 +45,8 @@ _MODULES = {
     "UsageError": "errors",
     "context": "launcher.context",
     "launch": "launcher.api",
+    "notify": "notify",
+    "ready": "announce",
 }
 
 __all__ = [
@@ -64,6 +68,8 @@ __all__ = [
     "UsageError",
     "context",
     "launch",
+    "notify",
+    "ready",
 ]
 
 
@@ -71,7 +77,8 @@ def __getattr__(name: str) -> object:
     """Load a public name."""
     if name not in _MODULES:
         raise AttributeError(f"module 'daemonize' has no attribute '{name}'")
-    value = getattr(__import__(f"daemonize.{_MODULES[name]}", fromlist=(name,)), name)
+    module = __import__(f"daemonize.{_MODULES[name]}", fromlist=(name,))
+    value: object = module if _MODULES[name] == name else getattr(module, name)
     globals()[name] = value
     return value
 
