@@ -6,6 +6,8 @@ from daemonize.posix import arrival  # noqa: F401 (it looks at what this process
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from daemonize import notify
+    from daemonize.announce import ready
     from daemonize.errors import (
         AlreadyRunning,
         Cancelled,
@@ -50,6 +52,8 @@ _MODULES = {
     "daemonize_if_asked": "option.for_argparse",
     "daemonize_option": "option.for_click",
     "launch": "launcher.api",
+    "notify": "notify",
+    "ready": "announce",
 }
 
 __all__ = [
@@ -74,6 +78,8 @@ __all__ = [
     "daemonize_if_asked",
     "daemonize_option",
     "launch",
+    "notify",
+    "ready",
 ]
 
 
@@ -81,7 +87,8 @@ def __getattr__(name: str) -> object:
     """Load a public name."""
     if name not in _MODULES:
         raise AttributeError(f"module 'daemonize' has no attribute '{name}'")
-    value = getattr(__import__(f"daemonize.{_MODULES[name]}", fromlist=(name,)), name)
+    module = __import__(f"daemonize.{_MODULES[name]}", fromlist=(name,))
+    value: object = module if _MODULES[name] == name else getattr(module, name)
     globals()[name] = value
     return value
 

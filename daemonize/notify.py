@@ -1,21 +1,154 @@
-"""The readiness wire formats.
+"""What a server and whoever started it say to each other: the wire formats of readiness.
 
 The streams protocol: `DAEMONIZE_STREAMS` names both pipes of the wrapper as `DEV:INO,DEV:INO` (stdout, stderr; decimal,
 as JOURNAL_STREAM does in systemd.exec(5)), so that a process can tell whether a descriptor of its own still is one.
+
+sd_notify(3): lines of `NAME=value` in one datagram to the socket in `NOTIFY_SOCKET`. The functions for servers return
+whether somebody was told. Nobody is, and nothing happens, where there is no manager, or none that can be reached: a server
+that is started by hand calls them all the same.
 """
 
 from __future__ import annotations
 
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+    from typing import ClassVar
+
 STREAMS = b"DAEMONIZE_STREAMS"
 STDOUT = b"DAEMONIZE_STDOUT"
 STDERR = b"DAEMONIZE_STDERR"
 ID = b"DAEMONIZE_ID"
+DESCRIPTOR = b"NOTIFY_FD"
+_SOCKET = b"NOTIFY_SOCKET"
+_WATCHDOG, _WATCHED = b"WATCHDOG_USEC", b"WATCHDOG_PID"
+
+#: What a child of the server must not answer in its name. ID stays: by it a stop finds what the server has started.
+_SERVERS_OWN = (_SOCKET, DESCRIPTOR, _WATCHDOG, _WATCHED, STREAMS, STDOUT, STDERR)
+#: Bytes. systemd drops a message of more than 4096 altogether, and with a STATUS= that is too long the READY=1 beside it.
+_LONGEST_STATUS = 2048
+#: Digits of a number of microseconds: it has 64 bits.
+_LONGEST_LIMIT = 20
+#: Seconds that a manager may leave its socket full.
+_PATIENCE = 5.0
+
+
+class _Memory:
+    """What a process has to remember. removed: variables that are no longer in the environment."""
+
+    removed: ClassVar[MutableMapping[bytes, bytes]] = {}
+    reloading = False
+
+
+# --- the streams protocol -----------------------------------------------------------------------------------------
+
+
+def stream_id(fd: int) -> bytes:
+    """`DEV:INO` of what a descriptor leads to. Raises OSError."""
+    status = os.fstat(fd)
+    return b"%d:%d" % (status.st_dev, status.st_ino)
 
 
 def streams_value(stdout: int, stderr: int) -> bytes:
     """The value of DAEMONIZE_STREAMS for two descriptors."""
-    return b",".join(
-        b"%d:%d" % (status.st_dev, status.st_ino) for status in (os.fstat(stdout), os.fstat(stderr))
-    )
+    return stream_id(stdout) + b"," + stream_id(stderr)
+
+
+# --- for servers --------------------------------------------------------------------------------------------------
+
+
+def status(text: str) -> bool:
+    """Say in a few words what the server is doing, as `systemctl status` shows it."""
+    return _send(_status_line(text))
+
+
+def extend_timeout(seconds: float) -> bool:
+    """Ask for more time to start, reload or stop: so many seconds from now. Raises UsageError."""
+    if not 0 < seconds < float("inf"):
+        from daemonize.errors import UsageError
+
+        raise UsageError(f"{seconds!r} is no time to ask for; write a number of seconds above 0")
+    return _send(b"EXTEND_TIMEOUT_USEC=%d" % max(1, int(seconds * 1e6)))
+
+
+def stopping() -> bool:
+    """Say that the server has begun to stop."""
+    return _send(b"STOPPING=1")
+
+
+def reloading() -> bool:
+    """Say that the server reads its configuration again. The next `daemonize.ready()` says that it has."""
+    import time
+
+    _Memory.reloading = True
+    return _send(b"RELOADING=1", b"MONOTONIC_USEC=%d" % (time.monotonic_ns() // 1000))
+
+
+def watchdog() -> bool:
+    """Say that the server is alive and well. To be called every `watchdog_interval()` seconds."""
+    return _send(b"WATCHDOG=1")
+
+
+def watchdog_interval() -> float | None:
+    """How often to call `watchdog()`, in seconds: half of the manager's limit. None: nobody waits for this process."""
+    limit, pid = _variable(_WATCHDOG), _variable(_WATCHED)
+    if not limit.isdigit() or len(limit) > _LONGEST_LIMIT or pid not in {b"", b"%d" % os.getpid()}:
+        return None
+    return int(limit) / 2e6 or None
+
+
+def unset_environment() -> None:
+    """Remove from the environment what children that are started from now on must not answer.
+
+    This process remembers: the functions here go on reaching the manager.
+    """
+    for name in _SERVERS_OWN:
+        value = os.environb.pop(name, None)
+        if value is not None:
+            _Memory.removed[name] = value
+
+
+# --- for ready() --------------------------------------------------------------------------------------------------
+
+
+def is_reloading() -> bool:
+    """Whether `reloading()` was called, and `tell_ready` not since."""
+    return _Memory.reloading
+
+
+def tell_ready(text: str | None = None) -> bool:
+    """Tell the manager that this process is ready, and is the main process; True if it was told."""
+    _Memory.reloading = False
+    words = [] if text is None else [_status_line(text)]
+    return _send(b"READY=1", *words, b"MAINPID=%d" % os.getpid())
+
+
+def _status_line(text: str) -> bytes:
+    """One line, and no NUL, for which systemd would drop the whole message."""
+    line = "".join(max(c, " ") for c in text).encode("utf-8", "replace")
+    return b"STATUS=" + line[:_LONGEST_STATUS].decode("utf-8", "ignore").encode()
+
+
+def _variable(name: bytes) -> bytes:
+    return os.environb.get(name) or _Memory.removed.get(name, b"")
+
+
+def _send(*lines: bytes) -> bool:
+    """Send one message to the manager; whether it has it."""
+    name = _variable(_SOCKET)
+    if not name.startswith((b"/", b"@")):
+        return False  # no manager, or one behind a kind of socket that we do not know (vsock)
+    import socket
+
+    address = b"\0" + name[1:] if name.startswith(b"@") else name
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.settimeout(_PATIENCE)
+            # Connected: poll(2) says of any other datagram socket that it is writable, be the receiver's queue full or not.
+            manager.connect(address)
+            manager.send(b"\n".join(lines))
+    except OSError:
+        return False
+    return True

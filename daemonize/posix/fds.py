@@ -54,14 +54,17 @@ def occupy_standard(owner: Descriptors) -> None:
             owner.open("/dev/null", os.O_RDWR)
 
 
-def opened() -> list[int]:
-    """The open descriptors of this process, some of them closed again; all that could be, where nothing lists them."""
+def opened(most: int | None = None) -> list[int]:
+    """The open descriptors of this process, some of them closed again.
+
+    Where nothing lists them: all that could be, or the first `most` of these.
+    """
     for path in _LISTS:
         try:
             return [int(name) for name in os.listdir(path)]
         except OSError:
             continue
-    return list(range(os.sysconf("SC_OPEN_MAX")))
+    return list(range(os.sysconf("SC_OPEN_MAX"))[:most])
 
 
 def still_open() -> list[int]:

@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"channel", "notify"}),
     frozenset({"readiness", "registry"}),
     frozenset({"launcher", "manager", "child_server"}),
-    frozenset({"ready", "background", "pytest_plugin", "supervisor"}),
+    frozenset({"announce", "background", "pytest_plugin", "supervisor"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )
