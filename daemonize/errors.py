@@ -155,6 +155,8 @@ class LaunchError(DaemonizeError):
     @property
     def shown(self) -> str:
         """The command, as shown to people."""
+        if self.by_option:
+            return "the server"
         return printable(self.command[0]) if self.command else "the server"
 
     @property

@@ -20,7 +20,6 @@ import click
 from daemonize.errors import SetupError
 from daemonize.launcher.outputs import Targets
 from daemonize.option import begin
-from daemonize.option.settings import program_name
 from daemonize.posix.callers import has_threads
 
 if TYPE_CHECKING:
@@ -30,11 +29,12 @@ if TYPE_CHECKING:
     from daemonize.launcher.request import Request
 
 
-def run(request: Request, body: Callable[[], object]) -> int:
-    """The status of a launch whose server is `body`, which ends there as a program of its own would. Raises SetupError."""
+def run(request: Request, body: Callable[[], object], name: str) -> int:
+    """The status of a launch whose server is `body`, which ends there as a program of that name would. Raises SetupError."""
     if sys.platform != "linux" or has_threads():
         reason = OSError(0, "threads are running (or this is not Linux), and this process is not its own")
-        raise SetupError("daemonize", program_name(), reason)
+        raise SetupError("daemonize", name, reason)
+    request.name = os.fsencode(name)
     said: list[str] = []
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
@@ -42,12 +42,12 @@ def run(request: Request, body: Callable[[], object]) -> int:
         except begin.EndedError as ended:
             status = ended.status
         if status is None:
-            _serve(body)
+            _serve(body, name)
         for source, target in ((out, sys.stdout), (err, sys.stderr)):
             source.seek(0)
             _hand_on(source.read(), target)
     for line in said:
-        click.echo(f"{program_name()}: {line}", err=True)
+        click.echo(f"{name}: {line}", err=True)
     return status
 
 
@@ -61,13 +61,13 @@ def _hand_on(data: bytes, target: TextIO) -> None:
     target.flush()
 
 
-def _serve(body: Callable[[], object]) -> NoReturn:
+def _serve(body: Callable[[], object], name: str) -> NoReturn:
     """Be the server, with streams of its own, to the end of the process."""
     status = 1
     try:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 (they are to stay)
         sys.stdout, sys.stderr = open(1, "w", 1, closefd=False), open(2, "w", 1, closefd=False)  # noqa: SIM115
-        status = _carry_out(body)
+        status = _carry_out(body, name)
         for thread in threading.enumerate():
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
@@ -78,10 +78,10 @@ def _serve(body: Callable[[], object]) -> NoReturn:
         os._exit(status)
 
 
-def _carry_out(body: Callable[[], object]) -> int:
+def _carry_out(body: Callable[[], object], name: str) -> int:
     """The status that click would give a program; what it says goes to stderr."""
     try:
-        click.Command(program_name(), callback=body).main([], program_name())
+        click.Command(name, callback=body).main([], name)
     except SystemExit as ended:
         if ended.code is None or isinstance(ended.code, int):
             return (ended.code or 0) & 0xFF

@@ -135,28 +135,29 @@ class _Flag:
 
         def invoke(*args: Any, **kwargs: Any) -> object:
             del ctx.invoke
-            return self._invoke(ctx, asked, lambda: ctx.invoke(*args, **kwargs))
+            self._begin(ctx, asked, lambda: ctx.invoke(*args, **kwargs))
+            return ctx.invoke(*args, **kwargs)
 
         ctx.invoke = invoke  # type: ignore[method-assign, assignment]
 
-    def _invoke(self, ctx: click.Context, asked: _Asked, body: Callable[[], object]) -> object:
+    def _begin(self, ctx: click.Context, asked: _Asked, body: Callable[[], object]) -> None:
+        """Return where the command is to be carried out: here, or in the server."""
         if not asked.daemonize:
             for param in asked.idle:
                 raise click.UsageError(f"{max(param.opts, key=len)} is of use only with --daemonize.", ctx)
-            return body()
+            return
         if not asked.is_own:
-            ctx.exit(self._embed(asked, body))
+            ctx.exit(self._embed(asked, body, ctx.info_name or program_name()))
         try:
             begin.begin(self._settings, asked.files["pid"], asked.files["log"], lambda: _close(ctx))
         except begin.EndedError as ended:
             ctx.exit(ended.status)
-        return body()
 
-    def _embed(self, asked: _Asked, body: Callable[[], object]) -> int:
+    def _embed(self, asked: _Asked, body: Callable[[], object], name: str) -> int:
         try:
-            return embedded.run(self._settings.request(asked.files["pid"], asked.files["log"]), body)
+            return embedded.run(self._settings.request(asked.files["pid"], asked.files["log"]), body, name)
         except DaemonizeError as error:
-            click.echo(f"{program_name()}: {error}", err=True)
+            click.echo(f"{name}: {error}", err=True)
             return error.exit_status
 
 
