@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import LaunchError
-from daemonize.launcher import drain  # noqa: F401 (everything is imported before the fork)
 from daemonize.launcher.wrapper import Wrapper, catch_interrupts
-from daemonize.posix import arrival, fds, follow, signals, stop, tree  # noqa: F401 (likewise)
+from daemonize.posix import arrival, fds, signals
 from daemonize.posix.continuation import Continuation
 from daemonize.posix.loop import POLLIN
 
