@@ -102,6 +102,25 @@ def test_a_documented_unit_of_a_server_that_takes_part(
             assert file.read() == f"{inner_pid(main.pid)}\n"
 
 
+def test_a_server_that_takes_part_has_a_directory_for_its_log(
+    system_manager: Manager, server: tuple[str, int]
+) -> None:
+    """By what the README adds, it goes on in a log that its user may write to."""
+    (service,) = [text for name, text in OWN if name == "README" and "Type=forking" in text]
+    command, port = server
+    more = f"{of_readme('LogsDirectory=')}\nProtectSystem=strict\n"
+    service = service.replace(" --daemonize", f" --daemonize {of_readme('--log-file ')}")
+    unit = system_manager.add(more + service.replace("/usr/bin/server", command))
+    unit.start()
+    ports.get(port)
+
+    def logged() -> None:
+        with open(system_manager.path("/var/log/server/log")) as file:
+            assert '"GET / HTTP/1.0" 200' in file.read()
+
+    procs.eventually(logged)
+
+
 def test_control_one_that_is_not_told_to_is_not_forking(
     system_manager: Manager, server: tuple[str, int]
 ) -> None:
@@ -144,7 +163,7 @@ def _assert_says(lines: list[str], word: str) -> None:
 
 def of_readme(pattern: str) -> str:
     """What the README shows between code marks."""
-    (found,) = re.findall(rf"`({pattern}[^`]*)`", README)
+    (found,) = set(re.findall(rf"`({pattern}[^`]*)`", README))
     return str(found)
 
 
