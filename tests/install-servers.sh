@@ -18,6 +18,9 @@ psql:postgresql-client
 man:man-db
 groff:groff-base
 tmux:tmux
+socat:socat
+cc:gcc
+/usr/include/stdio.h:libc6-dev
 /usr/lib/postgresql/*/bin/postgres:postgresql
 /usr/*bin/daemonize:daemonize
 /lib/systemd/systemd:systemd
