@@ -301,6 +301,13 @@ value = targets(1, 2)
         assert found.value == found.files
 
 
+def test_logs_opened_before_are_none_of_the_first_three(reports: Reports) -> None:
+    """Though some of these were closed: no log is opened as the stdout that is let go later."""
+    code = "os.close(1); announce.open_logs(); daemonize.ready(); value = targets(0, 1, 2)"
+    with launched(reports, code) as found:
+        assert found.value == [NULL, NULL, found.files[1]]
+
+
 @contextlib.contextmanager
 def open_to_all(directory: Path) -> Iterator[None]:
     """Everybody may go to the directory, as long as the block lasts (pytest's own are its user's alone)."""
