@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from daemonize.posix import arrival  # noqa: F401 (it looks at what this process was given, before anything is changed)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from daemonize import notify
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from daemonize.launcher.api import launch
     from daemonize.launcher.context import Context, context
     from daemonize.launcher.daemon import Daemon
+    from daemonize.option.for_argparse import add_daemonize_arguments, daemonize_if_asked
+    from daemonize.option.for_click import daemonize_option
     from daemonize.posix.identity import Identity
 
 _MODULES = {
@@ -43,7 +47,10 @@ _MODULES = {
     "TimedOut": "errors",
     "Unsafe": "errors",
     "UsageError": "errors",
+    "add_daemonize_arguments": "option.for_argparse",
     "context": "launcher.context",
+    "daemonize_if_asked": "option.for_argparse",
+    "daemonize_option": "option.for_click",
     "launch": "launcher.api",
     "notify": "notify",
     "ready": "announce",
@@ -66,7 +73,10 @@ __all__ = [
     "TimedOut",
     "Unsafe",
     "UsageError",
+    "add_daemonize_arguments",
     "context",
+    "daemonize_if_asked",
+    "daemonize_option",
     "launch",
     "notify",
     "ready",

@@ -149,10 +149,14 @@ class LaunchError(DaemonizeError):
     log_empty = False
     drain: int | None = None
     survivors: Sequence[tuple[int, str]] = ()
+    #: Whether the server is the caller's own program, started by an option of its command line.
+    by_option = False
 
     @property
     def shown(self) -> str:
         """The command, as shown to people."""
+        if self.by_option:
+            return "the server"
         return printable(self.command[0]) if self.command else "the server"
 
     @property
@@ -331,7 +335,12 @@ class TimedOut(LaunchError):
         if "streams" not in self.waiting_for:
             return line
         held = " and ".join(self.still_open) or "stdout and stderr"
-        return f"{line}. It, or a child of it, holds {held}; if it never lets go, say how it becomes ready: --ready alive:2s"
+        remedy = (
+            "it lets go by calling daemonize.ready()"
+            if self.by_option
+            else "if it never lets go, say how it becomes ready: --ready alive:2s"
+        )
+        return f"{line}. It, or a child of it, holds {held}; {remedy}"
 
 
 class Cancelled(LaunchError):

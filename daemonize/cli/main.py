@@ -15,10 +15,10 @@ from daemonize.errors import (
     UsageError,
     printable,
 )
+from daemonize.launcher import words
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import Request
-from daemonize.launcher.wrapper import CANCELLING, Wrapper
-from daemonize.posix import signals
+from daemonize.launcher.wrapper import Wrapper, catch_interrupts
 from daemonize.posix.fds import Descriptors, occupy_standard, write_all
 from daemonize.posix.streams import is_writable
 
@@ -36,22 +36,14 @@ def main() -> NoReturn:
     try:
         status = run(sys.argv[1:])
     except DaemonizeError as error:
-        complain(str(error))
+        words.complain(str(error))
         status = error.exit_status
     except SystemExit as ended:  # click's completion ends so
         status = ended.code if isinstance(ended.code, int) else 0
     except Exception as error:  # noqa: BLE001 (a user gets one line, whatever it is)
-        complain(f"internal error: {type(error).__name__}: {printable(str(error))}")
+        words.complain(f"internal error: {type(error).__name__}: {printable(str(error))}")
     finally:
         os._exit(status)
-
-
-def complain(text: str) -> None:
-    """One line of ours on stderr; nothing to be done if nobody can read it."""
-    try:
-        write_all(2, f"daemonize: {text}\n".encode("utf-8", "backslashreplace"))
-    except OSError:
-        pass
 
 
 def run(arguments: list[str]) -> int:
@@ -102,8 +94,7 @@ class Run:
             from daemonize.launcher.foreground import Foreground
 
             return Foreground(self.request, self.targets, say=self._say, on_ready=self._report).run()
-        cancelling = [number for number in CANCELLING if not signals.is_ignored(number)]
-        queue = signals.SignalQueue((*cancelling, signals.SIGCONT))
+        queue = catch_interrupts()
         wrapper = Wrapper(self.request, self.targets, queue=queue, say=self._say)
         try:
             outcome = wrapper.run()
@@ -113,14 +104,9 @@ class Run:
         if isinstance(outcome, LaunchError):
             queue.close()
         # Else the signals stay caught: a late one can no longer stop the server, so it must not look as if it had.
-        self._relayed(wrapper, outcome)
+        for problem in words.problems(wrapper, verbose=self.verbose):
+            self._complain(problem)
         return outcome
-
-    def _relayed(self, wrapper: Wrapper, outcome: Ready | LaunchError) -> None:
-        for error in wrapper.outputs.errors:
-            self._complain(f"the server's output could not be relayed to the end: {error.strerror}")
-        if wrapper.logs.problem and (self.verbose or wrapper.outputs.lacks_log):
-            self._complain(f"no log is kept: {wrapper.logs.problem}")
 
     def _report(self, outcome: Ready | DaemonizeError) -> None:
         """Say what happened, where the server has not said it itself."""
@@ -141,16 +127,15 @@ class Run:
                 self._complain(f"the report could not be written: {error.strerror}")
 
     def _needs_words(self, outcome: DaemonizeError) -> bool:
-        # A server that explained its own end on stderr is not explained again, unless one has to look into a file.
-        if self.verbose or not isinstance(outcome, Exited):
+        if self.verbose:
             return True
-        if self.request.foreground and not outcome.exit_status:
+        if self.request.foreground and isinstance(outcome, Exited) and not outcome.exit_status:
             return False  # in the foreground a command may simply come to its end
-        return not (outcome.spoke and not outcome.log and outcome.status)
+        return words.needs_words(outcome)
 
     def _complain(self, text: str) -> None:
         if not self.quiet:
-            complain(text)
+            words.complain(text)
 
     def _say(self, text: str) -> None:
         """Progress, during the launch: said only to a reader who does not make us wait."""

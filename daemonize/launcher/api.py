@@ -18,8 +18,7 @@ from daemonize.launcher.daemon import Daemon
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT, Request
 from daemonize.launcher.wrapper import Wrapper
-from daemonize.posix import follow, signals, stop, tree  # noqa: F401 (likewise)
-from daemonize.posix.identity import read_file
+from daemonize.posix import callers, follow, signals, stop, tree  # noqa: F401 (likewise)
 from daemonize.units import parse_duration
 
 if TYPE_CHECKING:
@@ -161,10 +160,4 @@ def _descriptor(name: str, target: int | HasDescriptor | None) -> int | None:
 
 
 def _needs_helper() -> bool:
-    status = read_file("/proc/self/status")
-    if status is None:
-        import threading
-
-        return threading.active_count() > 1
-    fields = dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
-    return int(fields[b"Threads"]) > 1 or int(fields.get(b"VmRSS", b"0 kB").split()[0]) * 1024 > LARGE
+    return callers.has_threads() or callers.resident() > LARGE

@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import pickle
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 from daemonize.errors import DaemonizeError, LaunchError, SetupError
+from daemonize.launcher import interpreter
 from daemonize.launcher.ready import Ready
 from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import signals
@@ -25,14 +25,6 @@ from daemonize.posix.fds import Descriptors, occupy_standard, write_all
 if TYPE_CHECKING:
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
-
-_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_PROGRAM = """\
-import sys
-sys.path[:] = sys.argv[1].split(":")
-from daemonize.launcher import helper
-helper.main(sys.argv[2:])
-"""
 
 
 def run(request: Request, targets: Targets) -> Ready | LaunchError:
@@ -59,11 +51,9 @@ def run(request: Request, targets: Targets) -> Ready | LaunchError:
 
 
 def _spawn(request_end: int, outcome_end: int, inherited: set[int]) -> subprocess.Popen[bytes]:
-    # What the caller finds, the helper finds; but for what lies in the current directory.
-    path = ":".join([*filter(os.path.isabs, sys.path), _PACKAGES])
-    arguments = [sys.executable, "-I", "-c", _PROGRAM, path, str(request_end), str(outcome_end)]
+    command = interpreter.command("daemonize.launcher.helper", request_end, outcome_end)
     try:
-        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, pass_fds=inherited)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=inherited)
     except OSError as error:
         raise SetupError("start", "the launch helper", error) from None
 

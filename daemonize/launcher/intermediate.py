@@ -26,8 +26,6 @@ from daemonize.posix.signals import SIGCHLD, SIGTRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
-
     from daemonize.launcher.claims import Claims
     from daemonize.posix.child import Program
 
@@ -85,28 +83,38 @@ def run(
     events: int,
     report: int,
     gate: int,
-) -> NoReturn:
-    """Be the intermediate parent, in a freshly forked process with all signals blocked. Never returns.
+) -> None:
+    """Be the intermediate parent, in a freshly forked process with all signals blocked.
+
+    Never returns there. It does in the server, if that is the caller's own program, which is to go on.
 
     token: `NAME=value` that marks the server's environment. grace: seconds of the stop plan. claims: taken back if the
     wrapper has vanished. control, events: our ends of the pipes to the wrapper. report, gate: the server's ends of its own
     (posix/child.py).
     """
-    detached = False
+    detached = goes_on = False
     try:
-        reaper, queue = _start(program, events, report, gate)
+        started = _start(program, events, report, gate)
+        if started is None:
+            goes_on = True
+            return
+        reaper, queue = started
         fds.sweep({control, events, *queue.descriptors, *claims.kept})
         detached = _serve(reaper, queue, control, events)
         if not detached:
             _stop_all(reaper, token, grace)
         reaper.reap()  # no zombies for init
     finally:
-        if not detached:
-            claims.remove()
-        os._exit(0)
+        if not goes_on:
+            if not detached:
+                claims.remove()
+            os._exit(0)
 
 
-def _start(program: Program, events: int, report: int, gate: int) -> tuple[Reaper, signals.SignalQueue]:
+def _start(
+    program: Program, events: int, report: int, gate: int
+) -> tuple[Reaper, signals.SignalQueue] | None:
+    """Fork the server. None: this is the server."""
     os.setsid()
     stage = b"signals"
     try:
@@ -114,6 +122,9 @@ def _start(program: Program, events: int, report: int, gate: int) -> tuple[Reape
         queue = signals.SignalQueue((SIGCHLD,))
         stage = b"fork"
         server = child.fork(program, report, gate)
+        if not server:
+            queue.restore()
+            return None
         # After the fork, while the server sets itself up; it is let through the gate only when `forked` is said.
         if not prctl.become_subreaper():
             _tell(events, [b"blind\n"])

@@ -13,7 +13,7 @@ from daemonize.posix import child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Outputs
@@ -34,7 +34,7 @@ def find_context(request: Request) -> tuple[child.Context, Account | None]:
         user=request.user, chroot=request.chroot, cwd=request.directory, umask=request.umask,
         nice=request.nice, core=request.core, limits=request.limits,
     )  # fmt: skip
-    return found, found.user
+    return (found if request.makes_context else child.Directory(request.directory)), found.user
 
 
 def build(
@@ -47,13 +47,15 @@ def build(
     context: child.Context,
     account: Account | None,
     keep: Sequence[int],
+    kind: Callable[..., child.Program],
 ) -> child.Program:
     """The program of a request, whose outputs are open.
 
-    token: `NAME=value` that marks it. keep: descriptors of ours that it inherits. Raises SetupError, Unsafe.
+    token: `NAME=value` that marks it. keep: descriptors of ours that it inherits. kind: makes the program of its parts.
+    Raises SetupError, Unsafe.
     """
     own = {ID: token.partition(b"=")[2]}
-    if outputs.protocol:
+    if outputs.protocol and request.moves_streams:
         own[STREAMS] = streams_value(outputs.program_stdout, outputs.program_stderr)
         if not request.chroot:  # the names mean nothing in another root
             own |= {STDOUT: outputs.files[0], STDERR: outputs.files[1]}
@@ -67,10 +69,10 @@ def build(
         from daemonize.launcher.safe import check
 
         paths = [check(paths, request.chroot, account.uid if account else 0)] if paths else []
-    return child.Program(
+    return kind(
         request.command, paths, environment, context=context, stdin=stdin, fifo=fifo,
         stdout=outputs.program_stdout, stderr=outputs.program_stderr,
-        keep=(*request.keep_fds, *keep), dies_with_parent=request.foreground,
+        keep=(*request.keep_fds, *keep), dies_with_parent=request.foreground, pid_variable=request.pid_variable,
     )  # fmt: skip
 
 

@@ -31,6 +31,9 @@ class Request:
     append: do not truncate them. stdin: a file to read. keep_fds: descriptors (3 and up) the server inherits.
     foreground: stay its parent. user, chroot, umask, nice, core, limits: as `daemonize.context`. safe: as root, refuse a
     program that others may write to. pid_file, lock_file: paths.
+
+    For servers that are the caller's own program: name: of the daemon (None: the command's). pid_variable: an environment
+    variable that is to be the server's pid. makes_context: whether it is given its context; else it makes that itself.
     """
 
     def __init__(
@@ -66,6 +69,9 @@ class Request:
         self.command = [encode(word, "an argument") for word in command]
         if not all(isinstance(spec, str) for spec in ready):
             raise UsageError("a readiness spec must be text")
+        #: Whether a server that takes part is to move its streams to its log when it is ready. In the foreground they have
+        #: a reader for as long as it runs, and stay with him, unless that is asked for.
+        self.moves_streams = bool(ready) or not foreground
         self.ready = tuple(ready) or (("started",) if stdout or stderr else ("streams",))
         if timeout is None:
             timeout = float("inf") if foreground else START_TIMEOUT
@@ -79,6 +85,9 @@ class Request:
         self.keep_fds = tuple(keep_fds)
         self.user, self.umask, self.nice, self.core, self.limits = user, umask, nice, core, dict(limits or {})
         self.safe, self.pid_file, self.lock_file = safe, _path(pid_file), _path(lock_file)
+        self.name: bytes | None = None
+        self.pid_variable: bytes | None = None
+        self.makes_context = True
         self._check()
 
     @property
@@ -90,7 +99,8 @@ class Request:
     @property
     def shown(self) -> list[str]:
         """The command as text."""
-        return [os.fsdecode(word) for word in self.command]
+        command = [self.name, *self.command[1:]] if self.name else self.command
+        return [os.fsdecode(word) for word in command]
 
     def _check(self) -> None:
         if self.on_timeout not in ("stop", "leave"):

@@ -44,7 +44,7 @@ from daemonize.registry import find_logs
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Targets
@@ -56,6 +56,12 @@ if TYPE_CHECKING:
 CANCELLING = (SIGINT, SIGTERM, SIGHUP)
 #: Seconds that the intermediate parent is given to go when it has nothing left to do.
 KILL_GRACE = 5.0
+
+
+def catch_interrupts() -> signals.SignalQueue:
+    """What interrupts a launch, to be read. What is ignored, as under nohup(1), does not."""
+    caught = [number for number in CANCELLING if not signals.is_ignored(number)]
+    return signals.SignalQueue((*caught, SIGCONT))
 
 
 class Wrapper:
@@ -78,13 +84,14 @@ class Wrapper:
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         self.outer = caller_environment()
         heir = self._heir
-        self.logs = find_logs(request.command[0], self.outer, heir.login if heir else "")
+        self.logs = find_logs(request.name or request.command[0], self.outer, heir.login if heir else "")
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
         self.claims = Claims()
         self.family = Family(self.loop, self.owner, say)
         self.deadline = Deadline(request.timeout)
         self.outcome: Ready | LaunchError | None = None
         self.program: child.Program
+        self.goes_on = False  # this is the server, which is the caller's own program (launcher/continued.py)
         self._control = -1
         self._life = Judge(self.family)
         self._decision = Decision(request, self.family, self.outputs, self.probes, self._life, self.token)
@@ -98,19 +105,25 @@ class Wrapper:
         stopped before.
         """
         try:
-            occupy_standard(self.owner)
-            try:
-                self._start()
-            except OSError as error:
-                raise SetupError("prepare", "the launch", error) from None
-            while not self._finished:
-                self._round()
-            return self._result()
+            self._begin()
+            return self._watch()
         except BaseException:
             self._abandon()
             raise
         finally:
             self._close()
+
+    def _begin(self) -> None:
+        try:
+            occupy_standard(self.owner)
+            self._start()
+        except OSError as error:
+            raise SetupError("prepare", "the launch", error) from None
+
+    def _watch(self) -> Ready | LaunchError:
+        while not self._finished:
+            self._round()
+        return self._result()
 
     @property
     def _heir(self) -> Account | None:
@@ -118,6 +131,10 @@ class Wrapper:
         return None if self.account is None or self.account.is_ours else self.account
 
     # -- start --------------------------------------------------------------------------------------------------------
+
+    def _kind(self, *arguments: Any, **settings: Any) -> child.Program:
+        """What is executed."""
+        return child.Program(*arguments, **settings)
 
     def _start(self) -> None:
         self.claims.claim(self.request, self.owner, {self.account.uid} if self.account else ())
@@ -127,7 +144,7 @@ class Wrapper:
             self.outputs.open_files(self.request, self.logs)
         self.program = program.build(
             self.request, self.outer, self.token, self.outputs, self.owner,
-            context=self.context, account=self.account, keep=self.claims.inherited,
+            context=self.context, account=self.account, keep=self.claims.inherited, kind=self._kind,
         )  # fmt: skip
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
@@ -135,8 +152,9 @@ class Wrapper:
         gate, gate_end = self.owner.pipe()
         self.family.watch_report(report_end, gate_end)
         self._fork(report, gate)
-        self.owner.shut(report, gate)
-        self.outputs.forked()
+        if not self.goes_on:
+            self.owner.shut(report, gate)
+            self.outputs.forked()
 
     def _fork(self, report: int, gate: int) -> None:
         control, self._control = self.owner.pipe()
@@ -150,6 +168,8 @@ class Wrapper:
                     self.program, self.token, self.request.stop_timeout, self.claims,
                     control=control, events=events, report=report, gate=gate,
                 )  # fmt: skip
+                self.goes_on = True
+                return
             # Before the mask is restored: KeyboardInterrupt may be raised there, and somebody must know whom to wait for.
             self.family.parent = self.family.session = pid
         except OSError as error:
@@ -332,6 +352,7 @@ class Wrapper:
         if isinstance(outcome, Exited):
             outcome.spoke, outcome.blind = self.outputs.spoke_on_stderr, self.family.blind
         outcome.command = self.request.shown
+        outcome.by_option = self.request.name is not None
         outcome.pid = None if self.family.failed else self.family.pid or None
         outcome.output = self.outputs.tail
         outcome.survivors = self._remains.survivors

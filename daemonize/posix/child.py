@@ -7,6 +7,8 @@ The child reports over a CLOEXEC pipe, one line each:
 
 End of file after `gate` means that exec(2) has succeeded (or that the child was killed: look at its status). It waits at
 the gate until a byte comes; end of file there means that nobody is left who could look after it, and it exits.
+
+A program that is the caller's own (posix/continuation.py) is not executed: it goes on, when it has passed the gate.
 """
 
 from __future__ import annotations
@@ -63,8 +65,11 @@ class Program:
     argv: the arguments. paths: files to try, in this order (execvp(3)). context: what to become (None: as we are). stdin: a
     descriptor, or None to keep 0. fifo: opened for stdin by the child itself, which may have to wait for a writer. stdout,
     stderr: descriptors. keep: descriptors above 2 that are inherited. dies_with_parent: whether it gets SIGTERM when its
-    parent ends (foreground: nobody else would look after it).
+    parent ends (foreground: nobody else would look after it). pid_variable: an environment variable that is to be its pid.
+    continues: it is the caller's own program.
     """
+
+    continues = False
 
     def __init__(
         self,
@@ -79,12 +84,43 @@ class Program:
         stderr: int = 2,
         keep: Sequence[int] = (),
         dies_with_parent: bool = False,
+        pid_variable: bytes | None = None,
     ) -> None:
         self.argv, self.paths, self.environment = list(argv), list(paths), dict(environment)
         self.context = context or Directory(None)
         self.stdin, self.stdout, self.stderr, self.keep = stdin, stdout, stderr, tuple(keep)
         self.fifo = fifo
         self.dies_with_parent = dies_with_parent
+        self.pid_variable = pid_variable
+
+    def hold(self, *ours: int) -> None:
+        """Close every descriptor that the server is not to have, but for `ours`, which are closed by exec(2)."""
+        fds.sweep({*ours, *self.keep})
+        for fd in self.keep:
+            os.set_inheritable(fd, True)
+
+    def set_signals(self) -> None:
+        """Every signal as a program expects it."""
+        signals.set_defaults()
+
+    def start(self) -> None:
+        """Be the program. As execvp(3): the first file that is there and may be executed; else the error that says most.
+
+        Raises OSError.
+        """
+        signals.restore_mask(())
+        if self.pid_variable:
+            self.environment[self.pid_variable] = b"%d" % os.getpid()
+        failure: OSError | None = None
+        for path in self.paths:
+            try:
+                os.execve(path, self.argv, self.environment)
+            except OSError as error:
+                if failure is None or failure.errno in (errno.ENOENT, errno.ENOTDIR):
+                    failure = error
+                if error.errno not in _NOT_THIS_ONE:
+                    break
+        raise failure or OSError(errno.ENOENT, "")
 
 
 def search(command: bytes, environment: Mapping[bytes, bytes], base: bytes | None = None) -> list[bytes]:
@@ -115,22 +151,24 @@ def fork_alone() -> int:
 
 
 def fork(program: Program, report: int, gate: int) -> int:
-    """Fork the server; returns its pid. Raises OSError.
+    """Fork the server; returns its pid, and 0 in the server, if that is the caller's own program. Raises OSError.
 
     Signals must be blocked when this is called: a handler of ours must not run in the child.
     """
     parent = os.getpid()
     pid = fork_alone()
     if pid == 0:
+        goes_on = False
         try:
-            _become(program, report, gate, parent)
+            goes_on = _become(program, report, gate, parent)
         finally:
-            os._exit(_UNEXECUTED)
+            if not goes_on:
+                os._exit(_UNEXECUTED)
     return pid
 
 
-def _become(program: Program, report: int, gate: int, parent: int) -> None:
-    """The child's side. Returns only when something failed, after reporting it."""
+def _become(program: Program, report: int, gate: int, parent: int) -> bool:
+    """The child's side. True: the caller's own program is to go on. False: something failed, and that is reported."""
     stage = "descriptors"
     try:
         _place_streams(program)
@@ -138,30 +176,30 @@ def _become(program: Program, report: int, gate: int, parent: int) -> None:
         if program.fifo:
             os.dup2(os.open(program.fifo, os.O_RDONLY), 0)
         stage = "descriptors"
-        fds.sweep({report, gate, *program.keep})
-        for fd in program.keep:
-            os.set_inheritable(fd, True)
+        program.hold(report, gate)
         stage = ""
         program.context.open()
         stage = "signals"
-        signals.set_defaults()
+        program.set_signals()
         if program.dies_with_parent:
             prctl.die_with_parent(signals.SIGTERM)
             if os.getppid() != parent:
-                return
+                return False
         stage = "gate"
         os.write(report, b"gate %d\n" % os.getpid())
         if not os.read(gate, 1):
-            return
+            return False
         os.close(gate)
         stage = "exec"
-        signals.restore_mask(())
-        _execute(program)
+        program.start()
+        os.close(report)
     except Exception as error:  # noqa: BLE001 (whatever it is, it is no status of the server's)
         number = (
             errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", 0) or errno.EINVAL
         )
         os.write(report, b"failed %s %d\n" % ((stage or program.context.stage).encode(), number))
+        return False
+    return True
 
 
 def _place_streams(program: Program) -> None:
@@ -169,17 +207,3 @@ def _place_streams(program: Program) -> None:
     for source, target in ((program.stdin, 0), (program.stdout, 1), (program.stderr, 2)):
         if source is not None and source != target:
             os.dup2(source, target, inheritable=True)
-
-
-def _execute(program: Program) -> None:
-    """As execvp(3): the first file that is there and may be executed; else the error that says most. Raises OSError."""
-    failure: OSError | None = None
-    for path in program.paths:
-        try:
-            os.execve(path, program.argv, program.environment)
-        except OSError as error:
-            if failure is None or failure.errno in (errno.ENOENT, errno.ENOTDIR):
-                failure = error
-            if error.errno not in _NOT_THIS_ONE:
-                break
-    raise failure or OSError(errno.ENOENT, "")

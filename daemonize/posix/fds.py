@@ -50,9 +50,7 @@ def occupy_standard(owner: Descriptors) -> None:
     Otherwise the next pipe would become the caller's stdout, and what the server says would be read as a command.
     """
     for fd in (0, 1, 2):
-        try:
-            os.fstat(fd)
-        except OSError:
+        if not _is_open(fd):
             owner.open("/dev/null", os.O_RDWR)
 
 
@@ -67,6 +65,19 @@ def opened(most: int | None = None) -> list[int]:
         except OSError:
             continue
     return list(range(os.sysconf("SC_OPEN_MAX"))[:most])
+
+
+def still_open() -> list[int]:
+    """The open descriptors of this process: all are, when this returns."""
+    return [fd for fd in opened() if _is_open(fd)]
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def sweep(keep: Collection[int]) -> None:

@@ -12,7 +12,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from types import FrameType
     from typing import Any
@@ -27,6 +27,7 @@ SIGUSR1, SIGUSR2, SIGWINCH = _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGWINCH
 if hasattr(_signal, "pidfd_send_signal"):
     pidfd_send_signal = _signal.pidfd_send_signal
 
+_IGNORED_BY_PYTHON = frozenset((_signal.SIGPIPE, _signal.SIGXFSZ))
 _KERNEL = 0x80  # SI_KERNEL: the terminal, not a process
 
 
@@ -74,6 +75,53 @@ def set_defaults() -> None:
             _signal.signal(number, _signal.SIG_DFL)
         except OSError:
             pass  # SIGKILL, SIGSTOP
+
+
+def drop_handlers() -> dict[int, Any]:
+    """Default for every signal that is handled by Python code; returns what was there, for `restore_handlers`."""
+    dropped = {}
+    for number in valid():
+        handler = _signal.getsignal(number)
+        if callable(handler):
+            dropped[int(number)] = handler
+            _signal.signal(number, _signal.SIG_DFL)
+    return dropped
+
+
+def restore_handlers(handlers: Mapping[int, Any]) -> None:
+    """Put them back."""
+    for number, handler in handlers.items():
+        _signal.signal(number, handler)
+
+
+#: All timers that send a signal (setitimer(2)).
+_TIMERS = (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF)
+
+
+def timers() -> dict[int, tuple[float, float]]:
+    """The timers that run: seconds until each fires, and of its interval. A forked process has none."""
+    running = {which: _signal.getitimer(which) for which in _TIMERS}
+    return {which: values for which, values in running.items() if any(values)}
+
+
+def set_timers(values: Mapping[int, tuple[float, float]]) -> None:
+    """Start, or with zeros stop, these timers."""
+    for which, (seconds, interval) in values.items():
+        _signal.setitimer(which, seconds, interval)
+
+
+def ignored() -> set[int]:
+    """The signals that are ignored, but for those that Python itself ignores."""
+    return {int(number) for number in valid() if is_ignored(number)} - _IGNORED_BY_PYTHON
+
+
+def unignore(numbers: Iterable[int]) -> None:
+    """Undo that these are ignored, where they still are: as if Python had found them at their default."""
+    for number in numbers:
+        if is_ignored(number):
+            _signal.signal(
+                number, _signal.default_int_handler if number == _signal.SIGINT else _signal.SIG_DFL
+            )
 
 
 def ignore(number: int) -> None:
@@ -133,11 +181,15 @@ class SignalQueue(SignalSource):
         except BlockingIOError:
             return []
 
-    def close(self) -> None:
-        """Restore what was there before."""
+    def restore(self) -> None:
+        """Restore the handlers that were there before."""
         for number, handler in self._handlers.items():
             _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
         _signal.set_wakeup_fd(self._wakeup)
+
+    def close(self) -> None:
+        """Restore what was there before."""
+        self.restore()
         os.close(self.fd)
         os.close(self._write)
 

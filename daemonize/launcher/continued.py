@@ -1,0 +1,82 @@
+"""A launch whose server is the caller's own program, for a `--daemonize` option.
+
+    program = wrapper ── fork ── intermediate parent ── fork ── server = the program goes on
+        │ relays, and leaves with the outcome's status               │ `run` returns None
+
+The caller's process must have one thread: another one may hold any lock at the moment of the fork, for ever.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+from daemonize.errors import LaunchError
+from daemonize.launcher.wrapper import Wrapper, catch_interrupts
+from daemonize.posix import arrival, fds, signals
+from daemonize.posix.continuation import Continuation
+from daemonize.posix.loop import POLLIN
+
+if TYPE_CHECKING:
+    from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.ready import Ready
+    from daemonize.launcher.request import Request
+
+
+class Continued(Wrapper):
+    """A launch of the program that calls `launch`.
+
+    catch: whether signals that interrupt it are caught, as by the command; else KeyboardInterrupt may be raised.
+    """
+
+    def __init__(self, request: Request, targets: Targets, *, catch: bool) -> None:
+        self._own = set(fds.still_open()) - {target for target in (targets.stdout, targets.stderr) if target}
+        self._own -= arrival.descriptors()
+        self._catch = catch
+        self._handlers: dict[int, Any] = {}
+        super().__init__(request, targets)
+
+    def launch(self) -> Ready | LaunchError | None:
+        """The outcome, or None: this is the server, in which signals are still blocked. Raises as `run` does."""
+        try:
+            self._begin()
+            if self.goes_on:
+                return None
+            with signals.SigpipeBlocked():
+                outcome = self._watch()
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            if not self.goes_on:
+                self._close()
+        return outcome
+
+    def release_signals(self) -> None:
+        """In the server: let signals in again, but for those that this process was given blocked."""
+        signals.restore_mask(set(self._mask) - set(arrival.BLOCKED))
+
+    def _kind(self, *arguments: Any, **settings: Any) -> Continuation:
+        return Continuation(*arguments, own=self._own, **settings)
+
+    def _fork(self, report: int, gate: int) -> None:
+        self._mask = signals.block_all()
+        try:
+            super()._fork(report, gate)
+            if self._catch and not self.goes_on:
+                # Not before: the server goes on with the program's own handlers, and with its timers.
+                signals.set_timers(dict.fromkeys(signals.timers(), (0.0, 0.0)))
+                self._handlers = signals.drop_handlers()
+                self.queue = catch_interrupts()
+                gc.disable()  # nothing of the program's is to be done here any more
+                self.loop.watch(self.queue.fd, POLLIN, self._signalled)
+        finally:
+            if not self.goes_on:
+                signals.restore_mask(self._mask)
+
+    def _close(self) -> None:
+        super()._close()
+        # A signal that comes after the server is ready can no longer stop it, and must not look as if it had.
+        if self.queue and isinstance(self.outcome, LaunchError):
+            self.queue.close()
+            signals.restore_handlers(self._handlers)

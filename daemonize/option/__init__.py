@@ -1,0 +1,1 @@
+"""The `--daemonize` option of a server's own command line."""

@@ -1,0 +1,175 @@
+"""`@daemonize.daemonize_option()`: the option for commands of click.
+
+The command's own steps stay click's. When the command is about to be invoked (its parameters are complete, the callbacks
+of the groups above it have run), its context is asked to invoke the callback, whatever other decorators are around that:
+there, once, the program becomes the wrapper, and what is invoked is invoked in the server.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from weakref import WeakKeyDictionary
+
+import click
+from click.core import ParameterSource
+
+from daemonize.errors import DaemonizeError
+from daemonize.option import begin
+from daemonize.option.settings import Settings, is_own_command_line, program_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from daemonize.option.settings import Given
+
+    Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
+
+_HELP = "Run in the background; return when the server is ready."
+_PID_HELP = "With {option}: write the server's pid to this file."
+_LOG_HELP = "With {option}: append the server's output to this file, once it is ready."
+
+
+def daemonize_option(
+    *param_decls: str,
+    pid_file: str | Sequence[str] | None = "--pid-file",
+    log_file: str | Sequence[str] | None = "--log-file",
+    help: str = _HELP,  # noqa: A002 (click's name for it)
+    **settings: Unpack[Given],
+) -> Callable[[Decorated], Decorated]:
+    """Add `--daemonize`, with which the command runs in the background: its caller gets the prompt back when it is ready.
+
+    The command says so by calling `daemonize.ready()`. What it says until then, and its exit status if it ends before,
+    are its caller's. param_decls: the option's own names, if not `--daemonize`. pid_file, log_file: names of the options
+    for a pid file, and for the file that takes stdout and stderr once the server is ready (None: no such option). help:
+    of the option. Settings: timeout, seconds (or "90s") to become ready, None: no limit; stop_timeout, seconds between
+    SIGTERM and SIGKILL for a server that did not become ready; strict, anything on stderr before ready is a failure;
+    user, cwd, umask, nice, core, limits, as of `daemonize.context`: entered between the group callbacks and the command.
+
+    Decorates functions, as `click.option`, and finished commands. Raises UsageError for settings that cannot be.
+    """
+    flag = _Flag(Settings(**settings))
+    names = param_decls or ("--daemonize",)
+    shown = max(names, key=len).partition("/")[0]
+    options = [
+        click.option(*names, is_flag=True, help=help, expose_value=False, callback=flag.take),
+        *_file_option(pid_file, _PID_HELP.format(option=shown), flag.take_pid_file),
+        *_file_option(log_file, _LOG_HELP.format(option=shown), flag.take_log_file),
+    ]
+
+    def decorate(decorated: Decorated) -> Decorated:
+        is_command = isinstance(decorated, click.Command)
+        if isinstance(decorated, click.Command) and decorated.callback is None:
+            decorated.callback = _nothing  # a group without one of its own has nowhere else to begin
+        for option in (
+            options if is_command else reversed(options)
+        ):  # those of functions are turned round by click
+            option(decorated)
+        return decorated
+
+    return decorate
+
+
+def _file_option(
+    names: str | Sequence[str] | None, text: str, callback: Callable[..., None]
+) -> list[Callable[[Any], Any]]:
+    """The decorator of an option that takes a file, if there is to be one."""
+    if names is None:
+        return []
+    decls = [names] if isinstance(names, str) else names
+    path = click.Path(dir_okay=False)
+    return [click.option(*decls, type=path, help=text, expose_value=False, callback=callback)]
+
+
+def _nothing(**_params: object) -> None:
+    """The callback of a group that has none."""
+
+
+class _Asked:
+    """What one command line asks for."""
+
+    def __init__(self) -> None:
+        self.daemonize = self.is_own = False
+        self.files: dict[str, str | None] = {"pid": None, "log": None}
+        self.idle: list[click.Parameter] = []  # given on the command line, and of no use without the flag
+
+
+class _Flag:
+    """One use of the decorator."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._asked: WeakKeyDictionary[click.Context, _Asked] = WeakKeyDictionary()
+
+    def _of(self, ctx: click.Context) -> _Asked:
+        return self._asked.setdefault(ctx, _Asked())
+
+    def take(self, ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        """Callback of the flag itself."""
+        if ctx.resilient_parsing:
+            return
+        asked = self._of(ctx)
+        asked.daemonize = value
+        typed = _source(ctx, param) is ParameterSource.COMMANDLINE
+        asked.is_own = is_own_command_line([*param.opts, *param.secondary_opts], typed=typed)
+        self._wait_for_invocation(ctx, asked)
+
+    def take_pid_file(self, ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        """Callback of the option for the pid file."""
+        self._take_file("pid", ctx, param, value)
+
+    def take_log_file(self, ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        """Callback of the option for the log file."""
+        self._take_file("log", ctx, param, value)
+
+    def _take_file(self, kind: str, ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+        asked = self._of(ctx)
+        asked.files[kind] = value
+        if value is not None and _source(ctx, param) is ParameterSource.COMMANDLINE:
+            asked.idle.append(param)
+
+    def _wait_for_invocation(self, ctx: click.Context, asked: _Asked) -> None:
+        """Put ourselves in front of what this context invokes first: the command's callback, decorators and all.
+
+        To wrap the callback would leave what other decorators have around it outside, in the process that is called.
+        """
+
+        def invoke(*args: Any, **kwargs: Any) -> object:
+            del ctx.invoke
+            self._begin(ctx, asked, lambda: ctx.invoke(*args, **kwargs))
+            return ctx.invoke(*args, **kwargs)
+
+        ctx.invoke = invoke  # type: ignore[method-assign, assignment]
+
+    def _begin(self, ctx: click.Context, asked: _Asked, body: Callable[[], object]) -> None:
+        """Return where the command is to be carried out: here, or in the server."""
+        if not asked.daemonize:
+            for param in asked.idle:
+                raise click.UsageError(f"{max(param.opts, key=len)} is of use only with --daemonize.", ctx)
+            return
+        if not asked.is_own:
+            ctx.exit(self._embed(asked, body, ctx.info_name or program_name()))
+        try:
+            begin.begin(self._settings, asked.files["pid"], asked.files["log"], lambda: _close(ctx))
+        except begin.EndedError as ended:
+            ctx.exit(ended.status)
+
+    def _embed(self, asked: _Asked, body: Callable[[], object], name: str) -> int:
+        from daemonize.option import embedded  # only now: a program of its own never needs it
+
+        try:
+            return embedded.run(self._settings.request(asked.files["pid"], asked.files["log"]), body, name)
+        except DaemonizeError as error:
+            click.echo(f"{name}: {error}", err=True)
+            return error.exit_status
+
+
+def _close(ctx: click.Context) -> None:
+    """Close what the callbacks have opened with this context, and those above it."""
+    closing: click.Context | None = ctx
+    while closing is not None:
+        closing.close()
+        closing = closing.parent
+
+
+def _source(ctx: click.Context, param: click.Parameter) -> ParameterSource | None:
+    return ctx.get_parameter_source(param.name or "")

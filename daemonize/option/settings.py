@@ -1,0 +1,126 @@
+"""What the author of a server sets for its `--daemonize`, and the launch that it amounts to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT, Request
+from daemonize.posix import arrival
+from daemonize.units import parse_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import TextIO
+
+    from daemonize.launcher.context import Context
+    from daemonize.launcher.request import Limit, StrPath
+
+
+class Given(TypedDict, total=False):
+    """The keywords of an author.
+
+    timeout: seconds (or "90s") to become ready, None: no limit. stop_timeout: seconds between SIGTERM and SIGKILL. strict:
+    anything on stderr before ready is a failure. user, cwd, umask, nice, core, limits: as of `daemonize.context`, entered
+    where the server begins: after the group callbacks, before the command's.
+    """
+
+    timeout: float | str | None
+    stop_timeout: float | str
+    strict: bool
+    user: str | int | None
+    cwd: StrPath | None
+    umask: int | None
+    nice: int
+    core: bool | None
+    limits: Mapping[str, Limit] | None
+
+
+_CONTEXT = ("user", "cwd", "umask", "nice", "core", "limits")
+
+
+class Settings:
+    """The keywords, checked. Raises UsageError for those that cannot be."""
+
+    def __init__(self, **given: Unpack[Given]) -> None:
+        self._timeout = _seconds(given.pop("timeout", START_TIMEOUT))
+        self._stop_timeout = _seconds(given.pop("stop_timeout", STOP_TIMEOUT))
+        self._strict = given.pop("strict", False)
+        unknown = sorted(given.keys() - set(_CONTEXT))
+        if unknown:
+            raise TypeError(f"no such setting: {', '.join(unknown)}")
+        self._context: dict[str, Any] = dict(given)
+        self.request(None, None)
+
+    @property
+    def context(self) -> Context | None:
+        """What the server becomes, None if nothing is to change. Raises UsageError, SetupError."""
+        if not self._context:
+            return None
+        from daemonize.launcher.context import context
+
+        return context(**self._context)
+
+    def request(self, pid_file: StrPath | None, log_file: StrPath | None) -> Request:
+        """The launch of this program. Raises UsageError, SetupError."""
+        context = dict(self._context)
+        request = Request(
+            [sys.executable or "python", *sys.orig_argv[1:]],
+            ready=("streams",),
+            timeout=self._timeout,
+            stop_timeout=self._stop_timeout,
+            strict=self._strict,
+            directory=context.pop("cwd", None),
+            stdout=log_file,
+            stderr=log_file,
+            append=log_file is not None,
+            pid_file=pid_file,
+            **context,
+        )
+        request.name = os.fsencode(program_name())
+        return request
+
+    def request_anew(self, pid_file: StrPath | None, log_file: StrPath | None) -> Request:
+        """The launch of the command line of this program, as it was. The server makes its context itself."""
+        request = self.request(pid_file, log_file)
+        request.directory, request.makes_context = arrival.DIRECTORY, False
+        return request
+
+
+def program_name() -> str:
+    """The name of this program: of its module, if it is run as one (-m), else of its file."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    name: str = spec.name.removesuffix(".__main__") if spec else os.path.basename(sys.argv[0])
+    return "python" if name.startswith("-") else name or "python"
+
+
+def _seconds(duration: float | str | None) -> float:
+    if duration is None:
+        return float("inf")
+    return parse_duration(duration) if isinstance(duration, str) else duration
+
+
+def is_own_command_line(options: Sequence[str], *, typed: bool) -> bool:
+    """Whether the command line that was parsed is that of this process, and not one that another program carries out.
+
+    options: any of which asked for it. typed: it was an argument, and not a default or a variable.
+    """
+    if typed:
+        return any(_may_be(word, option) for word in sys.argv[1:] for option in options)
+    return all(_has_descriptor(stream) for stream in (sys.stdout, sys.stderr))
+
+
+def _may_be(word: str, option: str) -> bool:
+    """Whether an argument may be this option: abbreviated, with a value, among other letters."""
+    if option.startswith("--"):
+        return len(word) > 2 and option.startswith(word.partition("=")[0])
+    return option[:1] == word[:1] and not word.startswith("--") and option[1:] in word
+
+
+def _has_descriptor(stream: TextIO | None) -> bool:
+    """Whether a stream leads out of this process; CliRunner's and StringIO do not. None: it was closed, as it may be."""
+    try:
+        return stream is None or stream.fileno() >= 0
+    except (OSError, AttributeError):
+        return False

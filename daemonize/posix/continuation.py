@@ -1,0 +1,49 @@
+"""A server that is not another program: the caller's own goes on in a process that has been made fit to be a server.
+
+    program ── fork ── intermediate parent ── fork ── the program goes on, where it called for this
+
+It is set up as every server is (posix/child.py), but what the program has done itself stays: descriptors it opened, its
+signal handlers, its memory. Only what it was given by its caller goes (posix/arrival.py).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from typing import TYPE_CHECKING, Any
+
+from daemonize.posix import arrival, fds, signals
+from daemonize.posix.child import Program
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+class Continuation(Program):
+    """The caller's own program as a server. own: the descriptors that are the program's, and stay open."""
+
+    continues = True
+
+    def __init__(self, *args: Any, own: Collection[int], **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._own = own
+        self._collects = gc.isenabled()
+        self._timers = signals.timers()
+
+    def hold(self, *ours: int) -> None:
+        """Close what the program did not open itself."""
+        fds.sweep({*ours, *self.keep, *self._own})
+
+    def set_signals(self) -> None:
+        """What the program ignores or handles it goes on to; what it was made to ignore it does not."""
+        signals.unignore(arrival.IGNORED)
+
+    def start(self) -> None:
+        """Be the server from here on. Signals stay blocked, since a handler of the program's may raise."""
+        before = dict(os.environb)
+        for name in before.keys() - self.environment.keys():
+            del os.environb[name]
+        os.environb.update(self.environment.items() - before.items())
+        if self._collects:
+            gc.enable()
+        signals.set_timers(self._timers)
