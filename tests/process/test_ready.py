@@ -13,7 +13,9 @@ import pytest
 
 from tests.support import cli, procs
 from tests.support.facts import Reports
+from tests.support.forked import need_root
 from tests.support.manager import Manager
+from tests.support.users import open_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +52,17 @@ def reports(tmp_path: Path) -> Iterator[Reports]:
     found.open()
     yield found
     found.close()
+
+
+@pytest.fixture
+def common() -> Iterator[Reports]:
+    """Where a server can report its value that has become another user."""
+    need_root()
+    with open_directory() as directory:
+        found = Reports(directory)
+        found.open()
+        yield found
+        found.close()
 
 
 class Launched:
@@ -267,24 +280,20 @@ value = [said.stdout, said.stderr, held]
         assert found.value == ["False pipe:\n", "", "pipe:"]
 
 
-def test_logs_can_be_opened_before_rights_are_given_up(reports: Reports, tmp_path: Path) -> None:
+def test_logs_can_be_opened_before_rights_are_given_up(common: Reports) -> None:
     """open_logs() as root, ready() as nobody: it goes on in root's log, and nothing is left open."""
-    if os.geteuid():
-        pytest.skip("needs root to become another user")
     code = "announce.open_logs(); announce.open_logs(); os.setuid(65534); daemonize.ready(); print('kept'); "
     code += "value = [int(fd) for fd in os.listdir('/proc/self/fd')]"
-    with open_to_all(tmp_path), launched(reports, code) as found:
+    with launched(common, code) as found:
         assert found.logged[0] == "kept\n"
         assert found.said == b""
         assert found.value == [0, 1, 2, 3]  # 3: of the listing
 
 
-def test_without_opening_them_before_they_are_out_of_reach(reports: Reports, tmp_path: Path) -> None:
+def test_without_opening_them_before_they_are_out_of_reach(common: Reports) -> None:
     """Negative control: nobody cannot open a log of root's."""
-    if os.geteuid():
-        pytest.skip("needs root to become another user")
     code = "announce; os.setuid(65534); daemonize.ready()"
-    with open_to_all(tmp_path), launched(reports, code) as found:
+    with launched(common, code) as found:
         assert b"Permission denied; name another log file" in found.said
 
 
@@ -306,19 +315,6 @@ def test_logs_opened_before_are_none_of_the_first_three(reports: Reports) -> Non
     code = "os.close(1); announce.open_logs(); daemonize.ready(); value = targets(0, 1, 2)"
     with launched(reports, code) as found:
         assert found.value == [NULL, NULL, found.files[1]]
-
-
-@contextlib.contextmanager
-def open_to_all(directory: Path) -> Iterator[None]:
-    """Everybody may go to the directory, as long as the block lasts (pytest's own are its user's alone)."""
-    modes = {path: path.stat().st_mode & 0o777 for path in (directory, *directory.parents[:2])}
-    for path, mode in modes.items():
-        path.chmod(mode | 0o011)
-    try:
-        yield
-    finally:
-        for path, mode in modes.items():
-            path.chmod(mode)
 
 
 # --- managers -----------------------------------------------------------------------------------------------------
