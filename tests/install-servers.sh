@@ -18,6 +18,7 @@ psql:postgresql-client
 man:man-db
 groff:groff-base
 tmux:tmux
+s6-supervise:s6
 /usr/lib/postgresql/*/bin/postgres:postgresql
 /usr/*bin/daemonize:daemonize
 /lib/systemd/systemd:systemd
