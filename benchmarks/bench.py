@@ -22,6 +22,8 @@ from launching import (
     CannotMeasureError,
     copied_by_cat,
     launch,
+    launch_by_option,
+    ready_in_foreground,
     relayed,
     run,
     seen_directly,
@@ -143,10 +145,28 @@ def relay(bench: Bench, rounds: int) -> Iterator[Result]:
     )
 
 
+def by_option(bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 4: a click command with `--daemonize`, against the same command in the foreground until it is ready."""
+    pairs = alternate(rounds, partial(launch_by_option, bench), partial(ready_in_foreground, bench))
+    yield Result(
+        4,
+        "server --daemonize",
+        "x its foreground",
+        1.15,
+        pairs.ratio,
+        facts={
+            "--daemonize ms": 1000 * median(pairs.left),
+            "foreground ms": 1000 * median(pairs.right),
+            **pairs.spread,
+        },
+    )
+
+
 ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     1: (whole_launch, 300),
     2: (wrapper_gone, 150),
     3: (relay, 21),
+    4: (by_option, 100),
 }
 
 

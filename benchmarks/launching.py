@@ -1,4 +1,4 @@
-"""The first three rows: what a launch costs, how soon the wrapper is gone, how fast it relays.
+"""What a launch costs, how soon the wrapper is gone, how fast it relays.
 
     bench ── daemonize ── intermediate parent ── server       one side of a pair
     bench ── the same work without us                         the other side
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SERVER = [sys.executable, "-S", "-E", str(HERE / "server.py")]
+OPTION_SERVER = [sys.executable, str(HERE / "option_server.py")]
 PR_SET_CHILD_SUBREAPER = 36
 PATIENCE = 60.0
 
@@ -124,7 +125,36 @@ def run(bench: Bench, argv: list[str]) -> float:
 
 def launch(bench: Bench, server: list[str]) -> float:
     """Seconds of one whole launch. The server that it leaves is ended, untimed; it is an error if none is."""
-    argv = [bench.command, *server]
+    return detached(bench, [bench.command, *server])
+
+
+def launch_by_option(bench: Bench) -> float:
+    """Seconds of one whole run of a server's own command line with the option."""
+    return detached(bench, [*OPTION_SERVER, "--daemonize"])
+
+
+def ready_in_foreground(bench: Bench) -> float:
+    """Seconds from the start of the same command line without the option to the moment it says that it is ready."""
+    reading, writing = os.pipe()
+    os.set_inheritable(writing, True)
+    bench.environment["NOTIFY_FD"] = str(writing)
+    before = time.perf_counter_ns()
+    try:
+        pid = bench.spawn(OPTION_SERVER)
+    finally:
+        del bench.environment["NOTIFY_FD"]
+        os.close(writing)
+    told = os.read(reading, 1)
+    after = time.perf_counter_ns()
+    os.close(reading)
+    end(pid)
+    if told != b"\n":
+        raise CannotMeasureError("the server in the foreground did not become ready")
+    return (after - before) / 1e9
+
+
+def detached(bench: Bench, argv: list[str]) -> float:
+    """Seconds of a run that leaves one server. That is ended, untimed; it is an error if none is left."""
     seconds = run(bench, argv)
     adopted = children()
     for pid in adopted:

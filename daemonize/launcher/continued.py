@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import LaunchError
-from daemonize.launcher import drain  # noqa: F401 (everything is imported before the fork)
 from daemonize.launcher.wrapper import Wrapper, catch_interrupts
-from daemonize.posix import arrival, fds, follow, signals, stop, tree  # noqa: F401 (likewise)
+from daemonize.posix import arrival, fds, signals
 from daemonize.posix.continuation import Continuation
 from daemonize.posix.loop import POLLIN
 
@@ -33,6 +32,7 @@ class Continued(Wrapper):
         self._own = set(fds.still_open()) - {target for target in (targets.stdout, targets.stderr) if target}
         self._own -= arrival.descriptors()
         self._catch = catch
+        self._handlers: dict[int, Any] = {}
         super().__init__(request, targets)
 
     def launch(self) -> Ready | LaunchError | None:
@@ -63,7 +63,9 @@ class Continued(Wrapper):
         try:
             super()._fork(report, gate)
             if self._catch and not self.goes_on:
-                # Not before: the server goes on with the program's own handlers.
+                # Not before: the server goes on with the program's own handlers, and with its timers.
+                signals.set_timers(dict.fromkeys(signals.timers(), (0.0, 0.0)))
+                self._handlers = signals.drop_handlers()
                 self.queue = catch_interrupts()
                 self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         finally:
@@ -75,3 +77,4 @@ class Continued(Wrapper):
         # A signal that comes after the server is ready can no longer stop it, and must not look as if it had.
         if self.queue and isinstance(self.outcome, LaunchError):
             self.queue.close()
+            signals.restore_handlers(self._handlers)

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import atexit
 import os
-import pickle
 import sys
-import tempfile
 from typing import TYPE_CHECKING, NoReturn
 
 from daemonize import announce
@@ -139,6 +137,10 @@ def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
     if not sys.executable or getattr(sys, "frozen", False):
         reason = OSError(0, "threads are running, and there is no interpreter to start it anew with")
         raise SetupError("daemonize", program_name(), reason)
+    # Only now: whoever is forked never needs them.
+    import pickle
+    import tempfile
+
     request.pid_variable = MARK.encode()
     close()
     atexit._run_exitfuncs()  # noqa: SLF001  # exec(2) does not, and nobody else will
@@ -157,6 +159,8 @@ def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
 
 def main(arguments: list[str]) -> NoReturn:
     """Be that wrapper."""
+    import pickle
+
     from daemonize.launcher.wrapper import Wrapper, catch_interrupts
 
     status, program = STATUS_FAILED, "daemonize"

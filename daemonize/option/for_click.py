@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from daemonize.errors import DaemonizeError
-from daemonize.option import begin, embedded
+from daemonize.option import begin
 from daemonize.option.settings import Settings, is_own_command_line, program_name
 
 if TYPE_CHECKING:
@@ -154,6 +154,8 @@ class _Flag:
             ctx.exit(ended.status)
 
     def _embed(self, asked: _Asked, body: Callable[[], object], name: str) -> int:
+        from daemonize.option import embedded  # only now: a program of its own never needs it
+
         try:
             return embedded.run(self._settings.request(asked.files["pid"], asked.files["log"]), body, name)
         except DaemonizeError as error:

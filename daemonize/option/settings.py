@@ -92,7 +92,7 @@ def program_name() -> str:
     """The name of this program: of its module, if it is run as one (-m), else of its file."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     name: str = spec.name.removesuffix(".__main__") if spec else os.path.basename(sys.argv[0])
-    return name if name.strip("-") else "python"
+    return "python" if name.startswith("-") else name or "python"
 
 
 def _seconds(duration: float | str | None) -> float:

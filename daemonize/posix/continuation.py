@@ -28,6 +28,7 @@ class Continuation(Program):
         super().__init__(*args, **settings)
         self._own = own
         self._collects = gc.isenabled()
+        self._timers = signals.timers()
 
     def hold(self, *ours: int) -> None:
         """Close what the program did not open itself."""
@@ -44,3 +45,4 @@ class Continuation(Program):
         os.environb.update(self.environment)
         if self._collects:
             gc.enable()
+        signals.set_timers(self._timers)
