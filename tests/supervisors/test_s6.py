@@ -121,12 +121,14 @@ def test_one_that_fails_is_never_ready(tmp_path: Path) -> None:
     with ports.taken() as port, service(tmp_path, click_server.command(port)) as server:
         # Up once: a service that ended by itself would be started again.
         server.control("o")
-        assert server.wait("D") == 0
-        state = server.show("up", "ready", "exitcode")
+
+        def failed() -> None:
+            assert server.show("up", "ready", "exitcode") == ["false", "false", "1"]
+
+        procs.eventually(failed, 20)  # s6-svwait would take the moment before for the one after
         said, status = server.said, server.wait("U", 100)
 
     assert said == f"Error: port {port}: Address already in use\n"
-    assert state == ["false", "false", "1"]
     assert status == s6.TIMED_OUT
 
 
