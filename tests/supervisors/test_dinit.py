@@ -10,26 +10,47 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import click_server, dinit, ports
+from tests.support import click_server, dinit, ports, procs
 from tests.support.click_server import Greeting
-from tests.support.programs import program
+from tests.support.programs import PYTHON, program
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.dinit
 
 
-def service(directory: Path, command: Sequence[str], *lines: str) -> dinit.Service:
-    """A service that runs a command; `lines` go to its description."""
-    return dinit.Service(str(directory / "service"), command, *lines)
+PROCESS, BGPROCESS = "process", "bgprocess"
 
 
-def test_start_returns_when_it_is_ready(tmp_path: Path) -> None:
+@pytest.fixture(params=[PROCESS, BGPROCESS])
+def kind(request: pytest.FixtureRequest) -> str:
+    """The type of the service: in the foreground with a descriptor to say "ready" on, and with --daemonize."""
+    return str(request.param)
+
+
+def service(directory: Path, kind: str, port: int, *options: str) -> dinit.Service:
+    """A service that runs the example."""
+    command, pid_file = click_server.command(port, *options), str(directory / "pid")
+    if kind == PROCESS:
+        return dinit.Service(str(directory / "service"), command)
+    command += ["--daemonize", "--pid-file", pid_file]
+    return dinit.Service(str(directory / "service"), command, pid_file=pid_file)
+
+
+def stopped(server: dinit.Service) -> None:
+    """Wait until it has ended. `dinitctl start` may say that it failed when its descriptor has closed, a moment earlier."""
+
+    def check() -> None:
+        assert server.show()["State"].startswith("STOPPED")
+
+    procs.eventually(check, 20)
+
+
+def test_start_returns_when_it_is_ready(tmp_path: Path, kind: str) -> None:
     """While it loads, it is starting; when `dinitctl start` returns, the port answers."""
     greeting, port = Greeting(tmp_path), ports.free_port()
-    with service(tmp_path, click_server.command(port, "--greeting", greeting.path)) as server:
+    with service(tmp_path, kind, port, "--greeting", greeting.path) as server:
         with server.popen("start") as start:
             with greeting.asked() as answer:
                 state, status = server.show()["State"], start.poll()
@@ -45,23 +66,23 @@ def test_start_returns_when_it_is_ready(tmp_path: Path) -> None:
     assert said == f"listening on 127.0.0.1:{port}\n"
 
 
-def test_stop(tmp_path: Path) -> None:
-    """`dinitctl stop` ends it, with status 0 of its own."""
+def test_stop(tmp_path: Path, kind: str) -> None:
+    """When `dinitctl stop` returns it has ended, and nobody listens."""
     port = ports.free_port()
-    with service(tmp_path, click_server.command(port)) as server:
+    with service(tmp_path, kind, port) as server:
         assert server.ctl("start").returncode == 0
-        stopped = server.ctl("stop")
+        stop = server.ctl("stop")
         state, listening = server.show()["State"], ports.accepts(port)
 
-    assert stopped.returncode == 0
+    assert stop.returncode == 0
     assert state == "STOPPED"
     assert not listening
 
 
-def test_restart(tmp_path: Path) -> None:
+def test_restart(tmp_path: Path, kind: str) -> None:
     """`dinitctl restart` returns when another process is ready on the same port."""
     port = ports.free_port()
-    with service(tmp_path, click_server.command(port)) as server:
+    with service(tmp_path, kind, port) as server:
         assert server.ctl("start").returncode == 0
         first = click_server.ask(port)
         restarted = server.ctl("restart")
@@ -71,10 +92,10 @@ def test_restart(tmp_path: Path) -> None:
     assert second.pid != first.pid
 
 
-def test_reload(tmp_path: Path) -> None:
+def test_reload(tmp_path: Path, kind: str) -> None:
     """SIGHUP makes it read its greeting again; it stays started."""
     greeting, port = Greeting(tmp_path), ports.free_port()
-    with service(tmp_path, click_server.command(port, "--greeting", greeting.path)) as server:
+    with service(tmp_path, kind, port, "--greeting", greeting.path) as server:
         with server.popen("start") as start, greeting.asked() as answer:
             answer("good day")
         first = click_server.ask(port)
@@ -88,13 +109,14 @@ def test_reload(tmp_path: Path) -> None:
     assert state == "STARTED"
 
 
-def test_one_that_fails(tmp_path: Path) -> None:
+def test_one_that_fails(tmp_path: Path, kind: str) -> None:
     """`dinitctl start` fails, and the server's words are in its log."""
-    with ports.taken() as port, service(tmp_path, click_server.command(port)) as server:
-        start, state, said = server.ctl("start"), server.show()["State"], server.said
+    with ports.taken() as port, service(tmp_path, kind, port) as server:
+        start = server.ctl("start")
+        stopped(server)
+        said = server.said
 
     assert start.returncode == 1
-    assert state.startswith("STOPPED")
     assert said == f"Error: port {port}: Address already in use\n"
 
 
@@ -105,7 +127,9 @@ def test_control_one_that_never_notifies(tmp_path: Path) -> None:
     """Negative control: a server that listens and says nothing on the descriptor is never started; its time runs out."""
     port = ports.free_port()
     with (
-        service(tmp_path, program("tcp_echo", port, "holds"), "start-timeout = 2") as server,
+        dinit.Service(
+            f"{tmp_path}/service", program("tcp_echo", port, "holds"), "start-timeout = 2"
+        ) as server,
         server.popen("start") as start,
     ):
         ports.wait_listening(port)
@@ -119,9 +143,9 @@ def test_control_one_that_never_notifies(tmp_path: Path) -> None:
 
 def test_control_one_that_closes_the_descriptor_unsaid(tmp_path: Path) -> None:
     """Negative control: it is the newline that says "ready"; a descriptor that is closed without one is a failure."""
-    script = 'eval "exec $NOTIFY_FD>&-"; exec sleep 100'
-    with service(tmp_path, ["bash", "-c", script]) as server:
-        start, state = server.ctl("start"), server.show()["State"]
+    script = 'import os; os.close(int(os.environ["NOTIFY_FD"])); os.read(os.pipe()[0], 1)'
+    with dinit.Service(f"{tmp_path}/service", [*PYTHON, "-c", script]) as server:
+        start = server.ctl("start")
+        stopped(server)
 
     assert start.returncode == 1
-    assert state.startswith("STOPPED")

@@ -21,20 +21,22 @@ _SERVICE = "server"
 class Service:
     """A service of its own dinit, stopped at first.
 
-    directory: a new one for all that belongs to it. `lines` go to the service description. Skips the test where there
-    is no dinit. When the block is left, the service is stopped, and dinit ends with it.
+    directory: a new one for all that belongs to it. `lines` go to the service description. pid_file: the server leaves
+    the foreground and writes its pid there (dinit's `bgprocess`, without a descriptor); none: it stays. Skips the test
+    where there is no dinit. When the block is left, the service is stopped, and dinit ends with it.
     """
 
-    def __init__(self, directory: str, command: Sequence[str], *lines: str) -> None:
+    def __init__(self, directory: str, command: Sequence[str], *lines: str, pid_file: str = "") -> None:
         dinit, self._dinitctl = _need("dinit"), _need("dinitctl")
         self.directory, self._socket = directory, f"{directory}/socket"
         os.makedirs(f"{directory}/services")
         self._describe("boot", "type = internal")
+        stays = ("type = process", "ready-notification = pipevar:NOTIFY_FD")
+        leaves = ("type = bgprocess", f"pid-file = {pid_file}")
         self._describe(
             _SERVICE,
-            "type = process",
+            *(leaves if pid_file else stays),
             f"command = {' '.join(map(_quoted, command))}",
-            "ready-notification = pipevar:NOTIFY_FD",
             "restart = false",
             f"logfile = {directory}/said",
             *lines,

@@ -318,3 +318,12 @@ def test_control_without_the_option(manager: Manager, port: int) -> None:
     assert state == ["activating"]
     assert start.returncode == 1
     assert unit.show("Result") == ["timeout"]
+
+
+def test_control_both_at_once(manager: Manager, port: int) -> None:
+    """Negative control: for Type=notify the same server with --daemonize has left when it is ready: nobody told systemd."""
+    unit = manager.add(f"Type=notify\nExecStart={SERVER} --port {port} --daemonize")
+
+    assert unit.ctl("start") == 1
+    assert unit.show("Result") == ["protocol"]
+    assert unit.processes() == []
