@@ -8,6 +8,7 @@ The caller's process must have one thread: another one may hold any lock at the 
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import LaunchError
@@ -67,6 +68,7 @@ class Continued(Wrapper):
                 signals.set_timers(dict.fromkeys(signals.timers(), (0.0, 0.0)))
                 self._handlers = signals.drop_handlers()
                 self.queue = catch_interrupts()
+                gc.disable()  # nothing of the program's is to be done here any more
                 self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         finally:
             if not self.goes_on:

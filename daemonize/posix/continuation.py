@@ -40,9 +40,10 @@ class Continuation(Program):
 
     def start(self) -> None:
         """Be the server from here on. Signals stay blocked, since a handler of the program's may raise."""
-        for name in set(os.environb) - set(self.environment):
+        before = dict(os.environb)
+        for name in before.keys() - self.environment.keys():
             del os.environb[name]
-        os.environb.update(self.environment)
+        os.environb.update(self.environment.items() - before.items())
         if self._collects:
             gc.enable()
         signals.set_timers(self._timers)
