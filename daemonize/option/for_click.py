@@ -33,6 +33,7 @@ def daemonize_option(
     *param_decls: str,
     pid_file: str | Sequence[str] | None = "--pid-file",
     log_file: str | Sequence[str] | None = "--log-file",
+    default: bool = False,
     help: str = _HELP,  # noqa: A002 (click's name for it)
     **settings: Unpack[Given],
 ) -> Callable[[Decorated], Decorated]:
@@ -40,7 +41,8 @@ def daemonize_option(
 
     The command says so by calling `daemonize.ready()`. What it says until then, and its exit status if it ends before,
     are its caller's. param_decls: the option's own names, if not `--daemonize`. pid_file, log_file: names of the options
-    for a pid file, and for the file that takes stdout and stderr once the server is ready (None: no such option). help:
+    for a pid file, and for the file that takes stdout and stderr once the server is ready (None: no such option).
+    default: whether it runs so if nobody says anything (then name what undoes it, too: `--daemonize/--foreground`). help:
     of the option. Settings: timeout, seconds (or "90s") to become ready, None: no limit; stop_timeout, seconds between
     SIGTERM and SIGKILL for a server that did not become ready; strict, anything on stderr before ready is a failure;
     user, cwd, umask, nice, core, limits, as of `daemonize.context`: entered between the group callbacks and the command.
@@ -51,7 +53,9 @@ def daemonize_option(
     names = param_decls or ("--daemonize",)
     shown = max(names, key=len).partition("/")[0]
     options = [
-        click.option(*names, is_flag=True, help=help, expose_value=False, callback=flag.take),
+        click.option(
+            *names, is_flag=True, default=default, help=help, expose_value=False, callback=flag.take
+        ),
         *_file_option(pid_file, _PID_HELP.format(option=shown), flag.take_pid_file),
         *_file_option(log_file, _LOG_HELP.format(option=shown), flag.take_log_file),
     ]
