@@ -49,9 +49,9 @@ def daemonize_option(
 
     Decorates functions, as `click.option`, and finished commands. Raises UsageError for settings that cannot be.
     """
-    flag = _Flag(Settings(**settings))
     names = param_decls or ("--daemonize",)
     shown = max(names, key=len).partition("/")[0]
+    flag = _Flag(Settings(**settings), shown)
     options = [
         click.option(
             *names, is_flag=True, default=default, help=help, expose_value=False, callback=flag.take
@@ -98,10 +98,10 @@ class _Asked:
 
 
 class _Flag:
-    """One use of the decorator."""
+    """One use of the decorator. name: of the option, as it is shown."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings, self._name = settings, name
         self._asked: WeakKeyDictionary[click.Context, _Asked] = WeakKeyDictionary()
 
     def _of(self, ctx: click.Context) -> _Asked:
@@ -148,7 +148,7 @@ class _Flag:
         """Return where the command is to be carried out: here, or in the server."""
         if not asked.daemonize:
             for param in asked.idle:
-                raise click.UsageError(f"{max(param.opts, key=len)} is of use only with --daemonize.", ctx)
+                raise click.UsageError(f"{max(param.opts, key=len)} is of use only with {self._name}.", ctx)
             return
         if not asked.is_own:
             ctx.exit(self._embed(asked, body, ctx.info_name or program_name()))
