@@ -51,8 +51,8 @@ class Continued(Wrapper):
         return outcome
 
     def release_signals(self) -> None:
-        """In the server: let signals in again, but for those that this process was given blocked."""
-        signals.restore_mask(set(self._mask) - set(arrival.BLOCKED))
+        """In the server: let signals in again."""
+        Continuation.release_signals(self._mask)
 
     def _kind(self, *arguments: Any, **settings: Any) -> Continuation:
         return Continuation(*arguments, own=self._own, **settings)
