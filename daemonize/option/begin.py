@@ -148,6 +148,7 @@ def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
     close()
     atexit._run_exitfuncs()  # noqa: SLF001  # exec(2) does not, and nobody else will
     flush()
+    fds.occupy_standard(fds.Descriptors())  # or the file would be the stdout that the caller has closed
     with tempfile.TemporaryFile() as file:
         pickle.dump((request, program_name()), file)
         file.flush()
