@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import LaunchError
-from daemonize.launcher.wrapper import Wrapper, catch_interrupts
+from daemonize.launcher.wrapper import CANCELLING, Wrapper, catch_interrupts
 from daemonize.posix import arrival, fds, signals
 from daemonize.posix.continuation import Continuation
 from daemonize.posix.loop import POLLIN
@@ -62,12 +62,16 @@ class Continued(Wrapper):
         try:
             super()._fork(report, gate)
             if self._catch and not self.goes_on:
-                # Not before: the server goes on with the program's own handlers.
-                self.queue = catch_interrupts()
+                # Not before: the server goes on with the program's own handlers. Here they no longer run.
+                self.queue = catch_interrupts(signals.handled())
                 self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         finally:
             if not self.goes_on:
                 signals.restore_mask(self._mask)
+
+    def _interrupt(self, number: int) -> None:
+        if number in (*CANCELLING, signals.SIGCONT):
+            super()._interrupt(number)
 
     def _close(self) -> None:
         super()._close()

@@ -91,6 +91,11 @@ def unignore(numbers: Iterable[int]) -> None:
             )
 
 
+def handled() -> list[int]:
+    """The signals that have a handler of Python's, or of the program's."""
+    return [number for number in valid() if callable(_signal.getsignal(number))]
+
+
 def ignore(number: int) -> None:
     """Ignore the signal from now on."""
     _signal.signal(number, _signal.SIG_IGN)
