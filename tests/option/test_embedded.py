@@ -159,6 +159,36 @@ def test_the_words_of_another_program(tmp_path: Path, servers: Family) -> None:
     assert servers.only().ppid == 1
 
 
+def test_words_that_only_look_alike(tmp_path: Path, servers: Family) -> None:
+    """A runner's `-d` is not the `-d` that stands among the letters of another program's option, as in `pytest -rd`."""
+    code = """
+@click.command()
+@daemonize_option('-d', '--daemonize')
+def command():
+    serve('out')
+say(*invoke(command, '-d'))
+"""
+    assert outcome(tmp_path, code, "-rd", "--dae") == [[0, "out\n", ""]]
+    assert servers.only().ppid == 1
+
+
+def test_streams_of_the_program(tmp_path: Path, servers: Family) -> None:
+    """A program that writes through an object of its own is taken over all the same: it is its own command line."""
+    code = """
+class Both:
+    def write(self, text):
+        os.write(1, text.encode())
+    def flush(self):
+        pass
+sys.stdout = Both()
+command()
+"""
+    done = apps.run(apps.write(tmp_path, PROGRAM + code), "--daemonize")
+
+    assert (done.status, done.out, done.err) == (0, b"out\n", b"err\n")
+    assert servers.only()
+
+
 def test_threads(tmp_path: Path, family: Family) -> None:
     """A program with threads cannot be forked, and must not be replaced: one line that says so, status 125."""
     code = f"{apps.THREAD}\nsay(*invoke(command, '--daemonize'))"
