@@ -150,6 +150,8 @@ class _Flag:
             for param in asked.idle:
                 raise click.UsageError(f"{max(param.opts, key=len)} is of use only with {self._name}.", ctx)
             return
+        if begin.is_server():
+            return
         if not asked.is_own:
             ctx.exit(self._embed(asked, body, ctx.info_name or program_name()))
         try:
