@@ -12,7 +12,7 @@ import gc
 from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import LaunchError
-from daemonize.launcher.wrapper import Wrapper, catch_interrupts
+from daemonize.launcher.wrapper import CANCELLING, Wrapper, catch_interrupts
 from daemonize.posix import arrival, fds, signals
 from daemonize.posix.continuation import Continuation
 from daemonize.posix.loop import POLLIN
@@ -33,7 +33,6 @@ class Continued(Wrapper):
         self._own = set(fds.still_open()) - {target for target in (targets.stdout, targets.stderr) if target}
         self._own -= arrival.descriptors()
         self._catch = catch
-        self._handlers: dict[int, Any] = {}
         super().__init__(request, targets)
 
     def launch(self) -> Ready | LaunchError | None:
@@ -53,8 +52,8 @@ class Continued(Wrapper):
         return outcome
 
     def release_signals(self) -> None:
-        """In the server: let signals in again, but for those that this process was given blocked."""
-        signals.restore_mask(set(self._mask) - set(arrival.BLOCKED))
+        """In the server: let signals in again."""
+        Continuation.release_signals(self._mask)
 
     def _kind(self, *arguments: Any, **settings: Any) -> Continuation:
         return Continuation(*arguments, own=self._own, **settings)
@@ -64,19 +63,21 @@ class Continued(Wrapper):
         try:
             super()._fork(report, gate)
             if self._catch and not self.goes_on:
-                # Not before: the server goes on with the program's own handlers, and with its timers.
+                # Not before: the server goes on with the program's own handlers, and with its timers. Here they are silent.
                 signals.set_timers(dict.fromkeys(signals.timers(), (0.0, 0.0)))
-                self._handlers = signals.drop_handlers()
-                self.queue = catch_interrupts()
+                self.queue = catch_interrupts(signals.handled())
                 gc.disable()  # nothing of the program's is to be done here any more
                 self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         finally:
             if not self.goes_on:
                 signals.restore_mask(self._mask)
 
+    def _interrupt(self, number: int) -> None:
+        if number in (*CANCELLING, signals.SIGCONT):
+            super()._interrupt(number)
+
     def _close(self) -> None:
         super()._close()
         # A signal that comes after the server is ready can no longer stop it, and must not look as if it had.
         if self.queue and isinstance(self.outcome, LaunchError):
             self.queue.close()
-            signals.restore_handlers(self._handlers)

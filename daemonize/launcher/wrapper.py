@@ -43,7 +43,7 @@ from daemonize.registry import find_logs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, TypeVar
 
     from daemonize.launcher.account import Account
@@ -58,10 +58,10 @@ CANCELLING = (SIGINT, SIGTERM, SIGHUP)
 KILL_GRACE = 5.0
 
 
-def catch_interrupts() -> signals.SignalQueue:
-    """What interrupts a launch, to be read. What is ignored, as under nohup(1), does not."""
+def catch_interrupts(also: Iterable[int] = ()) -> signals.SignalQueue:
+    """What interrupts a launch, to be read, and other signals. What is ignored, as under nohup(1), does not."""
     caught = [number for number in CANCELLING if not signals.is_ignored(number)]
-    return signals.SignalQueue((*caught, SIGCONT))
+    return signals.SignalQueue({*caught, SIGCONT, *also})
 
 
 class Wrapper:

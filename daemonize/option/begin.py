@@ -42,6 +42,11 @@ _started_anew = os.environ.pop(MARK, "") in (str(os.getpid()), str(os.getppid())
 _is_server = False
 
 
+def is_server() -> bool:
+    """Whether this process has become the server: then the option means nothing more, whoever carries out what."""
+    return _is_server
+
+
 class EndedError(Exception):
     """This process has nothing left to do but to end with `status`; what there is to be said has been said."""
 
@@ -112,7 +117,10 @@ def _enter(settings: Settings) -> None:
             context.open()
         except OSError as error:
             what = f"{context.stage.partition(':')[0]} {context.describe(context.stage)}".strip()
-            raise SetupError("set", what, error) from None
+            reason = OSError(
+                error.errno, os.strerror(error.errno or 0)
+            )  # setrlimit(2) has only a number for it
+            raise SetupError("set", what, reason) from None
     _become_server()
 
 
@@ -145,6 +153,7 @@ def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
     close()
     atexit._run_exitfuncs()  # noqa: SLF001  # exec(2) does not, and nobody else will
     flush()
+    fds.occupy_standard(fds.Descriptors())  # or the file would be the stdout that the caller has closed
     with tempfile.TemporaryFile() as file:
         pickle.dump((request, program_name()), file)
         file.flush()

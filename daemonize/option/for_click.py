@@ -33,6 +33,7 @@ def daemonize_option(
     *param_decls: str,
     pid_file: str | Sequence[str] | None = "--pid-file",
     log_file: str | Sequence[str] | None = "--log-file",
+    default: bool = False,
     help: str = _HELP,  # noqa: A002 (click's name for it)
     **settings: Unpack[Given],
 ) -> Callable[[Decorated], Decorated]:
@@ -40,18 +41,21 @@ def daemonize_option(
 
     The command says so by calling `daemonize.ready()`. What it says until then, and its exit status if it ends before,
     are its caller's. param_decls: the option's own names, if not `--daemonize`. pid_file, log_file: names of the options
-    for a pid file, and for the file that takes stdout and stderr once the server is ready (None: no such option). help:
+    for a pid file, and for the file that takes stdout and stderr once the server is ready (None: no such option).
+    default: whether it runs so if nobody says anything (then name what undoes it, too: `--daemonize/--foreground`). help:
     of the option. Settings: timeout, seconds (or "90s") to become ready, None: no limit; stop_timeout, seconds between
     SIGTERM and SIGKILL for a server that did not become ready; strict, anything on stderr before ready is a failure;
     user, cwd, umask, nice, core, limits, as of `daemonize.context`: entered between the group callbacks and the command.
 
     Decorates functions, as `click.option`, and finished commands. Raises UsageError for settings that cannot be.
     """
-    flag = _Flag(Settings(**settings))
     names = param_decls or ("--daemonize",)
     shown = max(names, key=len).partition("/")[0]
+    flag = _Flag(Settings(**settings), shown)
     options = [
-        click.option(*names, is_flag=True, help=help, expose_value=False, callback=flag.take),
+        click.option(
+            *names, is_flag=True, default=default, help=help, expose_value=False, callback=flag.take
+        ),
         *_file_option(pid_file, _PID_HELP.format(option=shown), flag.take_pid_file),
         *_file_option(log_file, _LOG_HELP.format(option=shown), flag.take_log_file),
     ]
@@ -94,10 +98,10 @@ class _Asked:
 
 
 class _Flag:
-    """One use of the decorator."""
+    """One use of the decorator. name: of the option, as it is shown."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._settings, self._name = settings, name
         self._asked: WeakKeyDictionary[click.Context, _Asked] = WeakKeyDictionary()
 
     def _of(self, ctx: click.Context) -> _Asked:
@@ -144,7 +148,9 @@ class _Flag:
         """Return where the command is to be carried out: here, or in the server."""
         if not asked.daemonize:
             for param in asked.idle:
-                raise click.UsageError(f"{max(param.opts, key=len)} is of use only with --daemonize.", ctx)
+                raise click.UsageError(f"{max(param.opts, key=len)} is of use only with {self._name}.", ctx)
+            return
+        if begin.is_server():
             return
         if not asked.is_own:
             ctx.exit(self._embed(asked, body, ctx.info_name or program_name()))

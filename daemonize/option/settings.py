@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -107,7 +108,8 @@ def is_own_command_line(options: Sequence[str], *, typed: bool) -> bool:
     options: any of which asked for it. typed: it was an argument, and not a default or a variable.
     """
     if typed:
-        return any(_may_be(word, option) for word in sys.argv[1:] for option in options)
+        is_there = any(_may_be(word, option) for word in sys.argv[1:] for option in options)
+        return is_there and not any(map(_is_in_memory, (sys.stdout, sys.stderr)))
     return all(_has_descriptor(stream) for stream in (sys.stdout, sys.stderr))
 
 
@@ -116,6 +118,11 @@ def _may_be(word: str, option: str) -> bool:
     if option.startswith("--"):
         return len(word) > 2 and option.startswith(word.partition("=")[0])
     return option[:1] == word[:1] and not word.startswith("--") and option[1:] in word
+
+
+def _is_in_memory(stream: TextIO | None) -> bool:
+    """Whether what is written ends in memory: CliRunner's streams, StringIO. One of the author's that hands on does not."""
+    return isinstance(stream, io.StringIO) or isinstance(getattr(stream, "buffer", None), io.BytesIO)
 
 
 def _has_descriptor(stream: TextIO | None) -> bool:

@@ -35,8 +35,7 @@ class Continuation(Program):
         fds.sweep({*ours, *self.keep, *self._own})
 
     def set_signals(self) -> None:
-        """What the program ignores or handles it goes on to; what it was made to ignore it does not."""
-        signals.unignore(arrival.IGNORED)
+        """What the program ignores or handles it goes on to; what it was made to ignore it does not: `release_signals`."""
 
     def start(self) -> None:
         """Be the server from here on. Signals stay blocked, since a handler of the program's may raise."""
@@ -47,3 +46,12 @@ class Continuation(Program):
         if self._collects:
             gc.enable()
         signals.set_timers(self._timers)
+
+    @staticmethod
+    def release_signals(mask: Collection[int]) -> None:
+        """Let signals in again, but for those that this process was given blocked. mask: the program's own.
+
+        Only when the intermediate parent's handler of SIGCHLD has given way to what was there before it.
+        """
+        signals.unignore(arrival.IGNORED)
+        signals.restore_mask(set(mask) - set(arrival.BLOCKED))

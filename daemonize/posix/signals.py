@@ -77,23 +77,6 @@ def set_defaults() -> None:
             pass  # SIGKILL, SIGSTOP
 
 
-def drop_handlers() -> dict[int, Any]:
-    """Default for every signal that is handled by Python code; returns what was there, for `restore_handlers`."""
-    dropped = {}
-    for number in valid():
-        handler = _signal.getsignal(number)
-        if callable(handler):
-            dropped[int(number)] = handler
-            _signal.signal(number, _signal.SIG_DFL)
-    return dropped
-
-
-def restore_handlers(handlers: Mapping[int, Any]) -> None:
-    """Put them back."""
-    for number, handler in handlers.items():
-        _signal.signal(number, handler)
-
-
 #: All timers that send a signal (setitimer(2)).
 _TIMERS = (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF)
 
@@ -122,6 +105,11 @@ def unignore(numbers: Iterable[int]) -> None:
             _signal.signal(
                 number, _signal.default_int_handler if number == _signal.SIGINT else _signal.SIG_DFL
             )
+
+
+def handled() -> list[int]:
+    """The signals that have a handler of Python's, or of the program's."""
+    return [number for number in valid() if callable(_signal.getsignal(number))]
 
 
 def ignore(number: int) -> None:
