@@ -64,7 +64,8 @@ class Settings:
         return context(**self._context)
 
     def request(self, pid_file: StrPath | None, log_file: StrPath | None) -> Request:
-        """The launch of this program. Raises UsageError, SetupError."""
+        """The launch of this program. Files are the caller's, from where he is. Raises UsageError, SetupError."""
+        pid_file, log_file = (path and _from_caller(path) for path in (pid_file, log_file))
         context = dict(self._context)
         request = Request(
             [sys.executable or "python", *sys.orig_argv[1:]],
@@ -87,6 +88,11 @@ class Settings:
         request = self.request(pid_file, log_file)
         request.directory, request.makes_context = arrival.DIRECTORY, False
         return request
+
+
+def _from_caller(path: StrPath) -> bytes:
+    """The path as the caller means it: a group callback may have gone elsewhere."""
+    return os.path.join(arrival.DIRECTORY or b"", os.fsencode(path))
 
 
 def program_name() -> str:
