@@ -92,7 +92,7 @@ STARTS = (
 
 @pytest.mark.parametrize("name", STARTS)
 def test_as_it_was_started(name: str, tmp_path: Path, servers: Family) -> None:
-    """Interpreter, flags, arguments, path, module, directory, environment: the server finds what it finds in the foreground."""
+    """Interpreter, flags, arguments, path, module, directory, environment: the server finds what a foreground run does."""
     argv = starts(tmp_path, apps.THREAD + TELL + COMMAND)[name]
     env = {
         "PATH": f"{tmp_path}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
