@@ -96,10 +96,12 @@ def _from_caller(path: StrPath) -> bytes:
 
 
 def program_name() -> str:
-    """The name of this program: of its module, if it is run as one (-m), else of its file."""
+    """The name of this program: of its module, if it is run as one (-m), else of its file (or archive, or directory)."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    name: str = spec.name.removesuffix(".__main__") if spec else os.path.basename(sys.argv[0])
-    return name if name.strip("-") else "python"
+    if spec and spec.name != "__main__":
+        return str(spec.name.removesuffix(".__main__"))
+    name = os.path.basename(sys.argv[0].rstrip("/"))
+    return "python" if name in ("", "-", "-c") else name
 
 
 def _seconds(duration: float | str | None) -> float:
