@@ -137,8 +137,8 @@ def flush() -> None:
 
 def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
     """Make this process the wrapper of the program's server, which is started as this process was."""
-    if not sys.executable or getattr(sys, "frozen", False):
-        reason = OSError(0, "threads are running, and there is no interpreter to start it anew with")
+    if not _is_repeatable():
+        reason = OSError(0, "threads are running, and there is no command line to start it anew with")
         raise SetupError("daemonize", program_name(), reason)
     # Only now: whoever is forked never needs them.
     import pickle
@@ -159,6 +159,12 @@ def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
             os.execve(sys.executable, arguments, arrival.ENVIRONMENT)
         except OSError as error:
             raise SetupError("execute", sys.executable, error) from None
+
+
+def _is_repeatable() -> bool:
+    """Whether this process can be started anew: by an interpreter, from something that can be read again."""
+    from_stdin = sys.argv[:1] in ([""], ["-"])
+    return bool(sys.executable) and not getattr(sys, "frozen", False) and not from_stdin
 
 
 def main(arguments: list[str]) -> NoReturn:
