@@ -25,6 +25,7 @@ from daemonize.launcher import words
 from daemonize.launcher.continued import Continued
 from daemonize.launcher.interpreter import command
 from daemonize.launcher.outputs import Targets
+from daemonize.launcher.wrapper import CANCELLING
 from daemonize.option.settings import program_name
 from daemonize.posix import arrival, fds, signals
 from daemonize.posix.callers import has_threads
@@ -150,14 +151,17 @@ def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
     flush()
     fds.occupy_standard(fds.Descriptors())  # or the file would be the stdout that the caller has closed
     with tempfile.TemporaryFile() as file:
-        pickle.dump((request, program_name()), file)
+        pickle.dump((request, program_name(), arrival.BLOCKED), file)
         file.flush()
         os.set_inheritable(file.fileno(), True)
-        signals.restore_mask(arrival.BLOCKED)
         arguments = command("daemonize.option.begin", file.fileno())
+        # What interrupts a launch waits until the wrapper can read it: an interpreter that starts would die of it.
+        mask = signals.block(())
+        signals.restore_mask({*arrival.BLOCKED, *CANCELLING})
         try:
             os.execve(sys.executable, arguments, arrival.ENVIRONMENT)
         except OSError as error:
+            signals.restore_mask(mask)
             raise SetupError("execute", sys.executable, error) from None
 
 
@@ -178,8 +182,9 @@ def main(arguments: list[str]) -> NoReturn:
         fds.occupy_standard(fds.Descriptors())
         with open(int(arguments[0]), "rb") as file:
             file.seek(0)
-            request, program = pickle.load(file)  # noqa: S301 (from the program that this process was)
+            request, program, mask = pickle.load(file)  # noqa: S301 (from the program that this process was)
         wrapper = Wrapper(request, Targets(), queue=catch_interrupts())
+        signals.restore_mask(mask)
         outcome = wrapper.run()
         for line in words.lines(wrapper, outcome):
             words.complain(line, program)
