@@ -93,7 +93,13 @@ def fork(request: Request, targets: Targets, say: Callable[[str], None], *, catc
     """
     wrapper = Continued(request, targets, catch=catch)
     flush()  # or what is in the buffers would be written twice
-    outcome = wrapper.launch()
+    try:
+        outcome = wrapper.launch()
+    except DaemonizeError as error:
+        if not wrapper.family.executed:
+            raise
+        say(str(error))
+        return error.exit_status
     if outcome is None:
         _become_server()
         wrapper.release_signals()

@@ -246,6 +246,22 @@ def test_everybody_killed(tmp_path: Path, family: Family) -> None:
     family.nobody()
 
 
+@pytest.mark.parametrize("number", CANCELLING)
+def test_interrupted_when_all_is_over(number: signal.Signals, tmp_path: Path, family: Family) -> None:
+    """A signal while the process that was called has only its last word to say: the status is the server's all the same."""
+    code = (
+        "from daemonize.launcher import words\ncomplain = words.complain\n"
+        f"words.complain = lambda *a: (signal.raise_signal({number}), complain(*a))\n"
+    )
+    argv = apps.write(tmp_path, code + SERVER.replace("BODY", "os._exit(3)").replace("STOP_TIMEOUT", "9"))
+    done = apps.run(argv, "run", "--daemonize")
+
+    assert (done.status, done.out) == (3, b"")
+    assert done.err.startswith(b"app.py: the server exited with status 3")
+    assert done.err.count(b"\n") == 1
+    family.nobody()
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_no_fork(number: int, tmp_path: Path, family: Family) -> None:
     """Where there can be no more processes: one line, 125, and the program ends as it should where it was called."""

@@ -224,7 +224,10 @@ def test_a_marked_stranger(tmp_path: Path, family: Family) -> None:
 )  # fmt: skip
 def test_its_name(name: str, called: str, way: str, tmp_path: Path, family: Family) -> None:
     """What it is called in messages: as its user calls it."""
-    code = f"{apps.WAYS[way]}\n@click.command()\n@daemonize_option()\ndef main(): os._exit(3)\nif __name__ == '__main__': main()\n"
+    code = (
+        "@click.command()\n@daemonize_option()\ndef main(): os._exit(3)\nif __name__ == '__main__': main()\n"
+    )
+    code = apps.WAYS[way] + code
     argvs = starts(tmp_path, code)
     zipapp.create_archive(tmp_path / "package", tmp_path / "archive.pyz")
     argvs["archive"] = [sys.executable, "archive.pyz"]

@@ -209,6 +209,23 @@ def test_a_grandchild_that_holds_stdout(status: int, way: str, tmp_path: Path, s
         assert procs.wait_ended(drain.pid, start=drain.start)
 
 
+def test_a_launch_that_fails_after_the_server_began(tmp_path: Path, family: Family) -> None:
+    """The program ended where it went on, and does not do so a second time where it was called; status 125, one line."""
+    code = (
+        "from daemonize.launcher import drain\n"
+        "def fails(pipes): raise OSError(11, 'no more processes')\ndrain.start = fails\n"
+        "atexit.register(lambda: os.write(1, b'end '))\n"
+    )
+    argv = command(tmp_path, "fork", "subprocess.Popen(['sleep', '100'])")
+    text = (tmp_path / "app.py").read_text().replace("@click.command()", code + "@click.command()")
+    (tmp_path / "app.py").write_text(text)
+    done = apps.run(argv, "--daemonize")
+
+    assert (done.status, done.out) == (125, b"end ")
+    assert done.err == b"app.py: cannot start the drain: no more processes\n"
+    family.nobody()
+
+
 @pytest.mark.parametrize("way", apps.WAYS)
 def test_callers_that_read_to_the_end(way: str, tmp_path: Path, servers: Family) -> None:
     """`ssh host "server --daemonize"`, `$(...)`, `| cat`: the caller's pipes are let go of when it returns."""
