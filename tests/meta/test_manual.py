@@ -17,9 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import cli, ports, procs, sessions
+from tests.support import cli, ports, procs, s6, sessions
 
-PAGE = (Path(__file__).parents[2] / "man" / "daemonize.7").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE, README = ((ROOT / name).read_text() for name in ("man/daemonize.7", "README.md"))
 EXAMPLES = [
     (name, text.replace("\\-", "-").replace("\\e", "\\"))
     for name, text in re.findall(r"^\.\\\" ([\w.-]+)\n\.EX\n(.*?)^\.EE$", PAGE, re.MULTILINE | re.DOTALL)
@@ -120,28 +121,32 @@ def test_the_server_in_c_complains_of_its_log(compiled: str, tmp_path: Path) -> 
     assert found[2] == os.devnull
 
 
+@pytest.mark.servers
 def test_the_run_script_of_s6(tmp_path: Path) -> None:
-    """As s6-supervise executes it, with a pipe on the descriptor of notification-fd: a newline comes when it listens."""
+    """`s6-svwait -U` returns when it listens. The README has the same script."""
     port = save(tmp_path)
-    number = int((tmp_path / "notification-fd").read_text())
-    told, ready = os.pipe()
-    started = f"exec {number}>&{ready} {ready}>&-; exec sh run"
-    with subprocess.Popen(
-        ["bash", "-c", started],
-        cwd=tmp_path,
-        env=cli.environ({"PATH": sessions.PATH}),
-        pass_fds=[ready],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-    ) as server:
-        os.close(ready)
-        try:
-            with open(told, "rb") as notification:
-                said = notification.read()
-            with ports.connected(port) as client:
-                answer = client.recv(100)
-        finally:
-            server.terminate()
+    with s6.Service(str(tmp_path / "service"), ["sh", str(tmp_path / "run")]) as service:
+        service.control("u")
+        status = service.wait("U")
+        with ports.connected(port) as client:
+            answer = client.recv(100)
 
-    assert said == b"\n"
+    assert int(FILES["notification-fd"]) == s6.NOTIFICATION_FD
+    assert FILES["run"] in README
+    assert status == 0
     assert answer == b"hello\n"
+
+
+@pytest.mark.servers
+def test_control_a_run_script_that_says_nothing_of_the_descriptor(tmp_path: Path) -> None:
+    """Negative control: it is the variable by which the server knows whom to tell."""
+    port = save(tmp_path)
+    (tmp_path / "run").write_text(
+        (tmp_path / "run").read_text().replace("NOTIFY_FD=3 exec", "exec env -u NOTIFY_FD")
+    )
+    with s6.Service(str(tmp_path / "service"), ["sh", str(tmp_path / "run")]) as service:
+        service.control("u")
+        ports.wait_listening(port)
+        status = service.wait("U", 100)
+
+    assert status == s6.TIMED_OUT
