@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def run(request: Request, body: Callable[[], object], name: str) -> int:
     """The status of a launch whose server is `body`, which ends there as a program of that name would. Raises SetupError."""
-    if sys.platform != "linux" or has_threads():
+    if sys.platform != "linux" or has_threads(begin.LEAVING):
         reason = OSError(0, "threads are running (or this is not Linux), and this process is not its own")
         raise SetupError("daemonize", name, reason)
     request.name = os.fsencode(name)
