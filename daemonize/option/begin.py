@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 #: Set to the pid of a server that has been started anew. A launcher of the interpreter that is a process of its own may
 #: stand between, hence the parent's.
 MARK = "DAEMONIZE_SERVER"
+#: Seconds that a thread may need to be gone when the program has seen it off.
+LEAVING = 0.2
 _started_anew = os.environ.pop(MARK, "") in (str(os.getpid()), str(os.getppid()))
 _is_server = False
 
@@ -79,7 +81,7 @@ def begin(
 def _launch(
     settings: Settings, pid_file: str | None, log_file: str | None, close: Callable[[], None]
 ) -> None:
-    if sys.platform != "linux" or has_threads():
+    if sys.platform != "linux" or has_threads(LEAVING):
         _replace(settings.request_anew(pid_file, log_file), close)
     status = fork(settings.request(pid_file, log_file), Targets(), _say, catch=True)
     if status is not None:

@@ -33,7 +33,7 @@ def run(request: Request, command: click.Command, name: str) -> int:
 
     Raises SetupError.
     """
-    if sys.platform != "linux" or has_threads():
+    if sys.platform != "linux" or has_threads(begin.LEAVING):
         reason = OSError(0, "threads are running (or this is not Linux), and this process is not its own")
         raise SetupError("daemonize", name, reason)
     request.name = os.fsencode(name)

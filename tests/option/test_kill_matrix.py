@@ -70,9 +70,9 @@ def stopping(directory: Path, way: str) -> Iterator[Launch]:
     """The launch has been interrupted, and the command does not care: it says that it has heard."""
     body = (
         "signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True)); print('hello', flush=True)\n"
-        "    signal.alarm(120)\n    while True: signal.pause()"
+        "    signal.alarm(120)\n    while True: select.select([], [], [], 0.1)"
     )
-    with apps.popen(server(directory, way, body, "0.5"), "run", "--daemonize") as process:
+    with apps.popen(server(directory, way, body, "1.5"), "run", "--daemonize") as process:
         assert process.stdout
         assert process.stdout.readline() == b"hello\n"
         launch = Launch(process)
@@ -167,6 +167,39 @@ def test_server_interrupted(number: signal.Signals, way: str, tmp_path: Path, fa
     assert status == (1 if number == signal.SIGINT else 143)
     assert (b"Aborted!" in err) == (number == signal.SIGINT)
     family.nobody()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 1), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("moment", ["before the streams", "before it goes on"])
+def test_server_interrupted_before_it_goes_on(
+    number: signal.Signals, status: int, moment: str, tmp_path: Path, family: Family
+) -> None:
+    """A signal that comes before has its effect where the program goes on, and not in the middle of the launch."""
+    with MOMENTS[moment].reach(tmp_path) as launch:
+        server = launch.victim("server")
+        procs.send(server.pid, number, server.start)
+        launch.proceed()
+        found, _, err = launch.finish()
+
+    assert found == status
+    assert (b"Aborted!" in err) == (number == signal.SIGINT)
+    assert b"Traceback" not in err
+    family.nobody()
+
+
+@pytest.mark.parametrize("number", [*CANCELLING, signal.SIGUSR1])
+@pytest.mark.parametrize("way", apps.WAYS)
+def test_intermediate_parent_interrupted(
+    number: signal.Signals, way: str, tmp_path: Path, servers: Family
+) -> None:
+    """Only SIGKILL ends it: what else is sent to it changes nothing, whatever the program does with such a signal."""
+    with starting(tmp_path, way) as launch:
+        procs.send(launch.parent.pid, number, launch.parent.start)
+        launch.proceed()
+        status, _, err = launch.finish()
+
+    assert (status, err) == (0, b"")
+    assert servers.only().ppid == 1
 
 
 @pytest.mark.parametrize("number", CANCELLING, ids=lambda number: number.name)

@@ -171,10 +171,10 @@ def test_strict(way: str, tmp_path: Path, family: Family) -> None:
 def test_timeout(way: str, tmp_path: Path, family: Family) -> None:
     """Not ready in time: 124, what it said is there, it has been stopped."""
     body = "print('never', flush=True)\nsignal.alarm(120)\nsignal.pause()"
-    done = apps.run(command(tmp_path, way, body, "timeout='1s'"), "--daemonize")
+    done = apps.run(command(tmp_path, way, body, "timeout='2s'"), "--daemonize")
 
     assert (done.status, done.out) == (124, b"never\n")
-    assert b"not ready within 1 s" in done.err
+    assert b"not ready within 2 s" in done.err
     assert done.err.count(b"\n") == 1
     family.nobody()
 
