@@ -11,13 +11,13 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import LaunchError
 from daemonize.launcher.wrapper import CANCELLING, Wrapper, catch_interrupts
 from daemonize.posix import arrival, fds, signals
 from daemonize.posix.continuation import Continuation
 from daemonize.posix.loop import POLLIN
 
 if TYPE_CHECKING:
+    from daemonize.errors import LaunchError
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.ready import Ready
     from daemonize.launcher.request import Request
@@ -78,6 +78,7 @@ class Continued(Wrapper):
 
     def _close(self) -> None:
         super()._close()
-        # A signal that comes after the server is ready can no longer stop it, and must not look as if it had.
-        if self.queue and isinstance(self.outcome, LaunchError):
+        # The process that was called leaves at once if there has been a server: what comes now must not look as if it had
+        # changed the outcome. Else it goes on, to its own end.
+        if self.queue and not self.family.executed:
             self.queue.close()

@@ -25,6 +25,7 @@ from daemonize.launcher import words
 from daemonize.launcher.continued import Continued
 from daemonize.launcher.interpreter import command
 from daemonize.launcher.outputs import Targets
+from daemonize.launcher.wrapper import CANCELLING
 from daemonize.option.settings import program_name
 from daemonize.posix import arrival, fds, signals
 from daemonize.posix.callers import has_threads
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 #: Set to the pid of a server that has been started anew. A launcher of the interpreter that is a process of its own may
 #: stand between, hence the parent's.
 MARK = "DAEMONIZE_SERVER"
+#: Seconds that a thread may need to be gone when the program has seen it off.
+LEAVING = 0.2
 _started_anew = os.environ.pop(MARK, "") in (str(os.getpid()), str(os.getppid()))
 _is_server = False
 
@@ -78,7 +81,7 @@ def begin(
 def _launch(
     settings: Settings, pid_file: str | None, log_file: str | None, close: Callable[[], None]
 ) -> None:
-    if sys.platform != "linux" or has_threads():
+    if sys.platform != "linux" or has_threads(LEAVING):
         _replace(settings.request_anew(pid_file, log_file), close)
     status = fork(settings.request(pid_file, log_file), Targets(), _say, catch=True)
     if status is not None:
@@ -97,7 +100,13 @@ def fork(request: Request, targets: Targets, say: Callable[[str], None], *, catc
     """
     wrapper = Continued(request, targets, catch=catch)
     flush()  # or what is in the buffers would be written twice
-    outcome = wrapper.launch()
+    try:
+        outcome = wrapper.launch()
+    except DaemonizeError as error:
+        if not wrapper.family.executed:
+            raise
+        say(str(error))
+        return error.exit_status
     if outcome is None:
         _become_server()
         wrapper.release_signals()
@@ -142,8 +151,8 @@ def flush() -> None:
 
 def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
     """Make this process the wrapper of the program's server, which is started as this process was."""
-    if not sys.executable or getattr(sys, "frozen", False):
-        reason = OSError(0, "threads are running, and there is no interpreter to start it anew with")
+    if not _is_repeatable():
+        reason = OSError(0, "threads are running, and there is no command line to start it anew with")
         raise SetupError("daemonize", program_name(), reason)
     # Only now: whoever is forked never needs them.
     import pickle
@@ -155,15 +164,24 @@ def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
     flush()
     fds.occupy_standard(fds.Descriptors())  # or the file would be the stdout that the caller has closed
     with tempfile.TemporaryFile() as file:
-        pickle.dump((request, program_name()), file)
+        pickle.dump((request, program_name(), arrival.BLOCKED), file)
         file.flush()
         os.set_inheritable(file.fileno(), True)
-        signals.restore_mask(arrival.BLOCKED)
         arguments = command("daemonize.option.begin", file.fileno())
+        # What interrupts a launch waits until the wrapper can read it: an interpreter that starts would die of it.
+        mask = signals.block(())
+        signals.restore_mask({*arrival.BLOCKED, *CANCELLING})
         try:
             os.execve(sys.executable, arguments, arrival.ENVIRONMENT)
         except OSError as error:
+            signals.restore_mask(mask)
             raise SetupError("execute", sys.executable, error) from None
+
+
+def _is_repeatable() -> bool:
+    """Whether this process can be started anew: by an interpreter, from something that can be read again."""
+    from_stdin = sys.argv[:1] in ([""], ["-"])
+    return bool(sys.executable) and not getattr(sys, "frozen", False) and not from_stdin
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -177,8 +195,9 @@ def main(arguments: list[str]) -> NoReturn:
         fds.occupy_standard(fds.Descriptors())
         with open(int(arguments[0]), "rb") as file:
             file.seek(0)
-            request, program = pickle.load(file)  # noqa: S301 (from the program that this process was)
+            request, program, mask = pickle.load(file)  # noqa: S301 (from the program that this process was)
         wrapper = Wrapper(request, Targets(), queue=catch_interrupts())
+        signals.restore_mask(mask)
         outcome = wrapper.run()
         for line in words.lines(wrapper, outcome):
             words.complain(line, program)

@@ -64,7 +64,8 @@ class Settings:
         return context(**self._context)
 
     def request(self, pid_file: StrPath | None, log_file: StrPath | None) -> Request:
-        """The launch of this program. Raises UsageError, SetupError."""
+        """The launch of this program. Files are the caller's, from where he is. Raises UsageError, SetupError."""
+        pid_file, log_file = (path and _from_caller(path) for path in (pid_file, log_file))
         context = dict(self._context)
         request = Request(
             [sys.executable or "python", *sys.orig_argv[1:]],
@@ -89,11 +90,18 @@ class Settings:
         return request
 
 
+def _from_caller(path: StrPath) -> bytes:
+    """The path as the caller means it: a group callback may have gone elsewhere."""
+    return os.path.join(arrival.DIRECTORY or b"", os.fsencode(path))
+
+
 def program_name() -> str:
-    """The name of this program: of its module, if it is run as one (-m), else of its file."""
+    """The name of this program: of its module, if it is run as one (-m), else of its file (or archive, or directory)."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
-    name: str = spec.name.removesuffix(".__main__") if spec else os.path.basename(sys.argv[0])
-    return "python" if name.startswith("-") else name or "python"
+    if spec and spec.name != "__main__":
+        return str(spec.name.removesuffix(".__main__"))
+    name = os.path.basename(sys.argv[0].rstrip("/"))
+    return "python" if name in ("", "-", "-c") else name
 
 
 def _seconds(duration: float | str | None) -> float:

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from daemonize.posix.identity import read_file
+import os
+import time
+
+from daemonize.posix.identity import has_sleeper, read_file
 
 
-def has_threads() -> bool:
-    """Whether this process has more than one thread, of Python's or not: another may hold any lock when it is forked."""
+def has_threads(patience: float = 0.0) -> bool:
+    """Whether this process has more than one thread, of Python's or not: another may hold any lock when it is forked.
+
+    patience: seconds that one is given which may be on its way out. Python has seen a thread off (join) before it is gone.
+    """
+    until, pause = time.monotonic() + patience, 0.001
+    while _counts_several():
+        # No event tells of its end. Whoever waits for something is not on his way out.
+        if time.monotonic() >= until or has_sleeper(os.getpid()):
+            return True
+        time.sleep(pause)
+        pause *= 1.5
+    return False
+
+
+def _counts_several() -> bool:
     count = _status(b"Threads")
     if count is None:
         import threading

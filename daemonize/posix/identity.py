@@ -121,6 +121,11 @@ def standing(pid: int) -> str:
     return ASLEEP if all(task.state in "STt" for task in living) else BUSY
 
 
+def has_sleeper(pid: int) -> bool:
+    """Whether a thread of the process waits for something. One that is on its way out does not."""
+    return any(task.state in "STt" and not task.exiting for task in _tasks(pid) or ())
+
+
 def holds_descriptors(pid: int, *fds: int) -> bool:
     """Whether a living thread of the process has all these descriptors open. False also where we may not look."""
     for task in _tasks(pid) or ():

@@ -1,4 +1,4 @@
-"""A server that went on, or was started anew, by its option is what the same server started by the command is, fact by fact."""
+"""A server that went on, or was started anew, by its option is what the command makes of it, fact by fact."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ FAILURES: dict[str, tuple[str, Mapping[str, Any], int, str]] = {
     "no user": ("root", {"user": "nonexistent"}, 125, "cannot run as nonexistent: no such user"),
     "another user": ("nobody", {"user": "daemon"}, 125, "cannot run as daemon: only root can run a server as another user"),
     "no directory": ("root", {"cwd": "/nonexistent"}, 125, "directory /nonexistent: No such file or directory"),
-    "no directory with umask": ("root", {"cwd": "/nonexistent", "umask": 0}, 125, "directory /nonexistent: No such file or directory"),
+    "no directory with umask": ("root", {"cwd": "/nonexistent", "umask": 0}, 125, "directory /nonexistent: No such file"),
     "nice": ("nobody", {"nice": -5}, 125, "nice -5: Operation not permitted"),
     "limits": ("nobody", {"limits": {"nofile": (5, -1)}}, 125, "limits nofile=5:unlimited: Operation not permitted"),
 }  # fmt: skip

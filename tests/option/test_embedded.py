@@ -124,7 +124,7 @@ say(*invoke(command, '--end', 'exit'))
 
 
 def test_called_as_a_function(tmp_path: Path, servers: Family) -> None:
-    """`main([...], standalone_mode=False)` with words that are not the program's own: it is given the status, and goes on."""
+    """`main([...], standalone_mode=False)` with words that are not the program's own: it has the status, and goes on."""
     code = """
 sys.stdout.flush()
 say(command.main(['--daemonize'], standalone_mode=False))
@@ -201,7 +201,7 @@ def test_threads(tmp_path: Path, family: Family) -> None:
 
 
 def test_what_the_caller_has_is_not_touched(tmp_path: Path, servers: Family) -> None:
-    """Handlers, mask, environment, descriptors, directory and streams of the calling program are as before; no atexit runs."""
+    """Handlers, mask, environment, descriptors, directory, streams of the calling program are as before; no atexit runs."""
     code = """
 def facts():
     return [

@@ -103,7 +103,7 @@ def own(found: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("words", [(), ("--change",)], ids=["unchanged", "changed"])
 def test_what_it_has_done_is_kept(words: tuple[str, ...], tmp_path: Path, servers: Family) -> None:
-    """Handlers, ignored and blocked signals, wakeup descriptor, collector, umask, directory, environment: as the group left them."""
+    """Handlers, ignored and blocked signals, wakeup descriptor, collector, umask, directory, environment: as they were."""
     before, after = both(tmp_path, *words, env={"REMOVED": "1"})
 
     assert {key: value for key, value in before.items() if key not in OWN} == {
@@ -133,7 +133,7 @@ def test_signals_still_work(tmp_path: Path, servers: Family) -> None:
 
 
 def test_handlers_do_not_run_in_the_wrapper(tmp_path: Path, servers: Family) -> None:
-    """A handler that would end the program is the server's alone: SIGCHLD, SIGUSR1, a timer in the process that was called."""
+    """A handler that would end the program is the server's alone: SIGCHLD, SIGUSR1, SIGVTALRM where it was called."""
     code = """
 def handler(number, frame):
     raise SystemExit(f'{number} in {os.getpid()}')
@@ -163,7 +163,7 @@ main()
 
 
 def test_descriptors(tmp_path: Path, servers: Family) -> None:
-    """Those that the group opened stay, inheritable or not, at their numbers; inherited ones go; nothing of ours is added."""
+    """Those that the group opened stay, inheritable or not, at their numbers; inherited ones go; none of ours is added."""
     front = ["sh", "-c", 'exec 7</etc/passwd 9</etc/hostname; exec "$@"', "sh"]
     before, after = both(tmp_path, "--change", front=front)
 
@@ -188,7 +188,7 @@ def test_nothing_else_when_it_is_ready(tmp_path: Path, servers: Family) -> None:
 
 
 def test_the_process(tmp_path: Path, servers: Family) -> None:
-    """In a session of its own that it does not lead, whose leader has gone; /dev/null as stdin; init its parent; no zombie."""
+    """In a session of its own that it does not lead, whose leader has gone; /dev/null as stdin; init its parent."""
     before, after = both(tmp_path)
     now = procs.stat(after["pid"])
 
@@ -219,7 +219,7 @@ def test_closed_streams(closed: str, way: str, tmp_path: Path, servers: Family) 
 
 @pytest.mark.parametrize("way", apps.WAYS)
 def test_a_few_descriptors(way: str, tmp_path: Path, family: Family) -> None:
-    """Where there are too few descriptors for a launch: one line, 125, nobody left; with enough of them it goes (control)."""
+    """Where there are too few descriptors for a launch: one line, 125, nobody left; with enough it goes (control)."""
     argv = apps.write(
         tmp_path, apps.WAYS[way] + "@click.command()\n@daemonize_option()\ndef main(): serve()\nmain()"
     )

@@ -1,4 +1,4 @@
-"""What a caller has of a command that ends before it is ready is the same with `--daemonize` and without: status and words."""
+"""What a caller has of a command that ends before it is ready is the same with `--daemonize` and without."""
 
 from __future__ import annotations
 
@@ -61,6 +61,14 @@ class Mine(click.ClickException):
         click.echo('mine: ' + self.message, err=True)
 raise Mine('is wrong')"""
 
+DEFAULT = (
+    "sys.stdout.flush()\nsignal.signal(signal.SIGNAME, signal.SIG_DFL)\nsignal.raise_signal(signal.SIGNAME)"
+)
+SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "ABRT": 6, "USR1": 10, "SEGV": 11, "PIPE": 13, "TERM": 15}
+AGAIN = "try:\n    main()\nexcept SystemExit as e:\n    print(e.code)\n    sys.exit(e.code + 1)"
+DEEPER = "def start():\n    with open(os.devnull) as f:\n        main()\nstart()"
+BY_PARTS = "with main.make_context('x', sys.argv[1:]) as ctx:\n    main.invoke(ctx)"
+
 #: Programs that end before they are ready, with the status of each.
 ENDS = {
     "returns": (plain("return 5"), 0),
@@ -88,7 +96,10 @@ ENDS = {
     "exception group": (plain("raise ExceptionGroup('several', [ValueError(1), KeyError(2)])"), 1),
     "exception in a thread": (plain("t = threading.Thread(target=lambda: 1/0, name='t')\nt.start()\nt.join()"), 0),
     "a thread goes on": (
-        plain("def later():\n    threading.main_thread().join()\n    os.write(1, b'later')\nthreading.Thread(target=later).start()\nctx.exit(3)"),
+        plain(
+            "def later():\n    threading.main_thread().join()\n    os.write(1, b'later')\n"
+            "threading.Thread(target=later).start()\nctx.exit(3)"
+        ),
         3,
     ),
     "sys.exit in a thread": (plain("t = threading.Thread(target=sys.exit, args=(5,))\nt.start()\nt.join()\nctx.exit(2)"), 2),
@@ -107,13 +118,13 @@ ENDS = {
     "atexit fails": (plain("atexit.register(lambda: 1/0)\nctx.exit(3)"), 3),
     "on close": (plain("ctx.call_on_close(lambda: print('closed'))\nctx.exit(3)"), 3),
     "warning": (plain("import warnings\nwarnings.warn('old')\nctx.exit(3)"), 3),
-    "binary": (plain("sys.stdout.buffer.write(bytes(range(256)) * 1000)\nsys.stderr.buffer.write(bytes(range(256)) * 999)\nctx.exit(3)"), 3),
+    "binary": (plain("for s in (sys.stdout, sys.stderr):\n    s.buffer.write(bytes(range(256)) * 999)\nctx.exit(3)"), 3),
     "partial line": (plain("sys.stdout.write('no end')\nctx.exit(3)"), 3),
     "interleaved": (plain("for i in range(99):\n    click.echo(i)\n    click.echo(-i, err=True)\nctx.exit(3)"), 3),
     "recursion": (plain("def f(): f()\nsys.setrecursionlimit(80)\nf()"), 1),
     **{
-        f"SIG{name}": (plain(f"sys.stdout.flush()\nsignal.signal(signal.SIG{name}, signal.SIG_DFL)\nsignal.raise_signal(signal.SIG{name})"), 128 + number)
-        for name, number in (("HUP", 1), ("INT", 2), ("QUIT", 3), ("ABRT", 6), ("SEGV", 11), ("PIPE", 13), ("TERM", 15), ("USR1", 10))
+        f"SIG{name}": (plain(DEFAULT.replace("NAME", name)), 128 + number)
+        for name, number in SIGNALS.items()
     },
     "SIGKILL": (plain("sys.stdout.flush()\nos.kill(os.getpid(), 9)"), 137),
     "abort()": (plain("sys.stdout.flush()\nos.abort()"), 134),
@@ -129,9 +140,9 @@ ENDS = {
     "uncaught fail": (within("main(standalone_mode=False)", "ctx.fail('no')"), 1),
     "uncaught interrupt": (within("main(standalone_mode=False)", "raise KeyboardInterrupt"), 1),
     "finally": (within("try:\n    main()\nfinally:\n    print('at last')", "ctx.exit(3)"), 3),
-    "SystemExit replaced": (within("try:\n    main()\nexcept SystemExit as e:\n    print(e.code)\n    sys.exit(e.code + 1)", "ctx.exit(3)"), 4),
-    "main in a function": (within("def start():\n    with open(os.devnull) as f:\n        main()\nstart()", "raise KeyError('deep')"), 1),
-    "make_context": (within("with main.make_context('x', sys.argv[1:]) as ctx:\n    main.invoke(ctx)", "raise KeyError('deep')"), 1),
+    "SystemExit replaced": (within(AGAIN, "ctx.exit(3)"), 4),
+    "main in a function": (within(DEEPER, "raise KeyError('deep')"), 1),
+    "make_context": (within(BY_PARTS, "raise KeyError('deep')"), 1),
 }  # fmt: skip
 
 
@@ -141,8 +152,8 @@ def test_an_end(name: str, way: str, tmp_path: Path, family: Family) -> None:
     """Status and both streams, to the byte; where the server said nothing on stderr, or ended well, one line more."""
     code, status = ENDS[name]
     argv = apps.write(tmp_path, apps.WAYS[way] + code)
-    before = without_addresses(apps.run(argv))
-    after = without_addresses(apps.run(argv, "--daemonize"))
+    before = without_addresses(apps.run(argv, cwd=tmp_path))
+    after = without_addresses(apps.run(argv, "--daemonize", cwd=tmp_path))
 
     assert before.status == status
     assert (after.status, after.out) == before[:2]

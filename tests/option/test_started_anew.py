@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import zipapp
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,7 +93,7 @@ STARTS = (
 
 @pytest.mark.parametrize("name", STARTS)
 def test_as_it_was_started(name: str, tmp_path: Path, servers: Family) -> None:
-    """Interpreter, flags, arguments, path, module, directory, environment: the server finds what it finds in the foreground."""
+    """Interpreter, flags, arguments, path, module, directory, environment: the server finds what a foreground run does."""
     argv = starts(tmp_path, apps.THREAD + TELL + COMMAND)[name]
     env = {
         "PATH": f"{tmp_path}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
@@ -162,9 +163,12 @@ def test_one_thread_is_forked(tmp_path: Path, servers: Family) -> None:
     assert (done.out.count(b"started\n"), twice.out.count(b"started\n")) == (1, 2)
 
 
-def test_a_thread_that_has_ended_is_no_reason(tmp_path: Path, servers: Family) -> None:
-    """Only threads that run when the command begins count."""
-    code = "t = threading.Thread(target=print)\nt.start()\nt.join()\nprint('started')\n"
+def test_threads_that_have_ended_are_no_reason(tmp_path: Path, servers: Family) -> None:
+    """Only threads that run when the command begins count, though a joined one may be there a moment longer."""
+    code = (
+        "print('started', flush=True)\n"
+        "for t in [threading.Thread(target=lambda: bytearray(1 << 20)) for _ in range(200)]:\n    t.start()\n    t.join()\n"
+    )
     done = apps.run(apps.write(tmp_path, code + TELL + COMMAND), "--daemonize")
 
     assert (done.status, done.out.count(b"started\n")) == (0, 1)
@@ -213,3 +217,55 @@ def test_a_marked_stranger(tmp_path: Path, family: Family) -> None:
         assert (done.status, done.err) == (0, b"")
         assert procs.stat(family.only().pid).ppid == 1  # type: ignore[union-attr]
         family.end()
+
+
+@pytest.mark.parametrize("way", apps.WAYS)
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("file", "app.py"), ("module", "app"), ("package", "package"), ("directory", "package"), ("text", "python"),
+     ("script", "script"), ("archive", "archive.pyz")],
+)  # fmt: skip
+def test_its_name(name: str, called: str, way: str, tmp_path: Path, family: Family) -> None:
+    """What it is called in messages: as its user calls it."""
+    code = (
+        "@click.command()\n@daemonize_option()\ndef main(): os._exit(3)\nif __name__ == '__main__': main()\n"
+    )
+    code = apps.WAYS[way] + code
+    argvs = starts(tmp_path, code)
+    zipapp.create_archive(tmp_path / "package", tmp_path / "archive.pyz")
+    argvs["archive"] = [sys.executable, "archive.pyz"]
+    done = apps.run(argvs[name], "--daemonize", cwd=tmp_path)
+
+    assert (done.status, done.out) == (3, b"")
+    assert done.err.startswith(f"{called}: the server exited with status 3 ".encode())
+    family.nobody()
+
+
+@pytest.mark.parametrize("word", [["-"], []])
+def test_a_program_from_stdin(word: list[str], tmp_path: Path, family: Family) -> None:
+    """It has been read, and cannot be read again: one line, 125. Without threads it is forked (the control)."""
+    words = "sys.argv[1:] = ['--daemonize']\n" + "main()\n"
+    for way, status in ((apps.THREAD, 125), ("", 3)):
+        code = f"{way}@click.command()\n@daemonize_option()\ndef main(): os._exit(3)\n{words}"
+        path = apps.write(tmp_path, code)[1]
+        with open(path, "rb") as source:
+            done = apps.run([sys.executable, *word], stdin=source)
+        assert done.status == status
+        assert done.err.startswith(b"python: ")
+        assert (b"threads are running" in done.err) == (status == 125)
+    family.nobody()
+
+
+def test_interrupted_between_two_programs(tmp_path: Path, family: Family) -> None:
+    """A Ctrl-C while this program is replaced by the wrapper is not lost, nor Python's to answer: 130, one line."""
+    code = (
+        "execve = os.execve\n"
+        "def interrupted(*args):\n    signal.raise_signal(signal.SIGINT)\n    execve(*args)\n"
+        "os.execve = interrupted\n"
+    )
+    done = apps.run(apps.write(tmp_path, apps.THREAD + code + TELL + COMMAND), "--daemonize")
+
+    assert (done.status, done.out) == (130, b"")
+    assert done.err.startswith(b"app.py: interrupted by SIGINT")
+    assert done.err.count(b"\n") == 1
+    family.nobody()

@@ -278,7 +278,7 @@ def noted(argv: Sequence[str], words: Sequence[str], directory: Path, **env: str
 
 @pytest.mark.parametrize("name", RUNS)
 def test_forked(name: str, tmp_path: Path, family: Family) -> None:
-    """The same happens, once, in the same order; what comes before the command where it was called, the rest in one server."""
+    """The same happens, once, in the same order: what is before the command where it was called, the rest in one server."""
     code, words, without, happens = RUNS[name]
     argv = apps.write(tmp_path, NOTES + code)
     status, control = noted(argv, without.split(), tmp_path)
@@ -295,7 +295,7 @@ def test_forked(name: str, tmp_path: Path, family: Family) -> None:
 
 @pytest.mark.parametrize("name", RUNS)
 def test_started_anew(name: str, tmp_path: Path, family: Family) -> None:
-    """With threads all of it happens in one server, from the start; where it was called only what comes before it, closed."""
+    """With threads all of it happens in one server, from the start; where it was called what is before it, closed."""
     code, words, _, happens = RUNS[name]
     argv = apps.write(tmp_path, apps.THREAD + NOTES + code)
     at = happens.index("--")
@@ -371,22 +371,20 @@ def other():
 def main():
     note(f'body of {os.getpid()}')
     other.main(['--daemonize'], standalone_mode=False)
-    click.testing.CliRunner().invoke(other, ['--daemonize'])
     subprocess.run([sys.executable, '-c', 'import daemonize.option.begin as b; assert not b._started_anew'], check=True)
-import click.testing
 main()
 """
 
 
 @pytest.mark.parametrize("way", apps.WAYS)
 def test_a_server_is_no_caller(way: str, tmp_path: Path, family: Family) -> None:
-    """In a server the option of another command means nothing more, whoever calls it: it is in the background already."""
+    """In a server the same option of another command means nothing more: it is in the background already."""
     argv = apps.write(tmp_path, apps.WAYS[way] + NOTES + INNER)
     status, found = noted(argv, ["--daemonize"], tmp_path)
 
     (server,) = {word.split()[-1] for word in found.server if " of " in word}
     assert status == 0
-    assert found.server == [f"body of {server}", f"other of {server}", f"other of {server}", "atexit"]
+    assert found.server == [f"body of {server}", f"other of {server}", "atexit"]
     family.nobody()
 
 
@@ -428,7 +426,7 @@ def test_buffers_are_written_once(tmp_path: Path, family: Family) -> None:
 
 @pytest.mark.parametrize("way", apps.WAYS)
 def test_where_there_never_was_a_server(way: str, tmp_path: Path, servers: Family) -> None:
-    """The pid file is taken: the process that was called ends as a program does, handlers and buffers included; status 75."""
+    """The pid file is taken: the process that was called ends as a program does, handlers and buffers included; 75."""
     code = (
         apps.WAYS[way]
         + "note('server' if 'DAEMONIZE_ID' in os.environ else 'called')"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _PRELUDE = """\
-import argparse, atexit, ctypes, gc, json, os, runpy, signal, socket, subprocess, sys, threading
+import argparse, atexit, ctypes, gc, json, os, runpy, select, signal, socket, subprocess, sys, threading
 import click
 import daemonize
 from daemonize import daemonize_option
@@ -24,7 +24,7 @@ def serve(*words):
         print(word)
     daemonize.ready()
     while True:
-        signal.pause()
+        select.select([], [], [], 0.1)  # and not pause(2), which would miss a signal that comes just before it
 
 """
 #: What makes a program one with threads, which is started anew. It holds nobody: a daemon thread.

@@ -1,13 +1,14 @@
 """Run `daemonize` with one of its steps held back: a moment of a launch as long as a test needs it.
 
 python held.py STEP DIRECTORY [OPTIONS] [--] COMMAND...
+python held.py STEP DIRECTORY --app PROGRAM.py ARGUMENTS...      a program with the option, instead of the command
 
 Whoever comes to the step says its pid on DIRECTORY/reached, and goes on when a byte arrives on DIRECTORY/release.
 
     intermediate   the intermediate parent, before it forks the server: between the forks
     streams        the server, before it has its streams, all signals blocked
     gate           the server at the gate: the wrapper never opens it
-    exec           the server, through the gate, before exec
+    exec           the server, through the gate, before exec, or before the program goes on
     last-look      the wrapper, before it looks for the last time at a server that is ready
     detach         the wrapper, before it lets go of a ready server
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
+import runpy
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -42,22 +44,27 @@ def main() -> None:
 
     from daemonize.cli.main import main as command
     from daemonize.launcher import family, intermediate, wrapper
-    from daemonize.posix import child
+    from daemonize.posix import child, continuation
 
     if step.startswith("no-fork-"):
         fail_fork(int(step.rpartition("-")[2]))
     elif step == "gate":
         family.Family._at_gate = lambda *_: tell(directory)  # type: ignore[method-assign]
     else:
-        owner, name = {
-            "intermediate": (intermediate, "_start"),
-            "streams": (child, "_place_streams"),
-            "exec": (child, "_execute"),
-            "last-look": (wrapper.Wrapper, "_is_overtaken"),
-            "detach": (wrapper.Wrapper, "_detach"),
-        }[step]
-        setattr(owner, name, held(getattr(owner, name)))
-    command()
+        places: dict[str, list[tuple[Any, str]]] = {
+            "intermediate": [(intermediate, "_start")],
+            "streams": [(child, "_place_streams")],
+            "exec": [(child.Program, "start"), (continuation.Continuation, "start")],
+            "last-look": [(wrapper.Wrapper, "_is_overtaken")],
+            "detach": [(wrapper.Wrapper, "_detach")],
+        }
+        for owner, name in places[step]:
+            setattr(owner, name, held(getattr(owner, name)))
+    if sys.argv[1] == "--app":
+        del sys.argv[:2]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    else:
+        command()
 
 
 def fail_fork(at: int) -> None:
