@@ -114,7 +114,7 @@ def _let_go() -> bool:
 
 def _pipes() -> dict[bytes, bytes]:
     """The wrapper's pipes: what identifies each, and the variable that names the file to go on in."""
-    ids = os.environb.get(STREAMS, b"").split(b",")
+    ids = notify.variable(STREAMS).split(b",")
     return dict(zip(ids, (STDOUT, STDERR), strict=True)) if len(ids) == 2 else {}
 
 
@@ -183,7 +183,7 @@ def _open(held: Mapping[int, bytes]) -> dict[bytes, int]:
     wanted: dict[bytes, list[bytes]] = {}
     for name in (STDOUT, STDERR):
         if name in held.values():
-            wanted.setdefault(os.environb.get(name) or _NULL, []).append(name)
+            wanted.setdefault(notify.variable(name) or _NULL, []).append(name)
     files = {}
     for path, names in wanted.items():
         fd = _open_log(
@@ -243,7 +243,7 @@ def _repoint(fd: int, file: int) -> None:
 
 def _tell_descriptor() -> bool:
     """A newline to NOTIFY_FD, as s6 and dinit want it, if that can be what the variable means; True if it was written."""
-    value = os.environb.get(notify.DESCRIPTOR, b"")
+    value = notify.variable(notify.DESCRIPTOR)
     try:
         fd = int(value) if value.isdigit() else -1
         mode = os.fstat(fd).st_mode

@@ -93,7 +93,7 @@ def watchdog() -> bool:
 
 def watchdog_interval() -> float | None:
     """How often to call `watchdog()`, in seconds: half of the manager's limit. None: nobody waits for this process."""
-    limit, pid = _variable(_WATCHDOG), _variable(_WATCHED)
+    limit, pid = variable(_WATCHDOG), variable(_WATCHED)
     if not limit.isdigit() or len(limit) > _LONGEST_LIMIT or pid not in {b"", b"%d" % os.getpid()}:
         return None
     return int(limit) / 2e6 or None
@@ -131,13 +131,14 @@ def _status_line(text: str) -> bytes:
     return b"STATUS=" + line[:_LONGEST_STATUS].decode("utf-8", "ignore").encode()
 
 
-def _variable(name: bytes) -> bytes:
+def variable(name: bytes) -> bytes:
+    """What the environment says, or said before `unset_environment`; nothing: b""."""
     return os.environb.get(name) or _Memory.removed.get(name, b"")
 
 
 def _send(*lines: bytes) -> bool:
     """Send one message to the manager; whether it has it."""
-    name = _variable(_SOCKET)
+    name = variable(_SOCKET)
     if not name.startswith((b"/", b"@")):
         return False  # no manager, or one behind a kind of socket that we do not know (vsock)
     import socket

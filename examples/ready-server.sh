@@ -7,13 +7,12 @@
 
 set -eu
 
-# Ready: nothing of ours leads to the caller any more. DAEMONIZE_STREAMS says which pipes the caller gave us; if our stdout
-# and stderr are others (we were started by hand, or by a server that has inherited the variable), it is not our business.
+# Ready: nothing of ours leads to the caller any more. DAEMONIZE_STREAMS says which pipes the caller gave us; one of ours
+# that is another (we were started by hand, by a server that has inherited the variable, or with 2>file) is left alone.
 ready() {
-    streams=$(stat -Lc %d:%i "/proc/$$/fd/1"),$(stat -Lc %d:%i "/proc/$$/fd/2")
-    if [ "$streams" = "${DAEMONIZE_STREAMS:-}" ]; then
-        exec >>"${DAEMONIZE_STDOUT:-/dev/null}" 2>>"${DAEMONIZE_STDERR:-/dev/null}"
-    fi
+    streams=${DAEMONIZE_STREAMS:-,}
+    if [ "$(stat -Lc %d:%i "/proc/$$/fd/1")" = "${streams%,*}" ]; then exec >>"${DAEMONIZE_STDOUT:-/dev/null}"; fi
+    if [ "$(stat -Lc %d:%i "/proc/$$/fd/2")" = "${streams#*,}" ]; then exec 2>>"${DAEMONIZE_STDERR:-/dev/null}"; fi
 }
 
 directory=$(mktemp -d)

@@ -84,6 +84,7 @@ def run_as(account: users.Account, gid: int | None = None) -> Callable[[Facts], 
             **{
                 name: before[name].replace("/state/", f"/state-{account.name or account.uid}/")
                 for name in ("environ.DAEMONIZE_STDOUT", "environ.DAEMONIZE_STDERR")
+                if name in before  # not in the foreground
             },
             "uids": [str(account.uid)] * 4,
             "gids": [str(group)] * 4,
@@ -258,7 +259,7 @@ BY_NOBODY = {
          "cwd": "@/sub", "env": {"HOME": "/mine"}, "pid_file": "pid", "lock_file": "lock"},
         lambda before: {**of_all(before), **{name: before[name] for name in
                         ("uids", "gids", "groups", "capabilities.CapEff", "capabilities.CapPrm",
-                         "environ.DAEMONIZE_STDOUT", "environ.DAEMONIZE_STDERR")}},
+                         "environ.DAEMONIZE_STDOUT", "environ.DAEMONIZE_STDERR") if name in before}},
     ),
 }  # fmt: skip
 

@@ -461,6 +461,16 @@ value = [sorted(line.partition("=")[0] for line in said if line.startswith(names
     assert said == [["READY", "MAINPID"], ["STATUS"]]
 
 
+def test_what_was_removed_before_is_known(reports: Reports) -> None:
+    """A server may clean its environment first, and is ready all the same, by every protocol."""
+    code = "notify.unset_environment()\nvalue = [daemonize.ready(), *targets(1, 2)]"
+    with Manager() as manager, launched(reports, code, "-E", f"NOTIFY_SOCKET={manager.address}") as found:
+        said = [list(message) for message in manager.rest()]
+
+    assert found.value == [True, *found.files]
+    assert said == [["READY", "MAINPID"]]
+
+
 # --- from anywhere ------------------------------------------------------------------------------------------------
 
 
