@@ -10,7 +10,6 @@ All of it happens in the server, in the thread that calls.
 from __future__ import annotations
 
 import _thread
-import contextlib
 import io
 import os
 import stat
@@ -77,7 +76,7 @@ def ready(status: str | None = None, *, unset_environment: bool = False) -> bool
 def open_logs() -> None:
     """Open now the files in which ready() is to go on: before the right to do so is given up. A second call does nothing."""
     with SigpipeBlocked():
-        held = _held(_pipes())
+        held = _held()
         if held and not _Memory.logs:
             _Memory.logs.update({name: (fd, stream_id(fd)) for name, fd in _open(held).items()})
 
@@ -97,10 +96,7 @@ def _tell(status: str | None) -> None:
 
 def _let_go() -> bool:
     """Go on in the logs; False where none of our descriptors is a pipe of the wrapper."""
-    pipes = _pipes()
-    if pipes:
-        _occupy_standard()
-    held = _held(pipes)
+    held = _held()
     if not held:
         return False
     _flush(sys.stdout)
@@ -108,9 +104,10 @@ def _let_go() -> bool:
     kept = _kept()
     files = {**_open({fd: name for fd, name in held.items() if name not in kept}), **kept}
     for fd, name in held.items():
-        _repoint(fd, pipes, files[name])
-    for fd in {*files.values()} - {0}:
-        os.close(fd)
+        _repoint(fd, files[name])
+    for fd in {*files.values()}:
+        if fd > 2:
+            os.close(fd)
     _buffer_lines(held)
     return True
 
@@ -121,13 +118,17 @@ def _pipes() -> dict[bytes, bytes]:
     return dict(zip(ids, (STDOUT, STDERR), strict=True)) if len(ids) == 2 else {}
 
 
-def _held(pipes: Mapping[bytes, bytes]) -> dict[int, bytes]:
-    """Which of our descriptors are pipes of the wrapper, and the variable of each.
+def _held() -> dict[int, bytes]:
+    """Which of our descriptors are pipes of the wrapper, and the variable of each. None of 0, 1 and 2 is closed afterwards.
 
     1 and 2, and copies of them in other hands: those of logging handlers and faulthandler.
     """
-    found = {}
-    for fd in opened(_LOOKED_AT) if pipes else ():
+    found: dict[int, bytes] = {}
+    pipes = _pipes()
+    if not pipes:
+        return found
+    _occupy_standard()
+    for fd in opened(_LOOKED_AT):
         try:
             name = pipes.get(stream_id(fd))
         except OSError:
@@ -149,9 +150,10 @@ def _occupy_standard() -> None:
 
 def _flush(stream: TextIO) -> None:
     """Hand on what Python keeps; what cannot be written stays where it is."""
-    # It may be of anybody's making, None, closed, or in the middle of the write that this signal handler interrupts.
-    with contextlib.suppress(Exception):
+    try:
         stream.flush()
+    except Exception:  # noqa: BLE001, S110
+        pass  # of anybody's making, None, closed, or in the middle of the write that this signal handler interrupts
 
 
 def _buffer_lines(held: Mapping[int, bytes]) -> None:
@@ -228,9 +230,9 @@ def _claim(fd: int) -> None:
         pass  # a file system without locks
 
 
-def _repoint(fd: int, pipes: Mapping[bytes, bytes], file: int) -> None:
+def _repoint(fd: int, file: int) -> None:
     try:
-        if stream_id(fd) in pipes:  # still: other threads may close, and open
+        if stream_id(fd) in _pipes():  # still: other threads may close, and open
             os.dup2(file, fd, inheritable=fd <= 2 or os.get_inheritable(fd))
     except OSError:
         pass

@@ -18,6 +18,10 @@ psql:postgresql-client
 man:man-db
 groff:groff-base
 tmux:tmux
+socat:socat
+cc:gcc
+/usr/include/stdio.h:libc6-dev
+s6-supervise:s6
 /usr/lib/postgresql/*/bin/postgres:postgresql
 /usr/*bin/daemonize:daemonize
 /lib/systemd/systemd:systemd

@@ -8,6 +8,7 @@ The caller's process must have one thread: another one may hold any lock at the 
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 from daemonize.launcher.wrapper import CANCELLING, Wrapper, catch_interrupts
@@ -62,8 +63,10 @@ class Continued(Wrapper):
         try:
             super()._fork(report, gate)
             if self._catch and not self.goes_on:
-                # Not before: the server goes on with the program's own handlers. Here they no longer run.
+                # Not before: the server goes on with the program's own handlers, and with its timers. Here they are silent.
+                signals.set_timers(dict.fromkeys(signals.timers(), (0.0, 0.0)))
                 self.queue = catch_interrupts(signals.handled())
+                gc.disable()  # nothing of the program's is to be done here any more
                 self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         finally:
             if not self.goes_on:

@@ -55,7 +55,7 @@ def build(
     Raises SetupError, Unsafe.
     """
     own = {ID: token.partition(b"=")[2]}
-    if outputs.protocol:
+    if outputs.protocol and request.moves_streams:
         own[STREAMS] = streams_value(outputs.program_stdout, outputs.program_stderr)
         if not request.chroot:  # the names mean nothing in another root
             own |= {STDOUT: outputs.files[0], STDERR: outputs.files[1]}

@@ -69,6 +69,9 @@ class Request:
         self.command = [encode(word, "an argument") for word in command]
         if not all(isinstance(spec, str) for spec in ready):
             raise UsageError("a readiness spec must be text")
+        #: Whether a server that takes part is to move its streams to its log when it is ready. In the foreground they have
+        #: a reader for as long as it runs, and stay with him, unless that is asked for.
+        self.moves_streams = bool(ready) or not foreground
         self.ready = tuple(ready) or (("started",) if stdout or stderr else ("streams",))
         if timeout is None:
             timeout = float("inf") if foreground else START_TIMEOUT

@@ -45,6 +45,11 @@ _started_anew = os.environ.pop(MARK, "") in (str(os.getpid()), str(os.getppid())
 _is_server = False
 
 
+def is_server() -> bool:
+    """Whether this process has become the server: then the option means nothing more, whoever carries out what."""
+    return _is_server
+
+
 class EndedError(Exception):
     """This process has nothing left to do but to end with `status`; what there is to be said has been said."""
 

@@ -23,14 +23,16 @@ from daemonize.option import begin
 from daemonize.posix.callers import has_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import TextIO
 
     from daemonize.launcher.request import Request
 
 
-def run(request: Request, body: Callable[[], object], name: str) -> int:
-    """The status of a launch whose server is `body`, which ends there as a program of that name would. Raises SetupError."""
+def run(request: Request, command: click.Command, name: str) -> int:
+    """The status of a launch whose server is a command, which ends there as a program of that name would.
+
+    Raises SetupError.
+    """
     if sys.platform != "linux" or has_threads(begin.LEAVING):
         reason = OSError(0, "threads are running (or this is not Linux), and this process is not its own")
         raise SetupError("daemonize", name, reason)
@@ -42,7 +44,7 @@ def run(request: Request, body: Callable[[], object], name: str) -> int:
         except begin.EndedError as ended:
             status = ended.status
         if status is None:
-            _serve(body, name)
+            _serve(command, name)
         for source, target in ((out, sys.stdout), (err, sys.stderr)):
             source.seek(0)
             _hand_on(source.read(), target)
@@ -61,13 +63,13 @@ def _hand_on(data: bytes, target: TextIO) -> None:
     target.flush()
 
 
-def _serve(body: Callable[[], object], name: str) -> NoReturn:
+def _serve(command: click.Command, name: str) -> NoReturn:
     """Be the server, with streams of its own, to the end of the process."""
     status = 1
     try:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115 (they are to stay)
         sys.stdout, sys.stderr = open(1, "w", 1, closefd=False), open(2, "w", 1, closefd=False)  # noqa: SIM115
-        status = _carry_out(body, name)
+        status = _carry_out(command, name)
         for thread in threading.enumerate():
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
@@ -78,10 +80,10 @@ def _serve(body: Callable[[], object], name: str) -> NoReturn:
         os._exit(status)
 
 
-def _carry_out(body: Callable[[], object], name: str) -> int:
+def _carry_out(command: click.Command, name: str) -> int:
     """The status that click would give a program; what it says goes to stderr."""
     try:
-        click.Command(name, callback=body).main([], name)
+        command.main([], name)
     except SystemExit as ended:
         if ended.code is None or isinstance(ended.code, int):
             return (ended.code or 0) & 0xFF

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 import click
-from click.core import ParameterSource
 
 from daemonize.errors import DaemonizeError
-from daemonize.option import begin
+from daemonize.option import begin, for_typer
 from daemonize.option.settings import Settings, is_own_command_line, program_name
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from daemonize.option.settings import Given
 
     Decorated = TypeVar("Decorated", bound=Callable[..., Any] | click.Command)
+    _Adds = Callable[[Any], Any]
 
 _HELP = "Run in the background; return when the server is ready."
 _PID_HELP = "With {option}: write the server's pid to this file."
@@ -47,41 +47,58 @@ def daemonize_option(
     SIGTERM and SIGKILL for a server that did not become ready; strict, anything on stderr before ready is a failure;
     user, cwd, umask, nice, core, limits, as of `daemonize.context`: entered between the group callbacks and the command.
 
-    Decorates functions, as `click.option`, and finished commands. Raises UsageError for settings that cannot be.
+    Decorates functions, as `click.option`, and finished commands, also those that Typer makes of functions. Raises
+    UsageError for settings that cannot be.
     """
     names = param_decls or ("--daemonize",)
     shown = max(names, key=len).partition("/")[0]
     flag = _Flag(Settings(**settings), shown)
-    options = [
-        click.option(
-            *names, is_flag=True, default=default, help=help, expose_value=False, callback=flag.take
-        ),
-        *_file_option(pid_file, _PID_HELP.format(option=shown), flag.take_pid_file),
-        *_file_option(log_file, _LOG_HELP.format(option=shown), flag.take_log_file),
+    files = [
+        (names_of, take, text.format(option=shown))
+        for names_of, take, text in (
+            (pid_file, flag.take_pid_file, _PID_HELP),
+            (log_file, flag.take_log_file, _LOG_HELP),
+        )
+        if names_of is not None
     ]
 
     def decorate(decorated: Decorated) -> Decorated:
-        is_command = isinstance(decorated, click.Command)
-        if isinstance(decorated, click.Command) and decorated.callback is None:
-            decorated.callback = _nothing  # a group without one of its own has nowhere else to begin
-        for option in (
-            options if is_command else reversed(options)
-        ):  # those of functions are turned round by click
+        of_typer = for_typer.is_command(decorated)
+        flag_option, file_option = (
+            (for_typer.flag, for_typer.file) if of_typer else (_flag_option, _file_option)
+        )
+        options = [flag_option(names, flag.take, default=default, text=help)]
+        for names_of, take, text in files:
+            options.append(file_option([names_of] if isinstance(names_of, str) else names_of, take, text))
+        if of_typer or isinstance(decorated, click.Command):
+            # A group without a callback of its own has nowhere else to begin.
+            decorated.callback = decorated.callback or _nothing  # type: ignore[union-attr]
+        else:
+            options.reverse()  # click turns those of functions round
+        for option in options:
             option(decorated)
         return decorated
 
     return decorate
 
 
-def _file_option(
-    names: str | Sequence[str] | None, text: str, callback: Callable[..., None]
-) -> list[Callable[[Any], Any]]:
-    """The decorator of an option that takes a file, if there is to be one."""
-    if names is None:
-        return []
-    decls = [names] if isinstance(names, str) else names
+def _flag_option(names: Sequence[str], callback: Callable[..., None], *, default: bool, text: str) -> _Adds:
+    return click.option(
+        *names, is_flag=True, default=default, help=text, expose_value=False, callback=callback
+    )
+
+
+def _file_option(names: Sequence[str], callback: Callable[..., None], text: str) -> _Adds:
     path = click.Path(dir_okay=False)
-    return [click.option(*decls, type=path, help=text, expose_value=False, callback=callback)]
+    return click.option(*names, type=path, help=text, expose_value=False, callback=callback)
+
+
+def _command_of(like: click.Command, name: str, body: Callable[[], object]) -> click.Command:
+    """A command that is just this body, of the kind of another: each kind has exceptions of its own."""
+    if for_typer.is_command(like):
+        command: click.Command = for_typer.command(body, name)
+        return command
+    return click.Command(name, callback=body)
 
 
 def _nothing(**_params: object) -> None:
@@ -113,7 +130,7 @@ class _Flag:
             return
         asked = self._of(ctx)
         asked.daemonize = value
-        typed = _source(ctx, param) is ParameterSource.COMMANDLINE
+        typed = _is_typed(ctx, param)
         asked.is_own = is_own_command_line([*param.opts, *param.secondary_opts], typed=typed)
         self._wait_for_invocation(ctx, asked)
 
@@ -128,7 +145,7 @@ class _Flag:
     def _take_file(self, kind: str, ctx: click.Context, param: click.Parameter, value: str | None) -> None:
         asked = self._of(ctx)
         asked.files[kind] = value
-        if value is not None and _source(ctx, param) is ParameterSource.COMMANDLINE:
+        if value is not None and _is_typed(ctx, param):
             asked.idle.append(param)
 
     def _wait_for_invocation(self, ctx: click.Context, asked: _Asked) -> None:
@@ -148,20 +165,24 @@ class _Flag:
         """Return where the command is to be carried out: here, or in the server."""
         if not asked.daemonize:
             for param in asked.idle:
-                raise click.UsageError(f"{max(param.opts, key=len)} is of use only with {self._name}.", ctx)
+                ctx.fail(f"{max(param.opts, key=len)} is of use only with {self._name}.")
+            return
+        if begin.is_server():
             return
         if not asked.is_own:
-            ctx.exit(self._embed(asked, body, ctx.info_name or program_name()))
+            ctx.exit(self._embed(ctx, asked, body))
         try:
             begin.begin(self._settings, asked.files["pid"], asked.files["log"], lambda: _close(ctx))
         except begin.EndedError as ended:
             ctx.exit(ended.status)
 
-    def _embed(self, asked: _Asked, body: Callable[[], object], name: str) -> int:
+    def _embed(self, ctx: click.Context, asked: _Asked, body: Callable[[], object]) -> int:
         from daemonize.option import embedded  # only now: a program of its own never needs it
 
+        name = ctx.info_name or program_name()
         try:
-            return embedded.run(self._settings.request(asked.files["pid"], asked.files["log"]), body, name)
+            request = self._settings.request(asked.files["pid"], asked.files["log"])
+            return embedded.run(request, _command_of(ctx.command, name, body), name)
         except DaemonizeError as error:
             click.echo(f"{name}: {error}", err=True)
             return error.exit_status
@@ -175,5 +196,7 @@ def _close(ctx: click.Context) -> None:
         closing = closing.parent
 
 
-def _source(ctx: click.Context, param: click.Parameter) -> ParameterSource | None:
-    return ctx.get_parameter_source(param.name or "")
+def _is_typed(ctx: click.Context, param: click.Parameter) -> bool:
+    """Whether it was an argument. By the name of the source: Typer has sources of its own."""
+    source = ctx.get_parameter_source(param.name or "")
+    return source is not None and source.name == "COMMANDLINE"

@@ -11,11 +11,14 @@ import os
 
 from daemonize.posix import fds, signals
 
+#: Callers hand over few descriptors, and low ones.
+_LOOKED_AT = 1024
+
 
 def _inherited() -> dict[int, tuple[int, int]]:
     """Descriptors above 2 without FD_CLOEXEC, with device and inode. Python opens everything with that flag."""
     found = {}
-    for fd in fds.opened():
+    for fd in fds.opened(_LOOKED_AT):
         try:
             if fd > 2 and os.get_inheritable(fd):
                 status = os.fstat(fd)

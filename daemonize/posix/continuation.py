@@ -28,6 +28,7 @@ class Continuation(Program):
         super().__init__(*args, **settings)
         self._own = own
         self._collects = gc.isenabled()
+        self._timers = signals.timers()
 
     def hold(self, *ours: int) -> None:
         """Close what the program did not open itself."""
@@ -38,11 +39,13 @@ class Continuation(Program):
 
     def start(self) -> None:
         """Be the server from here on. Signals stay blocked, since a handler of the program's may raise."""
-        for name in set(os.environb) - set(self.environment):
+        before = dict(os.environb)
+        for name in before.keys() - self.environment.keys():
             del os.environb[name]
-        os.environb.update(self.environment)
+        os.environb.update(self.environment.items() - before.items())
         if self._collects:
             gc.enable()
+        signals.set_timers(self._timers)
 
     @staticmethod
     def release_signals(mask: Collection[int]) -> None:

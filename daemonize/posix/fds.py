@@ -54,17 +54,26 @@ def occupy_standard(owner: Descriptors) -> None:
             owner.open("/dev/null", os.O_RDWR)
 
 
-def opened(most: int | None = None) -> list[int]:
+#: How many descriptors are looked at where nothing lists them (no /proc in a chroot): a limit may be a thousand million.
+_MOST = 65536
+
+
+def opened(most: int = _MOST) -> list[int]:
     """The open descriptors of this process, some of them closed again.
 
-    Where nothing lists them: all that could be, or the first `most` of these.
+    Where nothing lists them: the first `most` of all that could be.
     """
+    listed = _listed()
+    return list(range(os.sysconf("SC_OPEN_MAX"))[:most]) if listed is None else listed
+
+
+def _listed() -> list[int] | None:
     for path in _LISTS:
         try:
             return [int(name) for name in os.listdir(path)]
         except OSError:
             continue
-    return list(range(os.sysconf("SC_OPEN_MAX"))[:most])
+    return None
 
 
 def still_open() -> list[int]:
@@ -82,7 +91,13 @@ def _is_open(fd: int) -> bool:
 
 def sweep(keep: Collection[int]) -> None:
     """Close every descriptor of this process but 0, 1, 2 and `keep`. For a freshly forked child only."""
-    for fd in opened():
+    listed = _listed()
+    if listed is None:
+        kept = sorted({0, 1, 2, *keep})
+        for below, above in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
+            os.closerange(below + 1, above)
+        return
+    for fd in listed:
         if fd > 2 and fd not in keep:
             try:
                 os.close(fd)

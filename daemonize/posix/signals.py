@@ -12,7 +12,7 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from types import FrameType
     from typing import Any
@@ -75,6 +75,22 @@ def set_defaults() -> None:
             _signal.signal(number, _signal.SIG_DFL)
         except OSError:
             pass  # SIGKILL, SIGSTOP
+
+
+#: All timers that send a signal (setitimer(2)).
+_TIMERS = (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF)
+
+
+def timers() -> dict[int, tuple[float, float]]:
+    """The timers that run: seconds until each fires, and of its interval. A forked process has none."""
+    running = {which: _signal.getitimer(which) for which in _TIMERS}
+    return {which: values for which, values in running.items() if any(values)}
+
+
+def set_timers(values: Mapping[int, tuple[float, float]]) -> None:
+    """Start, or with zeros stop, these timers."""
+    for which, (seconds, interval) in values.items():
+        _signal.setitimer(which, seconds, interval)
 
 
 def ignored() -> set[int]:

@@ -141,6 +141,32 @@ def test_relay_goes_on_after_ready(trigger: Trigger, family: Family) -> None:
         assert process.wait(10) == 9
 
 
+READY_SERVER = (
+    "import os, sys, daemonize; print('early'); daemonize.ready(); print('late', flush=True);"
+    "os.read(os.open(sys.argv[1], os.O_RDONLY), 1)"
+)
+
+
+def test_ready_keeps_the_output_with_its_reader(trigger: Trigger, family: Family) -> None:
+    """In the foreground, a server that calls ready() is heard to its end: its streams are not moved to a log."""
+    with cli.popen("-f", *PYTHON, "-c", READY_SERVER, trigger.path) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == [b"early\n", b"late\n"]
+        trigger.release()
+        assert process.wait(10) == 0
+
+
+def test_streams_are_moved_in_the_foreground_if_asked_for(trigger: Trigger, family: Family) -> None:
+    """Control: `--ready streams` is waited for there, too, and then the rest is in the log."""
+    with cli.popen("-f", "--json", "-r", "streams", *PYTHON, "-c", READY_SERVER, trigger.path) as process:
+        assert process.stdout is not None
+        assert b'"outcome": "ready"' in process.stdout.readline()
+        trigger.release()
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == b"early\n"
+
+
 def test_json_reports_ready_when_it_is(trigger: Trigger, family: Family) -> None:
     """--json -f: the line comes at readiness, not at the end."""
     with cli.popen("-f", "--json", *program("repoints", trigger.arg)) as process:

@@ -1,4 +1,4 @@
-"""What the documents say about options, statuses, variables and names is so, both ways; the manual page is well formed."""
+"""What the documents say about options, statuses, variables and names is so, both ways; the manual pages are well formed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,29 @@ import click
 import pytest
 
 import daemonize
-from daemonize import errors
+from daemonize import errors, notify
 from daemonize.cli import report
 from daemonize.cli.command import make_command
 from daemonize.cli.options import OPTIONS
 from daemonize.launcher import account, environment
+from daemonize.option import begin, settings
 from tests.support import cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 MAN_PATH = ROOT / "man" / "daemonize.1"
 MAN = MAN_PATH.read_text()
+SERVERS_PATH = ROOT / "man" / "daemonize.7"
+SERVERS = SERVERS_PATH.read_text()
 SOURCES = "".join(path.read_text() for path in (ROOT / "daemonize").rglob("*.py"))
 
 SECTIONS = [
     "NAME", "SYNOPSIS", "DESCRIPTION", "READINESS", "OPTIONS", "EXIT STATUS", "JSON", "ENVIRONMENT", "FILES", "SIGNALS",
     "SECURITY", "EXAMPLES", "COMPATIBILITY", "SEE ALSO",
+]  # fmt: skip
+SERVERS_SECTIONS = [
+    "NAME", "DESCRIPTION", "STREAMS PROTOCOL", "SERVICE MANAGERS", "PYTHON", "EXIT STATUS", "ENVIRONMENT", "EXAMPLES",
+    "SEE ALSO",
 ]  # fmt: skip
 #: The options of the C daemonize 1.7.8, as its getopt(3) string has them.
 C_LETTERS = "ac:u:p:vo:e:E:l:"
@@ -69,6 +76,18 @@ def sections_of_page(page: str) -> list[str]:
 def variables_of_page(page: str) -> set[str]:
     """The environment variables that a manual page documents; `X_*` for all that begin with `X_`."""
     return {name for tag in tags(page, "ENVIRONMENT") for name in re.findall(r"\b[A-Z][A-Z_]+\*?", tag)}
+
+
+def functions_of_page(page: str) -> dict[str, set[str]]:
+    """The functions that a manual page documents, and the parameters of each."""
+    found = (re.fullmatch(r"\\fB([\w.]+)\\fR\((.*)\)", tag) for tag in tags(page, "PYTHON"))
+    return {match[1]: set(re.findall(r"\\fI(\w+)\\fR", match[2])) for match in found if match}
+
+
+def settings_of_page(page: str) -> set[str]:
+    """The settings of --daemonize that a manual page documents."""
+    names = (tag for tag in tags(page, "PYTHON") if "(" not in tag)
+    return {word for tag in names for word in re.findall(r"\w+", re.sub(r"\\f.", "", tag))}
 
 
 def letters_of_table(page: str) -> set[str]:
@@ -126,9 +145,9 @@ def real_statuses() -> set[str]:
 
 
 def real_variables() -> set[str]:
-    """Every environment variable that the code reads, sets or removes."""
+    """Every environment variable that the command reads, sets or removes; MARK is between servers and themselves."""
     somebody = account.Account(0, 0, [], "name", "/home")
-    return {
+    found = {
         *(option.envvar for option in OPTIONS if option.envvar),
         *re.findall(r"\bDAEMONIZE_[A-Z]+(?:_[A-Z]+)*\b", SOURCES),
         *re.findall(r"\.get\(b\"([A-Z_]+)\"", SOURCES),
@@ -136,6 +155,28 @@ def real_variables() -> set[str]:
         *(name.decode() for name in environment._REMOVED),
         *(f"{prefix.decode()}*" for prefix in environment._REMOVED_PREFIXES),
     }
+    return found - {begin.MARK}
+
+
+def servers_variables() -> set[str]:
+    """Every environment variable of a server, by which it is told whom to tell, and what it is."""
+    return {name.decode() for name in (*notify._SERVERS_OWN, notify.ID)} | {begin.MARK}
+
+
+def real_functions() -> dict[str, set[str]]:
+    """The functions for servers, and the parameters of each."""
+    room = inspect.getsource(notify).partition("# --- for servers ---")[2].partition("\n# --- ")[0]
+    names = ["ready", "daemonize_option", "add_daemonize_arguments", "daemonize_if_asked"]
+    functions = {name: getattr(daemonize, name) for name in names}
+    functions |= {
+        f"notify.{name}": getattr(notify, name) for name in re.findall(r"^def (\w+)", room, re.MULTILINE)
+    }
+    return {name: set(inspect.signature(function).parameters) for name, function in functions.items()}
+
+
+def real_settings() -> set[str]:
+    """The keywords that both forms of --daemonize take."""
+    return set(settings.Given.__annotations__)
 
 
 def real_keys() -> set[str]:
@@ -160,11 +201,29 @@ def real_names() -> set[str]:
 def test_the_page_has_exactly_the_sections_that_a_reader_expects() -> None:
     """In the order of man-pages(7)."""
     assert sections_of_page(MAN) == SECTIONS
+    assert sections_of_page(SERVERS) == SERVERS_SECTIONS
 
 
 def test_the_page_documents_exactly_the_variables_there_are() -> None:
-    """Those that are read, those that are set and those that are removed."""
+    """Those that are read, those that are set and those that are removed; on the servers' page those of servers."""
     assert variables_of_page(MAN) == real_variables()
+    assert variables_of_page(SERVERS) == servers_variables()
+
+
+def test_the_page_for_servers_documents_exactly_the_functions_there_are() -> None:
+    """With exactly the parameters of each."""
+    assert functions_of_page(SERVERS) == real_functions()
+
+
+def test_the_page_for_servers_documents_exactly_the_settings_there_are() -> None:
+    """Those of daemonize_option() and daemonize_if_asked()."""
+    assert settings_of_page(SERVERS) == real_settings()
+
+
+def test_the_page_for_servers_has_every_status_of_the_option() -> None:
+    """All of the command's: the option launches as it does."""
+    assert statuses_of_page(SERVERS) == {"0", "1", "2", "75", "124", "125", "126, 127", "N, 128+N"}
+    assert real_statuses() == {"0", "1", "2", "75", "124", "125", "126", "127"}
 
 
 def test_the_page_documents_exactly_the_keys_of_json() -> None:
@@ -230,13 +289,29 @@ def test_a_missing_and_an_invented_name_are_both_seen() -> None:
     assert statuses_of_readme(text) ^ real_statuses() == {"123", "124"}
 
 
+def test_a_missing_and_an_invented_name_are_seen_on_the_page_for_servers() -> None:
+    """Negative control, likewise."""
+    page = (
+        SERVERS.replace("\\fBnotify.stopping\\fR()", "\\fBnotify.stop\\fR()")
+        .replace("\\fBready\\fR(\\fIstatus\\fR", "\\fBready\\fR(\\fItext\\fR")
+        .replace("\n\\fIstop_timeout\\fR\n", "\n\\fIstop_time\\fR\n")
+        .replace("\n.B NOTIFY_FD\n", "\n.B NOTIFY_ME\n")
+    )
+    functions, real = functions_of_page(page), real_functions()
+
+    assert functions.keys() ^ real.keys() == {"notify.stop", "notify.stopping"}
+    assert functions["ready"] ^ real["ready"] == {"status", "text"}
+    assert settings_of_page(page) ^ real_settings() == {"stop_timeout", "stop_time"}
+    assert variables_of_page(page) ^ servers_variables() == {"NOTIFY_FD", "NOTIFY_ME"}
+
+
 def test_every_page_is_installed() -> None:
     """The wheel puts each manual page where man(1) looks for it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     installed = project["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
 
     assert installed == {
-        f"man/{page.name}": f"share/man/man1/{page.name}" for page in (ROOT / "man").iterdir()
+        f"man/{page.name}": f"share/man/man{page.suffix[1:]}/{page.name}" for page in (ROOT / "man").iterdir()
     }
 
 
@@ -265,14 +340,19 @@ def too_wide(path: Path) -> list[str]:
     return [line for line in done.stdout.splitlines() if len(line) > 80]
 
 
-def test_the_page_fits_80_columns() -> None:
+each_page = pytest.mark.parametrize("page", [MAN_PATH, SERVERS_PATH], ids=lambda page: page.name)
+
+
+@each_page
+def test_the_page_fits_80_columns(page: Path) -> None:
     """No table and no example runs over the edge of a terminal."""
-    assert too_wide(MAN_PATH) == []
+    assert too_wide(page) == []
 
 
-def test_the_page_formats_without_a_warning() -> None:
+@each_page
+def test_the_page_formats_without_a_warning(page: Path) -> None:
     """Groff accepts every macro and every character."""
-    assert complaints(MAN_PATH) == ""
+    assert complaints(page) == ""
 
 
 def test_a_line_that_is_too_wide_is_seen(tmp_path: Path) -> None:

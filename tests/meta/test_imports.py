@@ -83,6 +83,14 @@ def test_import_daemonize_is_light(bare: set[str]) -> None:
     assert found & FORBIDDEN == set()
 
 
+def test_the_servers_side_is_light(bare: set[str]) -> None:
+    """A server that calls ready() where nobody listens loads neither what command lines need nor sockets."""
+    found = loaded_by("import daemonize; daemonize.ready('serving'); daemonize.notify.watchdog()") - bare
+
+    assert {"daemonize.announce", "daemonize.notify"} <= found
+    assert found & FORBIDDEN == set()
+
+
 def test_each_public_name_exists() -> None:
     """What `daemonize.__all__` promises can be had, and `dir()` shows it."""
     code = "import daemonize as d; print(*[n for n in d.__all__ if not hasattr(d, n) or n not in dir(d)])"

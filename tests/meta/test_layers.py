@@ -21,9 +21,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"units"}),
     frozenset({"posix"}),
     frozenset({"channel", "notify"}),
-    frozenset({"readiness", "registry"}),
+    frozenset({"announce", "readiness", "registry"}),
     frozenset({"launcher", "manager", "child_server"}),
-    frozenset({"announce", "background", "pytest_plugin", "supervisor"}),
+    frozenset({"option", "background", "pytest_plugin", "supervisor"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )

@@ -1,16 +1,14 @@
 """The README's examples run, and print what they show.
 
-They follow one convention. A block marked `console` is a session: a line that starts with `$ ` is typed (after a
-backslash one that starts with `> `, too), and the lines after it are what comes out, on stdout or stderr. `...` stands for
-anything within a line, and alone for any lines. Any other block whose first line is `# NAME.EXTENSION` is saved under
-that name first; else it is shown, not run. Port 8000 is replaced by one that is free, /srv by a directory that
-everybody can reach, and where the command is installed by where it is here. `sudo` means that the session needs root.
+They follow one convention. A block marked `console` is a session (tests/support/sessions.py). Any other block whose first
+line is `# NAME.EXTENSION` is saved under that name first; else it is shown, not run. Port 8000 is replaced by one that is
+free, /srv by a directory that everybody can reach, and where the command is installed by where it is here. `sudo` means
+that the session needs root.
 """
 
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import pwd
 import re
@@ -24,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.support import cli, ports, procs, servers
+from tests.support import cli, ports, procs, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +35,6 @@ BORROWED = ("curl", "jq", "flock")
 SERVERS = ("redis-server", "redis-cli", "initdb", "pg_ctl", "pg_isready")
 #: Where the README installs the command.
 INSTALLED = "/opt/daemonize/bin/daemonize"
-PATH = os.pathsep.join([os.path.dirname(cli.COMMAND), servers.PATH, *glob.glob("/usr/lib/postgresql/*/bin")])
 
 
 class Script(NamedTuple):
@@ -56,43 +53,23 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def joined(block: str) -> str:
-    """A session whose continued lines are one."""
-    return block.replace("\\\n> ", "")
-
-
 def saved(text: str) -> dict[str, str]:
     """The blocks that are files, by name."""
     found = re.findall(r"^```\w+\n(# ([\w-]+\.\w+)\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return {name: content for content, name in found}
 
 
-def expected(block: str) -> re.Pattern[str]:
-    """What a session must print, all commands together."""
-    lines = [line for line in joined(block).splitlines() if not line.startswith("$ ")]
-    patterns = [
-        ".*\n" if line == "..." else re.escape(line).replace(re.escape("..."), "[^\n]*") + "\n"
-        for line in lines
-    ]
-    return re.compile("".join(patterns), re.DOTALL)
-
-
-def commands(block: str) -> str:
-    """What is typed in a session."""
-    return "\n".join(line[2:] for line in joined(block).splitlines() if line.startswith("$ "))
-
-
 def wants(block: str, programs: tuple[str, ...]) -> list[str]:
     """Which of these programs a session uses."""
-    return [name for name in programs if re.search(rf"(?<![\w-]){name}(?![\w-])", commands(block))]
+    return [name for name in programs if re.search(rf"(?<![\w-]){name}(?![\w-])", sessions.commands(block))]
 
 
 def need(block: str) -> None:
     """Skip the test where something is missing that the session uses."""
     for name in wants(block, BORROWED + SERVERS):
-        if not shutil.which(name, path=PATH):
+        if not shutil.which(name, path=sessions.PATH):
             pytest.skip(f"{name} is not installed")
-    for name in re.findall(r" -u (\w+)", commands(block)):
+    for name in re.findall(r" -u (\w+)", sessions.commands(block)):
         try:
             pwd.getpwnam(name)
         except KeyError:
@@ -110,48 +87,30 @@ def save_files(text: str, directory: Path) -> str:
 
 
 def play(block: str, text: str, directory: Path) -> str:
-    """Run a session of the document `text`, end what it left behind, and return what it printed.
-
-    The output is a pipe and is read to its end: a server that kept it open would make this time out.
-    """
+    """Run a session of the document `text`, end what it left behind, and return what it printed."""
     port = save_files(text, directory)
     mark = f"TEST_SESSION_{secrets.token_hex(8)}"
     with tempfile.TemporaryDirectory(prefix="daemonize-") as srv:
         os.chmod(srv, 0o711)
         typed = (
-            commands(block).replace("8000", port).replace("/srv/", f"{srv}/").replace(INSTALLED, cli.COMMAND)
+            sessions.commands(block)
+            .replace("8000", port)
+            .replace("/srv/", f"{srv}/")
+            .replace(INSTALLED, cli.COMMAND)
         )
         return (
-            _played(f'sudo() {{ "$@"; }}\n{typed}', mark, directory)
+            sessions.played(f'sudo() {{ "$@"; }}\n{typed}', mark, directory)
             .replace(port, "8000")
             .replace(srv, "/srv")
         )
 
 
-def _played(typed: str, mark: str, directory: Path) -> str:
-    """What a session prints."""
-    try:
-        done = subprocess.run(
-            ["bash", "-c", typed],
-            cwd=directory,
-            env=cli.environ({"PATH": PATH, "PYTHONUNBUFFERED": "1", mark: "1"}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-    finally:
-        for process in procs.carrying(mark):
-            procs.stop(process.pid, signal.SIGKILL)
-    return done.stdout
-
-
 @pytest.mark.parametrize(
     "block",
     [
-        pytest.param(block, id=commands(block), marks=[pytest.mark.servers] if wants(block, SERVERS) else [])
+        pytest.param(
+            block, id=sessions.commands(block), marks=[pytest.mark.servers] if wants(block, SERVERS) else []
+        )
         for block in blocks(README, "console")
     ],
 )
@@ -161,7 +120,9 @@ def test_an_example_does_what_the_readme_shows(block: str, tmp_path: Path) -> No
 
     printed = play(block, README, tmp_path)
 
-    assert expected(block).fullmatch(printed), f"the README shows\n{block}\nbut this was printed:\n{printed}"
+    assert sessions.expected(block).fullmatch(printed), (
+        f"the README shows\n{block}\nbut this was printed:\n{printed}"
+    )
 
 
 def test_the_readme_has_examples() -> None:
@@ -184,7 +145,7 @@ def script_with_client(directory: Path, client: str, *, traps: bool = True) -> I
     with subprocess.Popen(
         ["sh", script.name],
         cwd=directory,
-        env=cli.environ({"PATH": PATH, mark: "1"}),
+        env=cli.environ({"PATH": sessions.PATH, mark: "1"}),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as process:
@@ -253,7 +214,7 @@ def test_a_wrong_example_is_seen(block: str, fits: bool, tmp_path: Path) -> None
     """Negative control: a session that prints something else does not pass."""
     printed = play(block, "```python\n# script.py\nport = 8000\n```\n", tmp_path)
 
-    assert (expected(block).fullmatch(printed) is not None) == fits
+    assert (sessions.expected(block).fullmatch(printed) is not None) == fits
 
 
 def test_what_an_example_leaves_behind_is_ended(tmp_path: Path) -> None:

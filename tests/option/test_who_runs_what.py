@@ -350,7 +350,7 @@ def test_asked(name: str, way: str, tmp_path: Path, family: Family) -> None:
 @pytest.mark.parametrize("way", apps.WAYS)
 @pytest.mark.parametrize("word", ["--daemonize=1", "--daemonize=true", "--daemonize="])
 def test_a_value(word: str, way: str, tmp_path: Path, family: Family) -> None:
-    """A flag of click has no value: its own words for that, status 2, and nobody is started."""
+    """Click gives a flag no value: its own words for that, status 2, and nobody is started."""
     argv = apps.write(tmp_path, apps.WAYS[way] + NOTES + ASKING)
     done = apps.run(argv, word, env={"NOTES": os.fspath(tmp_path / "notes")})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,8 +46,8 @@ def test_a_taken_port_ends_it_with_its_own_words_and_status(
     server: Server, tmp_path: os.PathLike[str]
 ) -> None:
     """A failure after the configuration was read is the caller's to see as well."""
-    with socket.create_server((ports.HOST, 0)) as squatter:
-        result = cli.run(*server.prepare(str(tmp_path), "", squatter.getsockname()[1]))
+    with ports.taken() as port:
+        result = cli.run(*server.prepare(str(tmp_path), "", port))
 
     status, words = server.taken
     assert result.status == status

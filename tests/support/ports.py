@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from typing import TYPE_CHECKING
 
 from tests.support.procs import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HOST = "127.0.0.1"
 
@@ -23,6 +28,13 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
+
+
+@contextlib.contextmanager
+def taken() -> Iterator[int]:
+    """A loopback port on which we listen ourselves, for as long as the block lasts."""
+    with socket.create_server((HOST, 0)) as listener:
+        yield listener.getsockname()[1]
 
 
 def connected(port: int, timeout: float = 10.0) -> socket.socket:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 
 #: An ordinary user that is there everywhere, and its group.
 USER, UID = "nobody", 65534
+
+#: Where a unit's pid file is, in the unit's words. See `Unit.pid_file`.
+PID_FILE = "%t/%N.pid"
+#: What systemd says about a service whose launcher broke the protocol of Type=forking.
+_COMPLAINT = re.compile(
+    r"not our child|Can't open PID file|[Ss]upervising process|PID file|does not (exist|belong)|[Uu]nsafe"
+)
 
 _SYSTEMD = "/lib/systemd/systemd"
 _TOOLS = (*namespaces.TOOLS, _SYSTEMD, "systemctl", "journalctl", "dbus-daemon", "nsenter")
@@ -251,6 +259,10 @@ class Unit(NamedTuple):
         """`systemctl VERB` with this unit; its exit status."""
         return self.manager.ctl(verb, self.name).returncode
 
+    def popen(self, verb: str) -> subprocess.Popen[str]:
+        """The same, still running. Use it in a `with` block."""
+        return self.manager.popen("systemctl", *(["--user"] if self.manager.user else []), verb, self.name)
+
     def start(self) -> None:
         """Start it; an AssertionError with its journal if that fails."""
         assert self.ctl("start") == 0, self.journal()
@@ -275,6 +287,15 @@ class Unit(NamedTuple):
         reader.run("journalctl", "--sync", check=True)
         text = reader.run("journalctl", "--quiet", "--no-pager", "--output=cat", *matches, check=True).stdout
         return text.splitlines()
+
+    def complaints(self) -> list[str]:
+        """What systemd has had to say about its launcher."""
+        return [line for line in self.journal() if _COMPLAINT.search(line)]
+
+    @property
+    def pid_file(self) -> str:
+        """The path, out here, of its pid file if that is PID_FILE."""
+        return self.manager.path(f"{self.manager.runtime}/{self.name.removesuffix('.service')}.pid")
 
     def processes(self) -> list[Process]:
         """All processes in its cgroup, by their pids out here."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import procs
-from tests.support.namespaces import COMMAND
+from tests.support import ports, procs
+from tests.support.namespaces import COMMAND, PLACE
 from tests.support.systemd import USER, inner_pid, program
 
 if TYPE_CHECKING:
@@ -26,16 +26,35 @@ def units(text: str) -> list[str]:
     return re.findall(r"^\[Service\]\n(.*?)^(?:```|\.EE)$", text, re.MULTILINE | re.DOTALL)
 
 
+README = (ROOT / "README.md").read_text()
 DOCUMENTED = {
-    "README": units((ROOT / "README.md").read_text()),
-    "man": units((ROOT / "man" / "daemonize.1").read_text().replace("\\-", "-")),
+    name: units(text.replace("\\-", "-"))
+    for name, text in {
+        "README": README,
+        "daemonize.1": (ROOT / "man" / "daemonize.1").read_text(),
+        "daemonize.7": (ROOT / "man" / "daemonize.7").read_text(),
+    }.items()
 }
+#: Those of a server that anybody might have, and those of one that takes part.
+COMMANDS = {name: [text for text in found if "bin/daemonize " in text] for name, found in DOCUMENTED.items()}
+OWN = [(name, text) for name, found in DOCUMENTED.items() for text in found if text not in COMMANDS[name]]
 
 
-@pytest.mark.parametrize("document", DOCUMENTED)
+def test_the_documents_have_units() -> None:
+    """Negative control: what is not found is not tested."""
+    assert {name: len(found) for name, found in COMMANDS.items()} == {
+        "README": 1,
+        "daemonize.1": 1,
+        "daemonize.7": 0,
+    }
+    kinds = [(name, *re.findall(r"^Type=(\w+)", text, re.MULTILINE)) for name, text in OWN]
+    assert kinds == [(name, kind) for name in ("README", "daemonize.7") for kind in ("notify", "forking")]
+
+
+@pytest.mark.parametrize("document", ["README", "daemonize.1"])
 def test_a_documented_unit(system_manager: Manager, document: str) -> None:
     """It starts, its pid file names its main process, and it serves until it is stopped."""
-    (service,) = DOCUMENTED[document]
+    (service,) = COMMANDS[document]
     command = program("repoints", "hello")
     service = service.replace("/opt/daemonize/bin/daemonize", COMMAND).replace("/usr/bin/server", command)
     unit = system_manager.add(service)
@@ -50,6 +69,69 @@ def test_a_documented_unit(system_manager: Manager, document: str) -> None:
     assert procs.command_line(main.pid) == command
     assert "hello" in unit.journal()
     assert not [line for line in unit.journal() if "PID file" in line or "not our child" in line]
+
+
+@pytest.fixture
+def server(system_manager: Manager) -> tuple[str, int]:
+    """The server of the README that takes part: its command line, and the port where it is going to serve."""
+    (text,) = re.findall(r"^```python\n(# serve\.py\n.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    port = ports.free_port()
+    with open(f"{system_manager.inside.directory}/serve.py", "w") as file:
+        file.write(text)
+    return f"{PLACE}/venv/bin/python {PLACE}/serve.py --port {port}", port
+
+
+@pytest.mark.parametrize(("document", "service"), OWN)
+def test_a_documented_unit_of_a_server_that_takes_part(
+    system_manager: Manager, document: str, service: str, server: tuple[str, int]
+) -> None:
+    """When it has started, the first request is answered; if it has a pid file, that names its main process."""
+    command, port = server
+    unit = system_manager.add(service.replace("/usr/bin/server", command))
+    unit.start()
+    answer = ports.get(port)
+    main = unit.main()
+
+    assert answer.startswith(b"HTTP/1.0 200 OK")
+    assert main
+    assert unit.processes() == [main]
+    assert f"serving on port {port}" in unit.journal()
+    assert not [line for line in unit.journal() if "PID file" in line or "not our child" in line]
+    if "PIDFile=" in service:
+        with open(system_manager.path(PID_FILE)) as file:
+            assert file.read() == f"{inner_pid(main.pid)}\n"
+
+
+def test_a_server_that_takes_part_has_a_directory_for_its_log(
+    system_manager: Manager, server: tuple[str, int]
+) -> None:
+    """By what the README adds, it goes on in a log that its user may write to."""
+    (service,) = [text for name, text in OWN if name == "README" and "Type=forking" in text]
+    command, port = server
+    more = f"{of_readme('LogsDirectory=')}\nProtectSystem=strict\n"
+    service = service.replace(" --daemonize", f" --daemonize {of_readme('--log-file ')}")
+    unit = system_manager.add(more + service.replace("/usr/bin/server", command))
+    unit.start()
+    ports.get(port)
+
+    def logged() -> None:
+        with open(system_manager.path("/var/log/server/log")) as file:
+            assert '"GET / HTTP/1.0" 200' in file.read()
+
+    procs.eventually(logged)
+
+
+def test_control_one_that_is_not_told_to_is_not_forking(
+    system_manager: Manager, server: tuple[str, int]
+) -> None:
+    """Negative control: without --daemonize systemd waits in vain."""
+    (service,) = [text for name, text in OWN if name == "README" and "Type=forking" in text]
+    service = service.replace("/usr/bin/server", server[0]).replace(
+        " --daemonize --pid-file /run/server/pid", ""
+    )
+    unit = system_manager.add(service.replace("Restart=on-failure", "TimeoutStartSec=1"))
+
+    assert unit.ctl("start") != 0
 
 
 def later_words(manager: Manager, lines: str, options: str, turn: str) -> Unit:
@@ -81,7 +163,7 @@ def _assert_says(lines: list[str], word: str) -> None:
 
 def of_readme(pattern: str) -> str:
     """What the README shows between code marks."""
-    (found,) = re.findall(rf"`({pattern}[^`]*)`", (ROOT / "README.md").read_text())
+    (found,) = set(re.findall(rf"`({pattern}[^`]*)`", README))
     return str(found)
 
 
@@ -119,7 +201,7 @@ def test_control_without_them_later_words_are_lost(system_manager: Manager) -> N
 
 def test_control_a_unit_with_another_pid_file_is_seen(system_manager: Manager) -> None:
     """Negative control: where the two do not agree, systemd waits for its own in vain."""
-    (service,) = DOCUMENTED["man"]
+    (service,) = COMMANDS["daemonize.1"]
     service = service.replace("/opt/daemonize/bin/daemonize", COMMAND).replace(
         "/usr/bin/server", program("repoints", "hello")
     )

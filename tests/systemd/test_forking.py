@@ -6,7 +6,6 @@ All of it for the system manager and for a user manager; with PIDFile=, and wher
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import signal
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from tests.support import ports, procs
 from tests.support.namespaces import COMMAND, PLACE
 from tests.support.programs import SHELL, Trigger
 from tests.support.servers import prepare_nginx
-from tests.support.systemd import PYTHON, UID, USER, inner_pid, program
+from tests.support.systemd import PID_FILE, PYTHON, UID, USER, inner_pid, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,13 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.systemd
 
-#: What systemd says about a service whose launcher broke the protocol.
-COMPLAINT = re.compile(
-    r"not our child|Can't open PID file|[Ss]upervising process|PID file|does not (exist|belong)|[Uu]nsafe"
-)
 FORKING = "Type=forking"
-#: Where the pid file is, for systemd and for `daemonize`; and without one.
-PID_FILE = "%t/%N.pid"
 NEVER_READY = f"{PYTHON} -c 'import time; time.sleep(100)'"
 
 
@@ -45,16 +38,6 @@ def forking(manager: Manager, command: str, *lines: str, options: str = "", pid_
     return manager.add("\n".join([FORKING, f"ExecStart={COMMAND} {options} {command}", *lines]))
 
 
-def pid_file_of(unit: Unit) -> str:
-    """The path, out here, of the unit's pid file."""
-    return unit.manager.path(f"{unit.manager.runtime}/{unit.name.removesuffix('.service')}.pid")
-
-
-def complaints(unit: Unit) -> list[str]:
-    """What systemd has had to say about the launcher."""
-    return [line for line in unit.journal() if COMPLAINT.search(line)]
-
-
 def serving(unit: Unit, name: str) -> Process:
     """The main process of an active unit: tests/programs/NAME, the manager's own child, and alone."""
     main = unit.main()
@@ -64,7 +47,7 @@ def serving(unit: Unit, name: str) -> Process:
     assert COMMAND not in procs.command_line(main.pid)
     assert main.ppid == unit.manager.pid
     assert unit.processes() == [main]
-    assert complaints(unit) == []
+    assert unit.complaints() == []
     return main
 
 
@@ -95,7 +78,7 @@ def test_the_main_process_is_the_server(manager: Manager, pid_file: bool) -> Non
     main = serving(unit, "repoints")
     assert "listening now" in unit.journal()
     if pid_file:
-        with open(pid_file_of(unit)) as file:
+        with open(unit.pid_file) as file:
             assert file.read() == f"{inner_pid(main.pid)}\n"
 
 
@@ -108,8 +91,8 @@ def test_stop_ends_it(manager: Manager, pid_file: bool) -> None:
 
     assert procs.stat(main.pid) != main
     assert unit.show("ActiveState", "Result", "MainPID") == ["inactive", "success", "0"]
-    assert not os.path.exists(pid_file_of(unit))
-    assert complaints(unit) == []
+    assert not os.path.exists(unit.pid_file)
+    assert unit.complaints() == []
 
 
 def test_restart_starts_another(manager: Manager, pid_file: bool) -> None:
@@ -149,7 +132,7 @@ def test_reload_reaches_it(manager: Manager, pid_file: bool) -> None:
 def test_start_returns_when_it_is_ready(manager: Manager, held: Trigger, pid_file: bool) -> None:
     """While the server runs but is not ready, `start` waits and the unit is activating; not a moment is guessed."""
     unit = forking(manager, program("repoints", f"until={HELD}"), pid_file=pid_file)
-    with manager.popen("systemctl", *(["--user"] if manager.user else []), "start", unit.name) as start:
+    with unit.popen("start") as start:
 
         def running() -> Process:
             found = [p for p in unit.processes() if _waits_at_trigger(p.pid)]
@@ -226,7 +209,7 @@ def test_one_that_daemonizes_itself_and_keeps_its_streams(manager: Manager) -> N
     assert len(processes) == 2
     assert {process.ppid for process in processes} == {manager.pid}
     assert unit.show("ActiveState", "Result") == ["inactive", "success"]
-    assert complaints(unit) == []
+    assert unit.complaints() == []
 
 
 @pytest.mark.servers
@@ -252,7 +235,7 @@ def test_nginx(system_manager: Manager) -> None:
     assert main
     assert inner_pid(main.pid) == master
     assert main.ppid == system_manager.pid
-    assert complaints(unit) == []
+    assert unit.complaints() == []
 
 
 def test_one_that_daemonize_gives_another_user(system_manager: Manager, pid_file: bool) -> None:
@@ -275,8 +258,8 @@ def failed(unit: Unit, result: str, status: int) -> list[str]:
     assert state[3].endswith(f"code=exited ; status={status} }}")
     assert state[4] == "0"
     assert unit.processes() == []
-    assert complaints(unit) == []
-    assert not os.path.exists(pid_file_of(unit))
+    assert unit.complaints() == []
+    assert not os.path.exists(unit.pid_file)
     return unit.journal()
 
 
@@ -334,7 +317,7 @@ def test_the_status_of_one_that_dies_later(manager: Manager, pid_file: bool) -> 
     unit.wait_for(ActiveState="failed")
 
     assert unit.show("Result", "ExecMainStatus")[1] == str(int(signal.SIGSEGV))
-    assert not os.path.exists(pid_file_of(unit))
+    assert not os.path.exists(unit.pid_file)
 
 
 # --- negative controls: launchers that break the protocol ---------------------------------------------------------------
@@ -353,10 +336,10 @@ def test_control_a_launcher_that_is_faster_than_the_pid_file(manager: Manager, h
     unit = launcher(
         manager, """sh -c 'head -c 1 <"$1"; echo $$ >"$0"; exec sleep 100' "$1" "$2" >/dev/null 2>&1 &\n"""
     )
-    with manager.popen("systemctl", *(["--user"] if manager.user else []), "start", unit.name) as start:
+    with unit.popen("start") as start:
 
         def complained() -> None:
-            assert any("Can't open PID file" in line for line in complaints(unit))
+            assert any("Can't open PID file" in line for line in unit.complaints())
 
         procs.eventually(complained)
         status = start.poll()
@@ -378,7 +361,7 @@ def test_control_a_launcher_that_leaves_an_intermediate_parent(manager: Manager)
     unit = launcher(manager, script)
     unit.start()
 
-    assert any("not our child" in line for line in complaints(unit))
+    assert any("not our child" in line for line in unit.complaints())
     main = unit.main()
     assert main
     assert main.ppid != manager.pid

@@ -1,0 +1,147 @@
+"""The examples of daemonize.7 work as they are printed.
+
+A comment that names a file comes before each: it is saved under that name. `session` is what is typed and what comes out
+(tests/support/sessions.py). Port 8000 is replaced by one that is free, and /usr/bin/server by a server of the page.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import cli, ports, procs, sessions
+
+PAGE = (Path(__file__).parents[2] / "man" / "daemonize.7").read_text()
+EXAMPLES = [
+    (name, text.replace("\\-", "-").replace("\\e", "\\"))
+    for name, text in re.findall(r"^\.\\\" ([\w.-]+)\n\.EX\n(.*?)^\.EE$", PAGE, re.MULTILINE | re.DOTALL)
+]
+SESSIONS = [text for name, text in EXAMPLES if name == "session"]
+FILES = {name: text for name, text in EXAMPLES if name != "session"}
+
+
+def save(directory: Path) -> int:
+    """Save the files of the page. Returns the port that they have in place of 8000."""
+    port = ports.free_port()
+    server = shlex.join([sys.executable, str(directory / "serve.py")])
+    for name, text in FILES.items():
+        (directory / name).write_text(text.replace("8000", str(port)).replace("/usr/bin/server", server))
+    return port
+
+
+def test_the_page_has_examples() -> None:
+    """Negative control: one whose comment is lost would not be run."""
+    assert list(FILES) == ["run", "notification-fd", "server.sh", "server.c", "serve.py", "argserve.py"]
+    assert len(SESSIONS) == 3
+    assert PAGE.count("\n$ daemonize ") + PAGE.count("\n$ python3 ") == 4
+
+
+@pytest.mark.parametrize("session", SESSIONS, ids=sessions.commands)
+def test_a_session_prints_what_the_page_shows(session: str, tmp_path: Path) -> None:
+    """Exactly that."""
+    port = str(save(tmp_path))
+    mark = f"TEST_SESSION_{secrets.token_hex(8)}"
+    printed = sessions.played(sessions.commands(session), mark, tmp_path).replace(port, "8000")
+
+    assert sessions.expected(session).fullmatch(printed), printed
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_the_shell_server_lets_go_of_each_stream_by_itself(stream: str, tmp_path: Path) -> None:
+    """One that somebody has redirected stays where it is; the other goes on in its log."""
+    save(tmp_path)
+    redirected = f"exec sh server.sh greeter {1 if stream == 'stdout' else 2}>elsewhere"
+    report = cli.run("--json", "sh", "-c", redirected, cwd=tmp_path).json
+    found = procs.descriptors(report["pid"])
+    procs.stop(report["pid"])
+    other = "stderr" if stream == "stdout" else "stdout"
+
+    assert report["outcome"] == "ready"
+    assert found[1 if stream == "stdout" else 2] == str(tmp_path / "elsewhere")
+    assert found[2 if stream == "stdout" else 1] == report["files"][other]
+
+
+def test_the_shell_server_answers_in_its_log(tmp_path: Path) -> None:
+    """It greets whoever wrote into the fifo, once it is ready, and the caller does not hear it."""
+    save(tmp_path)
+    result = cli.run("--json", "sh", "server.sh", "greeter", cwd=tmp_path)
+    (tmp_path / "greeter").write_text("world\n")
+
+    def answered() -> None:
+        assert Path(result.json["files"]["stdout"]).read_text() == "hello, world\n"
+
+    procs.eventually(answered)
+    procs.stop(result.json["pid"])
+
+    assert result.err == b"write a name to greeter\n"
+
+
+@pytest.fixture
+def compiled(tmp_path: Path) -> str:
+    """The server in C."""
+    if not shutil.which("cc"):
+        pytest.skip("there is no cc (make test-servers)")
+    save(tmp_path)
+    words = ["cc", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o", "server", "server.c"]
+    subprocess.run(words, cwd=tmp_path, check=True, stdin=subprocess.DEVNULL, timeout=50)
+    return str(tmp_path / "server")
+
+
+@pytest.mark.servers
+def test_the_server_in_c_listens_when_daemonize_returns(compiled: str) -> None:
+    """It can be connected to, and its streams lead to its logs."""
+    result = cli.run("--json", compiled)
+    with ports.connected(int(result.err.split()[-1])) as client:
+        hung_up = client.recv(1)
+    found = procs.descriptors(result.json["pid"])
+    procs.stop(result.json["pid"])
+
+    assert hung_up == b""
+    assert [found[1], found[2]] == [result.json["files"]["stdout"], result.json["files"]["stderr"]]
+
+
+@pytest.mark.servers
+def test_the_server_in_c_complains_of_its_log(compiled: str, tmp_path: Path) -> None:
+    """To the caller, who still can hear it; and is ready."""
+    result = cli.run("--json", "-E", f"DAEMONIZE_STDERR={tmp_path}/missing/log", compiled)
+    found = procs.descriptors(result.json["pid"])
+    procs.stop(result.json["pid"])
+
+    assert result.status == 0
+    assert result.err.endswith(f"server: {tmp_path}/missing/log: No such file or directory\n".encode())
+    assert found[2] == os.devnull
+
+
+def test_the_run_script_of_s6(tmp_path: Path) -> None:
+    """As s6-supervise executes it, with a pipe on the descriptor of notification-fd: a newline comes when it listens."""
+    port = save(tmp_path)
+    number = int((tmp_path / "notification-fd").read_text())
+    told, ready = os.pipe()
+    started = f"exec {number}>&{ready} {ready}>&-; exec sh run"
+    with subprocess.Popen(
+        ["bash", "-c", started],
+        cwd=tmp_path,
+        env=cli.environ({"PATH": sessions.PATH}),
+        pass_fds=[ready],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as server:
+        os.close(ready)
+        try:
+            with open(told, "rb") as notification:
+                said = notification.read()
+            with ports.connected(port) as client:
+                answer = client.recv(100)
+        finally:
+            server.terminate()
+
+    assert said == b"\n"
+    assert answer == b"hello\n"

@@ -1,0 +1,65 @@
+"""Sessions that a document shows: what is typed, what comes out, and how they are run.
+
+In a session a line that starts with `$ ` is typed (after a backslash one that starts with `> `, too), and the lines after
+it are what comes out, on stdout or stderr. `...` stands for anything within a line, and alone for any lines.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import signal
+import subprocess
+from typing import TYPE_CHECKING
+
+from tests.support import cli, procs, servers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: The command, and what examples use besides.
+PATH = os.pathsep.join([os.path.dirname(cli.COMMAND), servers.PATH, *glob.glob("/usr/lib/postgresql/*/bin")])
+
+
+def joined(block: str) -> str:
+    """A session whose continued lines are one."""
+    return block.replace("\\\n> ", "")
+
+
+def expected(block: str) -> re.Pattern[str]:
+    """What a session must print, all commands together."""
+    lines = [line for line in joined(block).splitlines() if not line.startswith("$ ")]
+    patterns = [
+        ".*\n" if line == "..." else re.escape(line).replace(re.escape("..."), "[^\n]*") + "\n"
+        for line in lines
+    ]
+    return re.compile("".join(patterns), re.DOTALL)
+
+
+def commands(block: str) -> str:
+    """What is typed in a session."""
+    return "\n".join(line[2:] for line in joined(block).splitlines() if line.startswith("$ "))
+
+
+def played(typed: str, mark: str, directory: Path) -> str:
+    """What a session prints. Whatever it leaves behind, which carries the variable `mark`, is ended.
+
+    The output is a pipe and is read to its end: a server that kept it open would make this time out.
+    """
+    try:
+        done = subprocess.run(
+            ["bash", "-c", typed],
+            cwd=directory,
+            env=cli.environ({"PATH": PATH, "PYTHONUNBUFFERED": "1", mark: "1"}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        for process in procs.carrying(mark):
+            procs.stop(process.pid, signal.SIGKILL)
+    return done.stdout
