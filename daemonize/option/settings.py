@@ -118,7 +118,7 @@ def is_own_command_line(options: Sequence[str], *, typed: bool) -> bool:
     if typed:
         is_there = any(_may_be(word, option) for word in sys.argv[1:] for option in options)
         return is_there and not any(map(_is_in_memory, (sys.stdout, sys.stderr)))
-    return all(_has_descriptor(stream) for stream in (sys.stdout, sys.stderr))
+    return _leads_to(sys.stdout, 1) and _leads_to(sys.stderr, 2)
 
 
 def _may_be(word: str, option: str) -> bool:
@@ -133,9 +133,9 @@ def _is_in_memory(stream: TextIO | None) -> bool:
     return isinstance(stream, io.StringIO) or isinstance(getattr(stream, "buffer", None), io.BytesIO)
 
 
-def _has_descriptor(stream: TextIO | None) -> bool:
-    """Whether a stream leads out of this process; CliRunner's and StringIO do not. None: it was closed, as it may be."""
+def _leads_to(stream: TextIO | None, number: int) -> bool:
+    """Whether a stream is this process's own; CliRunner's and pytest's are not. None: it was closed, as it may be."""
     try:
-        return stream is None or stream.fileno() >= 0
+        return stream is None or stream.fileno() == number
     except (OSError, AttributeError):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -255,3 +256,22 @@ say(*invoke(never, '--daemonize'))
 
     assert status == 1
     family.nobody()
+
+
+def test_captured_by_a_test_runner(tmp_path: Path, servers: Family) -> None:
+    """Pytest's streams have descriptors, but not 1 and 2: a default, too, does not take its process over."""
+    test = tmp_path / "test_it.py"
+    test.write_text(
+        "import os, time, click, daemonize\n"
+        "ME = os.getpid()\n"
+        "@click.command()\n@daemonize.daemonize_option(default=True)\n"
+        "def command(): daemonize.ready(); time.sleep(60)\n"
+        "def test_it(): assert command.main([], standalone_mode=False) == 0\n"
+        "def test_still_there(): assert os.getpid() == ME\n"
+    )
+    done = apps.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(test)]
+    )
+
+    assert done.status == 0
+    assert b"2 passed" in done.out
