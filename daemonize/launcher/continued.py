@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 class Continued(Wrapper):
     """A launch of the program that calls `launch`.
 
-    catch: whether signals that interrupt it are caught, as by the command; else KeyboardInterrupt may be raised.
+    takes_over: whether the whole process is the wrapper from now on. Then signals that interrupt the launch are caught, as
+    by the command; else it is another program's as well, and KeyboardInterrupt may be raised.
     """
 
-    def __init__(self, request: Request, targets: Targets, *, catch: bool) -> None:
+    def __init__(self, request: Request, targets: Targets, *, takes_over: bool) -> None:
         self._own = set(fds.still_open()) - {target for target in (targets.stdout, targets.stderr) if target}
-        self._own -= arrival.descriptors()
-        self._catch = catch
+        # Of a program that is not the server's, also what it opened itself: pytest keeps its own stdout as a copy, and a
+        # pipe there would be held as long as the server runs.
+        self._own -= arrival.descriptors() if takes_over else arrival.unchanged()
+        self._takes_over = takes_over
         super().__init__(request, targets)
 
     def launch(self) -> Ready | LaunchError | None:
@@ -62,7 +65,7 @@ class Continued(Wrapper):
         self._mask = signals.block_all()
         try:
             super()._fork(report, gate)
-            if self._catch and not self.goes_on:
+            if self._takes_over and not self.goes_on:
                 # Not before: the server goes on with the program's own handlers, and with its timers. Here they are silent.
                 signals.set_timers(dict.fromkeys(signals.timers(), (0.0, 0.0)))
                 self.queue = catch_interrupts(signals.handled())

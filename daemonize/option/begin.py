@@ -83,7 +83,7 @@ def _launch(
 ) -> None:
     if sys.platform != "linux" or has_threads(LEAVING):
         _replace(settings.request_anew(pid_file, log_file), close)
-    status = fork(settings.request(pid_file, log_file), Targets(), _say, catch=True)
+    status = fork(settings.request(pid_file, log_file), Targets(), _say, takes_over=True)
     if status is not None:
         os._exit(status)
 
@@ -92,13 +92,13 @@ def _say(line: str) -> None:
     words.complain(line, program_name())
 
 
-def fork(request: Request, targets: Targets, say: Callable[[str], None], *, catch: bool) -> int | None:
+def fork(request: Request, targets: Targets, say: Callable[[str], None], *, takes_over: bool) -> int | None:
     """Launch this very program. None: this is the server. Else the status to leave with.
 
-    say: is given every line that is to be said. catch: whether signals are caught. Raises DaemonizeError, and EndedError
-    if the server did not come to go on.
+    say: is given every line that is to be said. takes_over: as of Continued. Raises DaemonizeError, and EndedError if the
+    server did not come to go on.
     """
-    wrapper = Continued(request, targets, catch=catch)
+    wrapper = Continued(request, targets, takes_over=takes_over)
     flush()  # or what is in the buffers would be written twice
     try:
         outcome = wrapper.launch()

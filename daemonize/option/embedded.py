@@ -40,7 +40,7 @@ def run(request: Request, command: click.Command, name: str) -> int:
     said: list[str] = []
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:
-            status = begin.fork(request, Targets(out.fileno(), err.fileno()), said.append, catch=False)
+            status = begin.fork(request, Targets(out.fileno(), err.fileno()), said.append, takes_over=False)
         except begin.EndedError as ended:
             status = ended.status
         if status is None:

@@ -15,14 +15,14 @@ from daemonize.posix import fds, signals
 _LOOKED_AT = 1024
 
 
-def _inherited() -> dict[int, tuple[int, int]]:
-    """Descriptors above 2 without FD_CLOEXEC, with device and inode. Python opens everything with that flag."""
+def _opened() -> dict[int, tuple[bool, int, int]]:
+    """Descriptors above 2: whether they have no FD_CLOEXEC (Python opens everything with that flag), device and inode."""
     found = {}
     for fd in fds.opened(_LOOKED_AT):
         try:
-            if fd > 2 and os.get_inheritable(fd):
+            if fd > 2:
                 status = os.fstat(fd)
-                found[fd] = (status.st_dev, status.st_ino)
+                found[fd] = (os.get_inheritable(fd), status.st_dev, status.st_ino)
         except OSError:
             pass  # the descriptor of the listing itself, closed already
     return found
@@ -39,9 +39,14 @@ def _directory() -> bytes | None:
 IGNORED, BLOCKED = signals.ignored(), signals.block(())
 #: The current directory, None where it has been deleted; the environment.
 DIRECTORY, ENVIRONMENT = _directory(), dict(os.environb)
-_DESCRIPTORS = _inherited()
+_DESCRIPTORS = _opened()
 
 
 def descriptors() -> set[int]:
-    """The inherited descriptors that are still what they were, and would still be inherited by a program."""
-    return {fd for fd, seen in _inherited().items() if _DESCRIPTORS.get(fd) == seen}
+    """The descriptors that are still what they were, and would be inherited by a program."""
+    return {fd for fd in unchanged() if _DESCRIPTORS[fd][0]}
+
+
+def unchanged() -> set[int]:
+    """All descriptors that are still what they were."""
+    return {fd for fd, seen in _opened().items() if _DESCRIPTORS.get(fd) == seen}
