@@ -24,7 +24,7 @@ from daemonize.posix.signals import SigpipeBlocked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import ClassVar, TextIO
 
 _NULL = b"/dev/null"
@@ -108,7 +108,7 @@ def _let_go() -> bool:
     for fd in {*files.values()}:
         if fd > 2:
             os.close(fd)
-    _buffer_lines(held)
+    buffer_lines(held)
     return True
 
 
@@ -156,10 +156,13 @@ def _flush(stream: TextIO) -> None:
         pass  # of anybody's making, None, closed, or in the middle of the write that this signal handler interrupts
 
 
-def _buffer_lines(held: Mapping[int, bytes]) -> None:
-    """A line reaches the log when it is written: a log is read by people, and has no terminal to tell Python so."""
+def buffer_lines(descriptors: Collection[int]) -> None:
+    """A line is out when it is written, if stdout leads to one of these descriptors.
+
+    People read it, in a log or while the server starts, and no terminal is there to tell Python so.
+    """
     try:
-        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.fileno() in held:
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.fileno() in descriptors:
             sys.stdout.reconfigure(line_buffering=True)
     except (OSError, ValueError, RuntimeError):
         pass  # it is closed, or cannot write what it still has

@@ -336,7 +336,8 @@ class TimedOut(LaunchError):
             return line
         held = " and ".join(self.still_open) or "stdout and stderr"
         remedy = (
-            "it lets go by calling daemonize.ready()"
+            "it lets go by calling daemonize.ready(), a child by being started afterwards or without them; "
+            "if it is only slow, give it a longer timeout"
             if self.by_option
             else "if it never lets go, say how it becomes ready: --ready alive:2s"
         )

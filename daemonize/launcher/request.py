@@ -108,7 +108,12 @@ class Request:
                 f"'{printable(self.on_timeout)}' is not what can be done on a timeout; write stop or leave"
             )
         if not self.timeout > 0 or not self.stop_timeout >= 0:
-            raise UsageError("a timeout must be longer than nothing, and a stop timeout not negative")
+            given = f"{self.timeout:g} and {self.stop_timeout:g}"
+            raise UsageError(
+                f"a timeout must be longer than nothing, and a stop timeout not negative, unlike {given}"
+            )
+        if self.pid_file and self.pid_file in (self.stdout, self.stderr):
+            raise UsageError(f"{printable(os.fsdecode(self.pid_file))} cannot be pid file and log in one")
         if self.append and not (self.stdout or self.stderr):
             raise UsageError("to append, name a file for stdout or stderr (-o, -e)")
         if self.foreground and self.on_timeout == "leave":

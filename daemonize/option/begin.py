@@ -136,6 +136,7 @@ def _enter(settings: Settings) -> None:
 def _become_server() -> None:
     global _is_server  # noqa: PLW0603 (of this process, and it does not end before it)
     _is_server = True
+    announce.buffer_lines((1,))
     if os.geteuid() == 0:
         announce.open_logs()  # rights that it has now it may give up before it is ready
 

@@ -34,7 +34,9 @@ def run(request: Request, command: click.Command, name: str) -> int:
     Raises SetupError.
     """
     if sys.platform != "linux" or has_threads(begin.LEAVING):
-        reason = OSError(0, "threads are running (or this is not Linux), and this process is not its own")
+        reason = OSError(
+            0, "threads are running here, or this is not Linux; start it as a program of its own (subprocess)"
+        )
         raise SetupError("daemonize", name, reason)
     request.name = os.fsencode(name)
     said: list[str] = []

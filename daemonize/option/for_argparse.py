@@ -35,9 +35,11 @@ def add_daemonize_arguments(
     """Add `--daemonize`, `--pid-file` and `--log-file` to a parser, or to one of a subcommand.
 
     option_strings: other names for the first. pid_file, log_file: names of the other two (None: no such option). They are
-    `daemonize`, `daemonize_pid_file` and `daemonize_log_file` in what is parsed; see `daemonize_if_asked`.
+    `daemonize`, `daemonize_pid_file` and `daemonize_log_file` in what is parsed, and `daemonize_typed` says whether the
+    first was an argument; see `daemonize_if_asked`.
     """
     names = option_strings or ("--daemonize",)
+    parser.set_defaults(daemonize_typed=None)
     group = parser.add_argument_group("running in the background")
     group.add_argument(
         *names, dest="daemonize", action=_Flag, nargs=0, default=False, help="return when the server is ready"
@@ -65,7 +67,8 @@ def daemonize_if_asked(args: argparse.Namespace, **settings: Unpack[Given]) -> N
     pid_file, log_file = (getattr(args, name, None) for name in (_PID_FILE, _LOG_FILE))
     if not getattr(args, "daemonize", False):
         if pid_file or log_file:
-            words.complain("a pid file or log file is of use only with --daemonize", program_name())
+            given = "pid file" if pid_file else "log file"
+            words.complain(f"the option for a {given} is of use only with --daemonize", program_name())
             raise SystemExit(STATUS_USAGE)
         return
     typed = getattr(args, "daemonize_typed", None)

@@ -50,6 +50,8 @@ def daemonize_option(
     Decorates functions, as `click.option`, and finished commands, also those that Typer makes of functions. Raises
     UsageError for settings that cannot be.
     """
+    if not all(isinstance(name, str) for name in param_decls):
+        raise TypeError("write @daemonize_option(), with parentheses; what is in them is the option's name")
     names = param_decls or ("--daemonize",)
     shown = max(names, key=len).partition("/")[0]
     flag = _Flag(Settings(**settings), shown)
@@ -63,6 +65,7 @@ def daemonize_option(
     ]
 
     def decorate(decorated: Decorated) -> Decorated:
+        _refuse_others(decorated)
         of_typer = for_typer.is_command(decorated)
         flag_option, file_option = (
             (for_typer.flag, for_typer.file) if of_typer else (_flag_option, _file_option)
@@ -80,6 +83,13 @@ def daemonize_option(
         return decorated
 
     return decorate
+
+
+def _refuse_others(decorated: object) -> None:
+    """Raise TypeError for what is no command, and nothing to make one of."""
+    if not callable(decorated) or for_typer.is_app(decorated):
+        kinds = "functions and commands (such as typer.main.get_command(app))"
+        raise TypeError(f"daemonize_option() is for {kinds}, not for {decorated!r}")
 
 
 def _flag_option(names: Sequence[str], callback: Callable[..., None], *, default: bool, text: str) -> _Adds:

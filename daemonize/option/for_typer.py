@@ -25,6 +25,12 @@ def is_command(given: object) -> bool:
     return isinstance(given, kinds) and not isinstance(given, click.Command)
 
 
+def is_app(given: object) -> bool:
+    """Whether it is what Typer makes commands of, and not yet one."""
+    typer = sys.modules.get("typer")
+    return typer is not None and isinstance(given, typer.Typer)
+
+
 def flag(names: Sequence[str], callback: Callable[..., Any], *, default: bool, text: str) -> _Adds:
     """What adds an option without a value to a command, which does not get it."""
     return _option(bool, names, callback, default=default, help=text)

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from daemonize.errors import UsageError
 from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT, Request
 from daemonize.posix import arrival
 from daemonize.units import parse_duration
@@ -52,7 +53,16 @@ class Settings:
         if unknown:
             raise TypeError(f"no such setting: {', '.join(unknown)}")
         self._context: dict[str, Any] = dict(given)
+        if not isinstance(self._strict, bool):
+            raise UsageError(f"strict must be True or False, not {self._strict!r}")
+        cwd = given.get("cwd")
+        if not isinstance(cwd, str | bytes | os.PathLike | None):
+            raise UsageError(f"cwd must be a path, not {cwd!r}")
         self.request(None, None)
+        if given.get("limits"):
+            from daemonize.launcher.context import context
+
+            context(limits=given["limits"])  # their names
 
     @property
     def context(self) -> Context | None:
