@@ -10,6 +10,7 @@ All of it happens in the server, in the thread that calls.
 from __future__ import annotations
 
 import _thread
+import fcntl
 import io
 import os
 import stat
@@ -37,9 +38,11 @@ class _Memory:
     """What this process has said and opened. A process that it forks has the same: nothing is said twice.
 
     told: whether somebody knows that it is ready. logs: from open_logs(): variable -> (descriptor, what it leads to).
+    holds: from hold_streams(): descriptor -> its copy.
     """
 
     told = False
+    holds: ClassVar[dict[int, int]] = {}
     logs: ClassVar[dict[bytes, tuple[int, bytes]]] = {}
 
 
@@ -71,6 +74,21 @@ def ready(status: str | None = None, *, unset_environment: bool = False) -> bool
         return _Memory.told
     finally:
         _busy.release()
+
+
+def hold_streams() -> None:
+    """Hold the wrapper's pipes, until `give_back_streams`, whatever is done with 1 and 2 in the meantime."""
+    for fd in _held():
+        if fd in (1, 2):
+            _Memory.holds[fd] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def give_back_streams() -> None:
+    """1 and 2 are the wrapper's pipes again, as they are in a server that has been forked. Nothing without a hold."""
+    for fd, hold in _Memory.holds.items():
+        os.dup2(hold, fd, inheritable=True)
+        os.close(hold)
+    _Memory.holds.clear()
 
 
 def open_logs() -> None:

@@ -31,8 +31,8 @@ _SERVERS_OWN = (_SOCKET, DESCRIPTOR, _WATCHDOG, _WATCHED, STREAMS, STDOUT, STDER
 _LONGEST_STATUS = 2048
 #: Digits of a number of microseconds: it has 64 bits.
 _LONGEST_LIMIT = 20
-#: Seconds that a manager may leave its socket full.
-_PATIENCE = 5.0
+#: Seconds that a manager may leave its socket full; the second for what is said again and again, by loops that serve.
+_PATIENCE, _LITTLE = 5.0, 0.1
 
 
 class _Memory:
@@ -61,7 +61,7 @@ def streams_value(stdout: int, stderr: int) -> bytes:
 
 def status(text: str) -> bool:
     """Say in a few words what the server is doing, as `systemctl status` shows it."""
-    return _send(_status_line(text))
+    return _send(_status_line(text), patience=_LITTLE)
 
 
 def extend_timeout(seconds: float) -> bool:
@@ -88,7 +88,7 @@ def reloading() -> bool:
 
 def watchdog() -> bool:
     """Say that the server is alive and well. To be called every `watchdog_interval()` seconds."""
-    return _send(b"WATCHDOG=1")
+    return _send(b"WATCHDOG=1", patience=_LITTLE)
 
 
 def watchdog_interval() -> float | None:
@@ -136,7 +136,7 @@ def variable(name: bytes) -> bytes:
     return os.environb.get(name) or _Memory.removed.get(name, b"")
 
 
-def _send(*lines: bytes) -> bool:
+def _send(*lines: bytes, patience: float = _PATIENCE) -> bool:
     """Send one message to the manager; whether it has it."""
     name = variable(_SOCKET)
     if not name.startswith((b"/", b"@")):
@@ -146,7 +146,7 @@ def _send(*lines: bytes) -> bool:
     address = b"\0" + name[1:] if name.startswith(b"@") else name
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.settimeout(_PATIENCE)
+            manager.settimeout(patience)
             # Connected: poll(2) says of any other datagram socket that it is writable, be the receiver's queue full or not.
             manager.connect(address)
             manager.send(b"\n".join(lines))

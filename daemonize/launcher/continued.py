@@ -31,10 +31,11 @@ class Continued(Wrapper):
     """
 
     def __init__(self, request: Request, targets: Targets, *, takes_over: bool) -> None:
-        self._own = set(fds.still_open()) - {target for target in (targets.stdout, targets.stderr) if target}
         # Of a program that is not the server's, also what it opened itself: pytest keeps its own stdout as a copy, and a
         # pipe there would be held as long as the server runs.
-        self._own -= arrival.descriptors() if takes_over else arrival.unchanged()
+        self._foreign = arrival.descriptors() if takes_over else arrival.unchanged()
+        relayed_to = {target for target in (targets.stdout, targets.stderr) if target is not None}
+        self._before = fds.still_open() - (set() if takes_over else relayed_to)
         self._takes_over = takes_over
         super().__init__(request, targets)
 
@@ -59,10 +60,12 @@ class Continued(Wrapper):
         Continuation.release_signals(self._mask)
 
     def _kind(self, *arguments: Any, **settings: Any) -> Continuation:
-        return Continuation(*arguments, own=self._own, **settings)
+        return Continuation(*arguments, foreign=lambda: self._foreign | self.owner.all, **settings)
 
     def _fork(self, report: int, gate: int) -> None:
         self._mask = signals.block_all()
+        # Of the launch. The rest of it is in `owner`; what the program's own hooks open when it is forked stays.
+        self._foreign |= fds.still_open() - self._before
         try:
             super()._fork(report, gate)
             if self._takes_over and not self.goes_on:

@@ -18,7 +18,7 @@ from daemonize.launcher.intermediate import Reaper
 from daemonize.launcher.ready import Ready
 from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import child, prctl, signals
-from daemonize.posix.identity import read_stat
+from daemonize.posix.identity import is_below
 from daemonize.posix.signals import (
     SIGALRM,
     SIGCHLD,
@@ -109,7 +109,7 @@ class Foreground(Wrapper):
             return
         if sender == 0 and _has_been_told(main.pid, number):
             return  # twice is something else to many a server
-        if sender and _is_below(sender, main.pid):
+        if sender and is_below(sender, main.pid):
             return  # it tells its parent something (an X server: SIGUSR1, ready), and wants no echo
         self._passed_on.add(number)
         try:
@@ -143,14 +143,6 @@ class Foreground(Wrapper):
         self.family.shut_gate()
         self._remains.stop_now()
         self.claims.remove()
-
-
-def _is_below(pid: int, ancestor: int) -> bool:
-    """Whether pid is the process `ancestor`, or one of its descendants."""
-    while pid > 1 and pid != ancestor:
-        stat = read_stat(pid)
-        pid = stat.ppid if stat else 0
-    return pid == ancestor
 
 
 def _has_been_told(pid: int, number: int) -> bool:

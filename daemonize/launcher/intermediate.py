@@ -123,7 +123,7 @@ def _start(
         stage = b"fork"
         server = child.fork(program, report, gate)
         if not server:
-            queue.restore()
+            queue.close()
             return None
         # After the fork, while the server sets itself up; it is let through the gate only when `forked` is said.
         if not prctl.become_subreaper():

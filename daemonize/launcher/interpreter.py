@@ -8,8 +8,9 @@ import sys
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PROGRAM = """\
 import sys
-sys.path[:] = sys.argv[1].split(":")
-__import__(sys.argv[2], fromlist=["main"]).main(sys.argv[3:])
+count = int(sys.argv[1])
+sys.path[:] = sys.argv[2 : count + 2]
+__import__(sys.argv[count + 2], fromlist=["main"]).main(sys.argv[count + 3 :])
 """
 
 
@@ -18,5 +19,5 @@ def command(module: str, *arguments: object) -> list[str]:
 
     What the caller finds on its path, that finds, too; but for what lies in the current directory.
     """
-    path = ":".join([*filter(os.path.isabs, sys.path), _PACKAGES])
-    return [sys.executable, "-I", "-c", _PROGRAM, path, module, *map(str, arguments)]
+    path = [*filter(os.path.isabs, sys.path), _PACKAGES]
+    return [sys.executable, "-I", "-c", _PROGRAM, str(len(path)), *path, module, *map(str, arguments)]

@@ -72,7 +72,7 @@ def build(
     return kind(
         request.command, paths, environment, context=context, stdin=stdin, fifo=fifo,
         stdout=outputs.program_stdout, stderr=outputs.program_stderr,
-        keep=(*request.keep_fds, *keep), dies_with_parent=request.foreground, pid_variable=request.pid_variable,
+        keep=(*request.keep_fds, *keep), dies_with_parent=request.foreground, assigns_pid=request.assigns_pid,
     )  # fmt: skip
 
 

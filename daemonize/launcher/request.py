@@ -32,8 +32,8 @@ class Request:
     foreground: stay its parent. user, chroot, umask, nice, core, limits: as `daemonize.context`. safe: as root, refuse a
     program that others may write to. pid_file, lock_file: paths.
 
-    For servers that are the caller's own program: name: of the daemon (None: the command's). pid_variable: an environment
-    variable that is to be the server's pid. makes_context: whether it is given its context; else it makes that itself.
+    For servers that are the caller's own program: name: of the daemon (None: the command's). assigns_pid: `NAME=VALUE` for
+    its environment, with %d for its pid. makes_context: whether it is given its context; else it makes that itself.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Request:
         self.user, self.umask, self.nice, self.core, self.limits = user, umask, nice, core, dict(limits or {})
         self.safe, self.pid_file, self.lock_file = safe, _path(pid_file), _path(lock_file)
         self.name: bytes | None = None
-        self.pid_variable: bytes | None = None
+        self.assigns_pid: bytes | None = None
         self.makes_context = True
         self._check()
 

@@ -315,6 +315,10 @@ class Wrapper:
 
     def _detach(self) -> None:
         """Let the intermediate parent go, and wait until it is gone: then the server is init's child."""
+        if self.queue and self._leaves_running:
+            # A signal that ends this process no longer ends the server, and must not look as if it had. For good: it is
+            # the wrapper's own process, which has nothing left to do but to leave.
+            signals.block_all()
         try:
             os.write(self._control, intermediate.DETACH)
         except BrokenPipeError:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from daemonize import announce
 from daemonize.errors import STATUS_FAILED, DaemonizeError, SetupError
@@ -26,9 +26,10 @@ from daemonize.launcher.continued import Continued
 from daemonize.launcher.interpreter import command
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.wrapper import CANCELLING
-from daemonize.option.settings import program_name
+from daemonize.option.settings import STREAMS, program_name
 from daemonize.posix import arrival, fds, signals
 from daemonize.posix.callers import has_threads
+from daemonize.posix.identity import is_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,10 +40,15 @@ if TYPE_CHECKING:
 #: Set to the pid of a server that has been started anew. A launcher of the interpreter that is a process of its own may
 #: stand between, hence the parent's.
 MARK = "DAEMONIZE_SERVER"
+#: After the pid: where the program was called, stdout is written line by line.
+_LINES = b" lines"
 #: Seconds that a thread may need to be gone when the program has seen it off.
 LEAVING = 0.2
-_started_anew = os.environ.pop(MARK, "") in (str(os.getpid()), str(os.getppid()))
+_mark, _, _how = os.environ.pop(MARK, "").partition(" ")
+_started_anew = _mark in (str(os.getpid()), str(os.getppid()))
 _is_server = False
+if _started_anew:
+    announce.hold_streams()  # a group callback may redirect them; that is not readiness
 
 
 def is_server() -> bool:
@@ -136,7 +142,12 @@ def _enter(settings: Settings) -> None:
 def _become_server() -> None:
     global _is_server  # noqa: PLW0603 (of this process, and it does not end before it)
     _is_server = True
-    announce.buffer_lines((1,))
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:  # the caller had closed it
+            setattr(sys, name, open(fd, "w", 1, errors="backslashreplace", closefd=False))  # noqa: SIM115 (it stays)
+    announce.give_back_streams()
+    if _how == _LINES.decode().strip():
+        announce.buffer_lines((1,))  # as on the caller's terminal
     if os.geteuid() == 0:
         announce.open_logs()  # rights that it has now it may give up before it is ready
 
@@ -153,21 +164,16 @@ def flush() -> None:
 def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
     """Make this process the wrapper of the program's server, which is started as this process was."""
     if not _is_repeatable():
-        reason = OSError(0, "threads are running, and there is no command line to start it anew with")
+        reason = OSError(0, "threads are running, and this command line cannot be started again")
         raise SetupError("daemonize", program_name(), reason)
-    # Only now: whoever is forked never needs them.
-    import pickle
-    import tempfile
-
-    request.pid_variable = MARK.encode()
-    close()
-    atexit._run_exitfuncs()  # noqa: SLF001  # exec(2) does not, and nobody else will
-    flush()
+    request.assigns_pid = b"%s=%%d%s" % (MARK.encode(), _LINES if _buffers_lines() else b"")
     fds.occupy_standard(fds.Descriptors())  # or the file would be the stdout that the caller has closed
-    with tempfile.TemporaryFile() as file:
-        pickle.dump((request, program_name(), arrival.BLOCKED), file)
-        file.flush()
-        os.set_inheritable(file.fileno(), True)
+    with _written((request, program_name(), arrival.BLOCKED)) as file:
+        close()
+        atexit._run_exitfuncs()  # noqa: SLF001  # exec(2) does not, and nobody else will
+        flush()
+        # They would be the wrapper's, with nobody to handle their signal.
+        signals.set_timers(dict.fromkeys(signals.timers(), (0.0, 0.0)))
         arguments = command("daemonize.option.begin", file.fileno())
         # What interrupts a launch waits until the wrapper can read it: an interpreter that starts would die of it.
         mask = signals.block(())
@@ -179,10 +185,41 @@ def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
             raise SetupError("execute", sys.executable, error) from None
 
 
+def _written(message: object) -> IO[bytes]:
+    """A file without a name, which a program that is executed inherits. Raises SetupError."""
+    # Only now: whoever is forked never needs them.
+    import pickle
+    import tempfile
+
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
+        pickle.dump(message, file)
+        file.flush()
+    except OSError as error:
+        raise SetupError("write", "a temporary file", error) from None
+    os.set_inheritable(file.fileno(), True)
+    return file
+
+
+def _buffers_lines() -> bool:
+    return bool(getattr(sys.stdout, "line_buffering", False))
+
+
+def _is_in_a_circle() -> bool:
+    """Whether the server that was marked is one of our ancestors: what executes us stands between, and would for ever."""
+    return _mark.isdigit() and 1 < int(_mark) < 1 << 31 and is_below(os.getpid(), int(_mark))
+
+
 def _is_repeatable() -> bool:
-    """Whether this process can be started anew: by an interpreter, from something that can be read again."""
-    from_stdin = sys.argv[:1] in ([""], ["-"])
-    return bool(sys.executable) and not getattr(sys, "frozen", False) and not from_stdin
+    """Whether this process can be started anew: by an interpreter, once, from something that can be read again."""
+    script = sys.argv[0] if sys.argv else ""
+    from_stream = script in ("", "-") or script.startswith(STREAMS)
+    return (
+        bool(sys.executable)
+        and not getattr(sys, "frozen", False)
+        and not from_stream
+        and not _is_in_a_circle()
+    )
 
 
 def main(arguments: list[str]) -> NoReturn:

@@ -21,9 +21,10 @@ _PID_FILE, _LOG_FILE = "daemonize_pid_file", "daemonize_log_file"
 class _Flag(argparse.Action):
     """Says in the namespace not only that it was given, but also as which option: an abbreviation is known only here."""
 
-    def __call__(self, _parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_rest: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_rest: Any) -> None:
         setattr(namespace, self.dest, True)
-        namespace.daemonize_typed = self.option_strings
+        # From a file it may have come without having been typed.
+        namespace.daemonize_typed = None if parser.fromfile_prefix_chars else self.option_strings
 
 
 def add_daemonize_arguments(
@@ -72,7 +73,7 @@ def daemonize_if_asked(args: argparse.Namespace, **settings: Unpack[Given]) -> N
             raise SystemExit(STATUS_USAGE)
         return
     typed = getattr(args, "daemonize_typed", None)
-    if not is_own_command_line(typed or (), typed=typed is not None):
+    if not is_own_command_line(typed or (), typed=typed is not None, abbreviated=True):
         raise UsageError(
             "--daemonize takes over the whole process, and these are not the arguments of this one"
         )

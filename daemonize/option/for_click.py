@@ -164,10 +164,12 @@ class _Flag:
         To wrap the callback would leave what other decorators have around it outside, in the process that is called.
         """
 
-        def invoke(*args: Any, **kwargs: Any) -> object:
+        def invoke(callback: Any, *args: Any, **kwargs: Any) -> object:
+            if callback is not ctx.command.callback and _is_parsing(ctx):
+                return type(ctx).invoke(ctx, callback, *args, **kwargs)
             del ctx.invoke
-            self._begin(ctx, asked, lambda: ctx.invoke(*args, **kwargs))
-            return ctx.invoke(*args, **kwargs)
+            self._begin(ctx, asked, lambda: ctx.invoke(callback, *args, **kwargs))
+            return ctx.invoke(callback, *args, **kwargs)
 
         ctx.invoke = invoke  # type: ignore[method-assign, assignment]
 
@@ -191,7 +193,7 @@ class _Flag:
 
         name = ctx.info_name or program_name()
         try:
-            request = self._settings.request(asked.files["pid"], asked.files["log"])
+            request = self._settings.request(asked.files["pid"], asked.files["log"], base=None)
             return embedded.run(request, _command_of(ctx.command, name, body), name)
         except DaemonizeError as error:
             click.echo(f"{name}: {error}", err=True)
@@ -204,6 +206,11 @@ def _close(ctx: click.Context) -> None:
     while closing is not None:
         closing.close()
         closing = closing.parent
+
+
+def _is_parsing(ctx: click.Context) -> bool:
+    """Whether a callback of another option invokes something while the command line is still being read."""
+    return any(ctx.get_parameter_source(param.name or "") is None for param in ctx.command.params)
 
 
 def _is_typed(ctx: click.Context, param: click.Parameter) -> bool:

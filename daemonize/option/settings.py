@@ -39,6 +39,8 @@ class Given(TypedDict, total=False):
     limits: Mapping[str, Limit] | None
 
 
+#: What leads to a stream, and is another one in another process.
+STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
 _CONTEXT = ("user", "cwd", "umask", "nice", "core", "limits")
 
 
@@ -73,9 +75,20 @@ class Settings:
 
         return context(**self._context)
 
-    def request(self, pid_file: StrPath | None, log_file: StrPath | None) -> Request:
-        """The launch of this program. Files are the caller's, from where he is. Raises UsageError, SetupError."""
-        pid_file, log_file = (path and _from_caller(path) for path in (pid_file, log_file))
+    def request(
+        self, pid_file: StrPath | None, log_file: StrPath | None, base: bytes | None = arrival.DIRECTORY
+    ) -> Request:
+        """The launch of this program. Raises UsageError, SetupError.
+
+        base: where the files are relative to. A caller means where he is: a group callback may have gone elsewhere.
+        """
+        if log_file and os.fsdecode(log_file).startswith(STREAMS):
+            raise UsageError(
+                f"the log cannot be {os.fsdecode(log_file)}: a server in the background lets go of its caller's streams"
+            )
+        pid_file, log_file = (
+            path and os.path.join(base or b"", os.fsencode(path)) for path in (pid_file, log_file)
+        )
         context = dict(self._context)
         request = Request(
             [sys.executable or "python", *sys.orig_argv[1:]],
@@ -100,11 +113,6 @@ class Settings:
         return request
 
 
-def _from_caller(path: StrPath) -> bytes:
-    """The path as the caller means it: a group callback may have gone elsewhere."""
-    return os.path.join(arrival.DIRECTORY or b"", os.fsencode(path))
-
-
 def program_name() -> str:
     """The name of this program: of its module, if it is run as one (-m), else of its file (or archive, or directory)."""
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
@@ -120,21 +128,23 @@ def _seconds(duration: float | str | None) -> float:
     return parse_duration(duration) if isinstance(duration, str) else duration
 
 
-def is_own_command_line(options: Sequence[str], *, typed: bool) -> bool:
+def is_own_command_line(options: Sequence[str], *, typed: bool, abbreviated: bool = False) -> bool:
     """Whether the command line that was parsed is that of this process, and not one that another program carries out.
 
-    options: any of which asked for it. typed: it was an argument, and not a default or a variable.
+    options: any of which asked for it. typed: it was an argument, and not a default or a variable. abbreviated: perhaps it
+    was not typed in full.
     """
     if typed:
-        is_there = any(_may_be(word, option) for word in sys.argv[1:] for option in options)
+        is_there = any(_may_be(word, option, abbreviated) for word in sys.argv[1:] for option in options)
         return is_there and not any(map(_is_in_memory, (sys.stdout, sys.stderr)))
     return _leads_to(sys.stdout, 1) and _leads_to(sys.stderr, 2)
 
 
-def _may_be(word: str, option: str) -> bool:
+def _may_be(word: str, option: str, abbreviated: bool) -> bool:
     """Whether an argument may be this option: abbreviated, with a value, among other letters."""
     if option.startswith("--"):
-        return len(word) > 2 and option.startswith(word.partition("=")[0])
+        name = word.partition("=")[0]
+        return name == option or (abbreviated and len(name) > 2 and option.startswith(name))
     return option[:1] == word[:1] and not word.startswith("--") and option[1:] in word
 
 

@@ -65,8 +65,8 @@ class Program:
     argv: the arguments. paths: files to try, in this order (execvp(3)). context: what to become (None: as we are). stdin: a
     descriptor, or None to keep 0. fifo: opened for stdin by the child itself, which may have to wait for a writer. stdout,
     stderr: descriptors. keep: descriptors above 2 that are inherited. dies_with_parent: whether it gets SIGTERM when its
-    parent ends (foreground: nobody else would look after it). pid_variable: an environment variable that is to be its pid.
-    continues: it is the caller's own program.
+    parent ends (foreground: nobody else would look after it). assigns_pid: `NAME=VALUE` for its environment, with %d for its
+    pid. continues: it is the caller's own program.
     """
 
     continues = False
@@ -84,14 +84,14 @@ class Program:
         stderr: int = 2,
         keep: Sequence[int] = (),
         dies_with_parent: bool = False,
-        pid_variable: bytes | None = None,
+        assigns_pid: bytes | None = None,
     ) -> None:
         self.argv, self.paths, self.environment = list(argv), list(paths), dict(environment)
         self.context = context or Directory(None)
         self.stdin, self.stdout, self.stderr, self.keep = stdin, stdout, stderr, tuple(keep)
         self.fifo = fifo
         self.dies_with_parent = dies_with_parent
-        self.pid_variable = pid_variable
+        self.assigns_pid = assigns_pid
 
     def hold(self, *ours: int) -> None:
         """Close every descriptor that the server is not to have, but for `ours`, which are closed by exec(2)."""
@@ -109,8 +109,9 @@ class Program:
         Raises OSError.
         """
         signals.restore_mask(())
-        if self.pid_variable:
-            self.environment[self.pid_variable] = b"%d" % os.getpid()
+        if self.assigns_pid:
+            name, _, value = (self.assigns_pid % os.getpid()).partition(b"=")
+            self.environment[name] = value
         failure: OSError | None = None
         for path in self.paths:
             try:

@@ -12,27 +12,28 @@ import gc
 import os
 from typing import TYPE_CHECKING, Any
 
-from daemonize.posix import arrival, fds, signals
+from daemonize.posix import arrival, signals
 from daemonize.posix.child import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 
 class Continuation(Program):
-    """The caller's own program as a server. own: the descriptors that are the program's, and stay open."""
+    """The caller's own program as a server. foreign: gives the descriptors that are not the program's, when it is forked."""
 
     continues = True
 
-    def __init__(self, *args: Any, own: Collection[int], **settings: Any) -> None:
+    def __init__(self, *args: Any, foreign: Callable[[], set[int]], **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._own = own
+        self._foreign = foreign
         self._collects = gc.isenabled()
         self._timers = signals.timers()
 
     def hold(self, *ours: int) -> None:
-        """Close what the program did not open itself."""
-        fds.sweep({*ours, *self.keep, *self._own})
+        """Close what the program did not open itself, and nothing else: hooks of its own may have opened more by now."""
+        for fd in self._foreign() - {0, 1, 2, *ours, *self.keep}:
+            os.close(fd)
 
     def set_signals(self) -> None:
         """What the program ignores or handles it goes on to; what it was made to ignore it does not: `release_signals`."""

@@ -32,6 +32,11 @@ class Descriptors:
         read, write = os.pipe()
         return self.add(read), self.add(write)
 
+    @property
+    def all(self) -> frozenset[int]:
+        """What is open."""
+        return frozenset(self._open)
+
     def shut(self, *fds: int) -> None:
         """Close these now; a second time does nothing."""
         for fd in fds:
@@ -76,9 +81,9 @@ def _listed() -> list[int] | None:
     return None
 
 
-def still_open() -> list[int]:
+def still_open() -> set[int]:
     """The open descriptors of this process: all are, when this returns."""
-    return [fd for fd in opened() if _is_open(fd)]
+    return {fd for fd in opened() if _is_open(fd)}
 
 
 def _is_open(fd: int) -> bool:

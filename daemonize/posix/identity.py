@@ -121,6 +121,14 @@ def standing(pid: int) -> str:
     return ASLEEP if all(task.state in "STt" for task in living) else BUSY
 
 
+def is_below(pid: int, ancestor: int) -> bool:
+    """Whether pid is the process `ancestor`, or one of its descendants."""
+    while pid > 1 and pid != ancestor:
+        stat = read_stat(pid)
+        pid = stat.ppid if stat else 0
+    return pid == ancestor
+
+
 def has_sleeper(pid: int) -> bool:
     """Whether a thread of the process waits for something. One that is on its way out does not."""
     return any(task.state in "STt" and not task.exiting for task in _tasks(pid) or ())

@@ -169,15 +169,11 @@ class SignalQueue(SignalSource):
         except BlockingIOError:
             return []
 
-    def restore(self) -> None:
-        """Restore the handlers that were there before."""
+    def close(self) -> None:
+        """Restore what was there before."""
         for number, handler in self._handlers.items():
             _signal.signal(number, _signal.SIG_DFL if handler is None else handler)
         _signal.set_wakeup_fd(self._wakeup)
-
-    def close(self) -> None:
-        """Restore what was there before."""
-        self.restore()
         os.close(self.fd)
         os.close(self._write)
 
