@@ -231,12 +231,7 @@ class PipeRelay(Relay):
     def _move_some(self) -> bool:
         """One chunk; False when there is no more now, at the end, or when the reader must be waited for."""
         try:
-            if self.sink.splices and not self.keep:
-                moved = self._splice()
-            else:
-                data = os.read(self.source, _CHUNK)
-                self._take(data)
-                moved = len(data)
+            moved = self._splice() if self._in_bulk else self._copy()
         except BlockingIOError:
             return self._blocked()
         if not moved:
@@ -245,6 +240,15 @@ class PipeRelay(Relay):
         if self.total > _BULK and not self._pipe_size:
             self._enlarge()
         return self._flush()
+
+    @property
+    def _in_bulk(self) -> bool:
+        """Whether so much is relayed that splice(2) is of use, and the reader reads.
+
+        It hands on each write of the server as a buffer of its own, and a pipe has 16 of them: a few words would fill the
+        reader's, and a caller who reads stderr only when stdout has ended would wait for ever.
+        """
+        return self.sink.splices and not self.keep and self.total > _BULK
 
     def _splice(self) -> int:
         if _splice is None:
@@ -269,7 +273,7 @@ class PipeRelay(Relay):
 
     def _blocked(self) -> bool:
         """EAGAIN has two reasons: the pipe is empty, or the reader's is full. Only the second is waited for."""
-        if self.sink.splices and not self._writable():
+        if self.sink.splices and self.available():
             return self._wait_for_reader()
         return False
 

@@ -16,6 +16,7 @@ import pytest
 
 from daemonize.option import begin
 from tests.support import apps, cli, ports, procs
+from tests.support.programs import Trigger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +78,13 @@ APPS = {
         answer=b"Flask is here, pid %d\n",
         logged=b'"GET / HTTP/1.0" 200 -',
         taken=b"is in use by another program",
+    ),
+    "datasette": App(
+        words=("datasette_command.py", "--memory"),
+        banner=b"Uvicorn running on http://127.0.0.1:%d ",
+        answer=b'<a href="/_memory">_memory</a>',
+        logged=b'"GET / HTTP/1.0" 200 OK',
+        taken=b"error while attempting to bind on address",
     ),
 }
 each_app = pytest.mark.parametrize("app", APPS.values(), ids=APPS)
@@ -195,6 +203,7 @@ def test_asked_for_by_the_environment(name: str, variable: str, tmp_path: Path, 
         (("uvicorn_command.py", "starlette_app:missing"), b'Attribute "missing" not found'),
         (("uvicorn_command.py", "starlette_app:app", "--nonsense"), b"No such option"),
         (("flask_command.py", "--app", "missing", "run"), b"Could not import 'missing'"),
+        (("datasette_command.py", "missing.db"), b"Path 'missing.db' does not exist"),
     ],
 )
 def test_their_own_mistakes(
@@ -209,3 +218,23 @@ def test_their_own_mistakes(
     assert back.err == front.err
     assert back.err.count(said) == 1
     family.nobody()
+
+
+def test_a_server_that_says_so_too_early(tmp_path: Path, servers: Family) -> None:
+    """Negative control: one that is not listening yet is found out by the first client."""
+    port = ports.free_port()
+    with Trigger(tmp_path) as trigger:
+        code = f"""
+@click.command()
+@daemonize_option()
+def main():
+    daemonize.ready()
+    open({trigger.path!r}).read(1)
+    socket.create_server(('127.0.0.1', {port}))
+main()
+"""
+        done = apps.run(apps.write(tmp_path, code), "--daemonize")
+
+        assert done.status == 0
+        with pytest.raises(ConnectionRefusedError):
+            ports.get(port)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+import tomllib
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.support import apps
+from tests.support import apps, registry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.family import Family
 
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 #: The first and the last of the oldest series that is supported, and the first of each that came with changes to options.
 OTHERS = ("8.1.0", "8.1.8", "8.2.0", "8.3.0")
 INSTALLED = "installed"
@@ -71,30 +72,23 @@ def a_click(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     version: str = request.param
     if version == INSTALLED:
         return Click(version, None)
-    directory = tmp_path_factory.mktemp("click")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    pip += [
-        "--no-cache-dir",
-        "--no-deps",
-        "--retries=0",
-        "--timeout=10",
-        "--target",
-        str(directory),
-        f"click=={version}",
-    ]
-    fetched = subprocess.run(
-        pip, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=50, check=False
-    )
-    if fetched.returncode:
-        reason = fetched.stderr.strip().splitlines()[-1:]
-        pytest.skip(f"click {version} cannot be fetched: {''.join(reason)}")
-    return Click(version, str(directory))
+    directory = str(tmp_path_factory.mktemp("click"))
+    registry.fetch(f"click=={version}", directory)
+    return Click(version, directory)
 
 
 def run(a_click: Click, directory: Path, code: str, *words: str, **variables: str) -> apps.Result:
     """Run a program under this click; a use of what is deprecated is an error."""
     program = apps.write(directory, PROGRAM + code)[1:]
     return apps.run([*STRICT, *program], *words, cwd=directory, env={**a_click.variables, **variables})
+
+
+def test_the_oldest_is_what_is_promised() -> None:
+    """Who promises an older click, or no longer so old a one, has it tested."""
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        dependencies = tomllib.load(file)["project"]["dependencies"]
+
+    assert f"click>={OTHERS[0].removesuffix('.0')}" in dependencies
 
 
 def test_it_is_this_one(a_click: Click, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def starting(directory: Path, way: str) -> Iterator[Launch]:
 def stopping(directory: Path, way: str) -> Iterator[Launch]:
     """The launch has been interrupted, and the command does not care: it says that it has heard."""
     body = (
-        "signal.signal(signal.SIGTERM, lambda *_: print('heard', flush=True)); print('hello', flush=True)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: os.write(1, b'heard\\n')); print('hello', flush=True)\n"
         "    signal.alarm(120)\n    while True: select.select([], [], [], 0.1)"
     )
     with apps.popen(server(directory, way, body, "1.5"), "run", "--daemonize") as process:
