@@ -344,12 +344,12 @@ def test_a_signal_before_the_fork_is_passed_on(family: Family) -> None:
 def test_a_signal_after_the_end_of_the_launch(servers: Family) -> None:
     """A SIGTERM too late to stop the server does not look as if it had stopped it: 0, and the server lives."""
     patch = (
-        "from daemonize.cli.main import Run\n"
-        "relayed = Run._relayed\n"
-        "def late(self, *args):\n"
+        "from daemonize.launcher import words\n"
+        "problems = words.problems\n"
+        "def late(*args, **options):\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    relayed(self, *args)\n"
-        "Run._relayed = late\n"
+        "    return problems(*args, **options)\n"
+        "words.problems = late\n"
     )
     done = driver(patch, *SERVER)
 
