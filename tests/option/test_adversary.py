@@ -128,6 +128,7 @@ def test_a_colon_in_the_path_of_packages(tmp_path: Path, servers: Family) -> Non
     assert (done.status, done.err) == (0, b"")
 
 
+@pytest.mark.stress
 def test_a_signal_at_the_moment_of_the_hand_over(tmp_path: Path, family: Family) -> None:
     """SIGQUIT, which is not caught: either the launch has failed and nobody is there, or it has not."""
 
