@@ -54,8 +54,9 @@ def restore_mask(mask: Iterable[int]) -> None:
 class SigpipeBlocked:
     """A context in which writing to a closed pipe is an error (EPIPE), and never a signal.
 
-    The signal goes to the thread that wrote, so one that came in here is taken back before the mask is restored. For
-    callers of the library, who may have SIGPIPE at its default as command-line tools do.
+    The signal goes to the thread that wrote, so one that came in here is taken back before it is let in again. For callers
+    of the library, who may have SIGPIPE at its default as command-line tools do. Other signals are left as they are: a
+    wrapper that blocks them in here (`Wrapper._detach`) does so for good.
     """
 
     def __enter__(self) -> None:
@@ -65,7 +66,8 @@ class SigpipeBlocked:
     def __exit__(self, *_exc: object) -> None:
         if not self._before and _signal.SIGPIPE in _signal.sigpending():
             _signal.sigwait((_signal.SIGPIPE,))
-        restore_mask(self._mask)
+        if _signal.SIGPIPE not in self._mask:
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGPIPE,))
 
 
 def set_defaults() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,8 +129,25 @@ def test_a_colon_in_the_path_of_packages(tmp_path: Path, servers: Family) -> Non
     assert (done.status, done.err) == (0, b"")
 
 
+LATE = """
+def leave(status, called=os.getpid(), leave=os._exit):
+    if os.getpid() == called:
+        os.kill(called, signal.SIGQUIT)
+    leave(status)
+
+os._exit = leave
+"""
+
+
+def test_a_signal_when_the_server_has_been_handed_over(tmp_path: Path, servers: Family) -> None:
+    """SIGQUIT, which is not caught, no longer ends the server: nor must the caller be told that it has died."""
+    argv = apps.write(tmp_path, LATE + GROUP.format(group="pass", body="serve()"))
+
+    assert apps.run(argv, "web", "--daemonize") == (0, b"", b"")
+
+
 @pytest.mark.stress
-def test_a_signal_at_the_moment_of_the_hand_over(tmp_path: Path, family: Family) -> None:
+def test_a_signal_at_any_moment_of_the_hand_over(tmp_path: Path, family: Family) -> None:
     """SIGQUIT, which is not caught: either the launch has failed and nobody is there, or it has not."""
 
     def family_is_gone() -> None:
@@ -140,7 +158,7 @@ def test_a_signal_at_the_moment_of_the_hand_over(tmp_path: Path, family: Family)
     for delay in range(40):
         with apps.popen(argv, "web", "--daemonize", "--pid-file", "web.pid", cwd=tmp_path) as process:
             procs.wait_ended(process.pid, 0.05 + delay / 1000)
-            process.send_signal(3)
+            process.send_signal(signal.SIGQUIT)
             process.communicate(timeout=30)
         if process.returncode:
             procs.eventually(family_is_gone)  # the intermediate parent sees to it
