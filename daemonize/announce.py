@@ -78,9 +78,8 @@ def ready(status: str | None = None, *, unset_environment: bool = False) -> bool
 
 def hold_streams() -> None:
     """Hold the wrapper's pipes, until `give_back_streams`, whatever is done with 1 and 2 in the meantime."""
-    for fd in _held():
-        if fd in (1, 2):
-            _Memory.holds[fd] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    for fd in _held((1, 2)):
+        _Memory.holds[fd] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def give_back_streams() -> None:
@@ -94,7 +93,7 @@ def give_back_streams() -> None:
 def open_logs() -> None:
     """Open now the files in which ready() is to go on: before the right to do so is given up. A second call does nothing."""
     with SigpipeBlocked():
-        held = _held()
+        held = _held((1, 2))  # copies of them go on in the same files
         if held and not _Memory.logs:
             _Memory.logs.update({name: (fd, stream_id(fd)) for name, fd in _open(held).items()})
 
@@ -136,17 +135,17 @@ def _pipes() -> dict[bytes, bytes]:
     return dict(zip(ids, (STDOUT, STDERR), strict=True)) if len(ids) == 2 else {}
 
 
-def _held() -> dict[int, bytes]:
+def _held(among: Collection[int] | None = None) -> dict[int, bytes]:
     """Which of our descriptors are pipes of the wrapper, and the variable of each. None of 0, 1 and 2 is closed afterwards.
 
-    1 and 2, and copies of them in other hands: those of logging handlers and faulthandler.
+    among: where to look; else 1 and 2 and copies of them in other hands, those of logging handlers and faulthandler.
     """
     found: dict[int, bytes] = {}
     pipes = _pipes()
     if not pipes:
         return found
     _occupy_standard()
-    for fd in opened(_LOOKED_AT):
+    for fd in opened(_LOOKED_AT) if among is None else among:
         try:
             name = pipes.get(stream_id(fd))
         except OSError:
