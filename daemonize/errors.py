@@ -6,7 +6,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 #: Exit statuses of `daemonize` that are not the server's own (coreutils timeout, env; sysexits).
 STATUS_UNMET = 1
@@ -136,6 +136,7 @@ class LaunchError(DaemonizeError):
     output: the last of what the server said (only from `launch()`). log: path of the log it wrote to, or None.
     files: paths of the files for stdout and stderr.
     drain: pid of the drain process, where one was left. survivors: (pid, name) of what could not be stopped.
+    told: what the server said about itself over its notification socket: `status`, `errno`, `exit_status`.
     """
 
     outcome = "failed"
@@ -149,6 +150,7 @@ class LaunchError(DaemonizeError):
     log_empty = False
     drain: int | None = None
     survivors: Sequence[tuple[int, str]] = ()
+    told: Mapping[str, str | int] = {}
     #: Whether the server is the caller's own program, started by an option of its command line.
     by_option = False
 
@@ -214,9 +216,11 @@ class Exited(LaunchError):
     def describe(self) -> str:
         """One line."""
         if self.signal:
-            return f"{self.shown} was killed by {signal_name(self.signal)} {self.after}, before it was ready"
+            how = f"was killed by {signal_name(self.signal)}"
+            return f"{self.shown} {how} {self.after}, before it was ready{_told(self.told)}"
         if self.status:
-            return f"{self.shown} exited with status {self.status} {self.after}, before it was ready"
+            how = f"exited with status {self.status}"
+            return f"{self.shown} {how} {self.after}, before it was ready{_told(self.told)}"
         if self.unmet:
             return f"{self.shown} exited 0 {self.after}, before '{printable(self.unmet)}' held: nothing is running"
         left = (
@@ -307,7 +311,7 @@ class Unsafe(NotExecuted):
 class TimedOut(LaunchError):
     """Not ready in time. `waiting_for`: the specs that did not hold; `left`: it was left running.
 
-    `still_open`: which of its streams somebody still holds.
+    `problems`: why they did not, by spec, as far as that is known. `still_open`: which of its streams somebody still holds.
     """
 
     outcome = "timed-out"
@@ -320,9 +324,10 @@ class TimedOut(LaunchError):
         *,
         left: bool = False,
         still_open: Sequence[str] = (),
+        problems: Mapping[str, str] = {},
     ) -> None:
         self.waiting_for, self.timeout, self.left = list(waiting_for), timeout, left
-        self.still_open = list(still_open)
+        self.still_open, self.problems = list(still_open), dict(problems)
         super().__init__(self.waiting_for, timeout)
 
     def describe(self) -> str:
@@ -330,7 +335,7 @@ class TimedOut(LaunchError):
         fate = (
             f"it was left running (pid {self.pid})" if self.left else self.stopped.replace(self.shown, "it")
         )
-        waited = ", ".join(printable(spec) for spec in self.waiting_for)
+        waited = ", ".join(map(self._waited, self.waiting_for)) + _told(self.told)
         line = f"{self.shown} was not ready within {self.timeout:g} s (waited for: {waited}); {fate}"
         if "streams" not in self.waiting_for:
             return line
@@ -342,6 +347,22 @@ class TimedOut(LaunchError):
             else "if it never lets go, say how it becomes ready: --ready alive:2s"
         )
         return f"{line}. It, or a child of it, holds {held}; {remedy}"
+
+    def _waited(self, spec: str) -> str:
+        problem = self.problems.get(spec)
+        return f"{printable(spec)}: {problem}" if problem else printable(spec)
+
+
+def _told(told: Mapping[str, str | int]) -> str:
+    """What the server said about itself, as shown to people."""
+    parts = []
+    if "status" in told:
+        parts.append(f"its status: {printable(str(told['status']))}")
+    if told.get("errno"):
+        parts.append(f"its error: {os.strerror(int(told['errno']))}")
+    if told.get("exit_status"):
+        parts.append(f"it announced exit status {told['exit_status']}")
+    return "".join(f"; {part}" for part in parts)
 
 
 class Cancelled(LaunchError):

@@ -64,13 +64,14 @@ class Decision:
             return None
         left = self._request.on_timeout == "leave" and self._family.executed and self._family.lives
         return TimedOut(
-            self._probes.unmet, self._request.timeout, left=left, still_open=self._outputs.still_open
-        )
+            self._probes.unmet, self._request.timeout, left=left, still_open=self._outputs.still_open,
+            problems=self._probes.problems,
+        )  # fmt: skip
 
     def _of_ready(self, now: float) -> Ready | LaunchError | None:
         if self._request.strict and self._outputs.spoke_on_stderr:
             if self.due is None:
                 self.due = now + STRICT_GRACE
             return StrictFailure() if now >= self.due else None
-        main = self._family.main
+        main = self._family.chosen
         return Ready(main.pid if main else None, main.start if main else 0, self._family.parent, self._token)

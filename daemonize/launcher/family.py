@@ -32,7 +32,8 @@ class Family:
     left: pids that are left after it ended, None if that is not known (yet). orphan_status: wait status of a daemon that
     failed before it could be followed, or 0. executed: exec(2) has succeeded. failed: (stage, errno) of the step that
     failed. reported: the report is at its end. lost: the intermediate parent has gone without being asked to. blind: on
-    this system nobody adopts what the server leaves behind.
+    this system nobody adopts what the server leaves behind. helpers: pids of children of the wrapper that are not the
+    server's. told: what the server said about itself (`status`, `errno`, `exit_status`).
     """
 
     def __init__(self, loop: Loop, owner: Descriptors, say: Callable[[str], None]) -> None:
@@ -45,6 +46,9 @@ class Family:
         self.orphan_status = 0
         self.failed: tuple[str, int] | None = None
         self.executed = self.lost = self.replaced = self.reported = self.blind = False
+        self.helpers: set[int] = set()
+        self.told: dict[str, str | int] = {}
+        self._named: Process | None = None
         self._gate = -1
         self._lines = {"report": b"", "events": b""}
 
@@ -177,7 +181,8 @@ class Family:
             self.follow_unknown()
             return
         living = [pid for pid in self.left or () if standing(pid) not in (EXITING, GONE)]
-        for pid in sorted(living, key=_rank):
+        named = self._named.pid if self._named else 0
+        for pid in sorted(living, key=lambda pid: (pid != named, _rank(pid))):
             try:
                 process = Process(pid)
             except ProcessLookupError:
@@ -190,6 +195,30 @@ class Family:
         # All are on their way out: there will be word of it.
 
     # -- the main process ---------------------------------------------------------------------------------------------
+
+    def name_main(self, pid: int) -> bool:
+        """The server says that this process of its tree is the main one; False if it is not there.
+
+        It is the one that a ready launch is about. Until then the launch stands and falls with the one that was started,
+        whose status is the server's.
+        """
+        try:
+            process = Process(pid)
+        except ProcessLookupError:
+            return False
+        self._forget_named()
+        self._named = process
+        return True
+
+    @property
+    def chosen(self) -> Process | None:
+        """The main process of a server that is ready: the one that it has named itself, if that lives."""
+        return self._named if self._named and not self._named.ended else self.main
+
+    def _forget_named(self) -> None:
+        if self._named:
+            self._named.close()
+            self._named = None
 
     def _take(self, process: Process | None) -> None:
         """This is the main process now: be woken by its end; the status comes from its parent."""
@@ -205,6 +234,11 @@ class Family:
         if self.main and self.main.fd is not None:
             self._loop.forget(self.main.fd)
             self.main.close()
+
+    def close(self) -> None:
+        """Give every hold up."""
+        self.release()
+        self._forget_named()
 
     @property
     def lives(self) -> bool:

@@ -86,7 +86,7 @@ class Foreground(Wrapper):
             raise SetupError("start", self.request.shown[0], error) from None
         finally:
             signals.restore_mask(mask)
-        self._reaper = Reaper(server)
+        self._reaper = Reaper(server, self.family.helpers)
         self.family.note([b"forked", b"%d" % server])
 
     def _round(self) -> None:

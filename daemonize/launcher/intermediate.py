@@ -26,6 +26,8 @@ from daemonize.posix.signals import SIGCHLD, SIGTRAP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from daemonize.launcher.claims import Claims
     from daemonize.posix.child import Program
 
@@ -36,10 +38,11 @@ class Reaper:
     """Reaps everything this process is parent of, and tells it as lines of the `events` format.
 
     For a process of our own that adopts orphans (the intermediate parent; the wrapper in the foreground), never a library.
+    besides: children that are not the server's, of which nothing is told.
     """
 
-    def __init__(self, server: int) -> None:
-        self.server = server
+    def __init__(self, server: int, besides: Collection[int] = ()) -> None:
+        self.server, self._besides = server, besides
         self.server_ended = False
 
     def reap(self) -> list[bytes]:
@@ -59,18 +62,21 @@ class Reaper:
                 number = os.WSTOPSIG(status)
                 prctl.let_go(pid, 0 if number == SIGTRAP else number)
                 continue
+            if pid in self._besides:
+                continue
             self.server_ended = self.server_ended or pid == self.server
             lines.append(b"reaped %d %d\n" % (pid, status))
         if lines and self.server_ended:
-            lines.append(b" ".join([b"adopted", *(_children() if left else ())]) + b"\n")
+            lines.append(b" ".join([b"adopted", *(_children(self._besides) if left else ())]) + b"\n")
         return lines
 
 
-def _children() -> list[bytes]:
-    """Pids of the children of this process, which has at least one and is its only thread."""
+def _children(besides: Collection[int]) -> list[bytes]:
+    """Pids of the children of this process, which is its only thread, but for `besides`; it has at least one."""
     me = os.getpid()
     listed = (read_file(f"/proc/{me}/task/{me}/children") or b"").split() if has_proc() else []
-    return listed or [b"%d" % s.pid for s in map(read_stat, all_pids()) if s and s.ppid == me] or [b"?"]
+    found = listed or [b"%d" % s.pid for s in map(read_stat, all_pids()) if s and s.ppid == me]
+    return [pid for pid in found if int(pid) not in besides] if found or besides else [b"?"]
 
 
 def run(

@@ -71,6 +71,15 @@ class Outputs:
         self._logs: Logs
         self.program_stdout = self.program_stderr = -1
         self.protocol = self.lacks_log = False
+        self._heard: Callable[[str, bytes], None] | None = None
+
+    def hear(self, said: Callable[[str, bytes], None]) -> None:
+        """Tell of everything that is relayed from now on: of what stream (`out`, `err`), and what."""
+        self._heard = said
+
+    def _hearing(self, stream: str) -> Callable[[bytes], None] | None:
+        said = self._heard
+        return None if said is None else lambda data: said(stream, data)
 
     @property
     def files(self) -> list[bytes]:
@@ -124,7 +133,12 @@ class Outputs:
         # /dev/stderr is opened by name in many a configuration, and a pipe is its owner's to open again.
         self._give(write)
         self._relays[stream] = PipeRelay(
-            self._loop, read, self._sink(stream), keep=self._keep, on_hang_up=on_hang_up
+            self._loop,
+            read,
+            self._sink(stream),
+            keep=self._keep,
+            hear=self._hearing(stream),
+            on_hang_up=on_hang_up,
         )
         return write
 
@@ -176,7 +190,7 @@ class Outputs:
     def _journal(self, stream: str) -> int | None:
         """A copy of the caller's stream if it leads to systemd's journal: it may be held for ever, as a log may."""
         target = self._targets[stream]
-        if target is None or not _is_journal(target):
+        if target is None or self._heard or not _is_journal(target):
             return None
         return self._owner.add(os.dup(target))
 
@@ -207,7 +221,8 @@ class Outputs:
 
         Nor is a file that is the caller's stdout as well: what we relay would be followed, and relayed again.
         """
-        if not stat.S_ISREG(os.fstat(written).st_mode) or _is_same(written, self._targets[stream]):
+        relayed = not _is_same(written, self._targets[stream])
+        if not stat.S_ISREG(os.fstat(written).st_mode) or not (relayed or self._heard):
             return
         from daemonize.posix.follow import FileRelay
 
@@ -215,7 +230,10 @@ class Outputs:
             source = self._reopen(written, self._paths[stream])
         except OSError:
             return  # write-only for us: nothing to relay
-        self._relays[stream] = FileRelay(self._loop, source, self._sink(stream), keep=self._keep)
+        sink = self._sink(stream) if relayed else Sink(None)
+        self._relays[stream] = FileRelay(
+            self._loop, source, sink, keep=self._keep, hear=self._hearing(stream)
+        )
 
     def _reopen(self, written: int, path: bytes) -> int:
         """The very file that is written to, and not what its name may lead to by now. Raises OSError."""

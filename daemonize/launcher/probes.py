@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from daemonize.errors import UsageError
+from daemonize.errors import DaemonizeError, SetupError, UsageError, printable
 from daemonize.readiness import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from daemonize.launcher.family import Family
+    from daemonize.readiness.probe import Launch, Probe
 
 
 class Probes:
@@ -20,7 +22,8 @@ class Probes:
 
     def __init__(self, specs: Sequence[str], timeout: float) -> None:
         self._probes = [parse(spec) for spec in specs]
-        self._told_executed = False
+        self._told_executed = self._told_ended = False
+        self._said: dict[Probe, str] = {}
         for probe in self._probes:
             if probe.least >= timeout:
                 raise UsageError(f"{probe.spec} cannot hold within a timeout of {timeout:g} s")
@@ -29,6 +32,16 @@ class Probes:
     def use_pipes(self) -> bool:
         """Whether the server's streams must be pipes."""
         return any(probe.uses_pipes for probe in self._probes)
+
+    @property
+    def hear_output(self) -> bool:
+        """Whether what the server says is to be told to `said`."""
+        return any(probe.hears_output for probe in self._probes)
+
+    @property
+    def need_launch(self) -> bool:
+        """Whether `prepare` is to be called."""
+        return any(probe.needs_launch for probe in self._probes)
 
     @property
     def held(self) -> bool:
@@ -41,26 +54,95 @@ class Probes:
         return [probe.spec for probe in self._probes if not probe.held]
 
     @property
+    def problems(self) -> dict[str, str]:
+        """Why they have not held, as far as that is known."""
+        return {probe.spec: probe.problem for probe in self._probes if not probe.held and probe.problem}
+
+    @property
+    def found(self) -> dict[str, str]:
+        """What made them hold, where that is of interest."""
+        return {probe.spec: probe.found for probe in self._probes if probe.found}
+
+    @property
+    def variables(self) -> dict[bytes, bytes]:
+        """For the server's environment."""
+        return {name: value for probe in self._probes for name, value in probe.variables.items()}
+
+    @property
+    def placed(self) -> dict[int, int]:
+        """What the server is to have at which descriptor number."""
+        return {number: fd for probe in self._probes for number, fd in probe.placed.items()}
+
+    @property
     def due(self) -> float | None:
         """When (monotonic) one of them wants to look; None: there is nothing to look at."""
         return min(
             (probe.due for probe in self._probes if not probe.held and probe.due is not None), default=None
         )
 
-    def tell(self, family: Family, now: float) -> None:
+    def refuse_numbers(self, kept: Sequence[int]) -> None:
+        """No descriptor number may be asked for twice. kept: what the server inherits. Raises UsageError."""
+        taken = {*kept}
+        for probe in self._probes:
+            if probe.number in taken:
+                raise UsageError(
+                    f"{probe.spec}: the server is to have something else at descriptor {probe.number}"
+                )
+            if probe.number:
+                taken.add(probe.number)
+
+    def prepare(self, launch: Launch) -> None:
+        """Before anything is started or written. Raises UsageError, AlreadyRunning, SetupError."""
+        launch.above = 1 + max((probe.number for probe in self._probes), default=2)
+        for probe in self._probes:
+            try:
+                probe.prepare(launch)
+            except DaemonizeError:
+                raise
+            except OSError as error:
+                raise SetupError("prepare to wait for", probe.spec, error) from None
+
+    def tell(self, family: Family, now: float, say: Callable[[str], None]) -> None:
         """That the command has been executed, once; that it is time to look."""
         if family.executed and not self._told_executed:
             self._told_executed = True
             for probe in self._probes:
-                probe.executed(now)
+                attempt(probe, probe.executed, now)
         for probe in self._probes:
-            if probe.due is not None and now >= probe.due:
-                probe.tick(now)
+            if not probe.held and probe.due is not None and now >= probe.due:
+                attempt(probe, probe.tick, now)
+            if probe.problem and probe.problem != self._said.get(probe):
+                self._said[probe] = probe.problem
+                say(f"{probe.spec}: not yet: {probe.problem}")
 
     def tell_alive(self, family: Family) -> None:
         """That the streams are closed, or the command has left a daemon behind, and the main process lives."""
         for probe in self._probes:
-            if family.replaced:
-                probe.daemonized()
-            else:
-                probe.streams_closed()
+            attempt(probe, probe.daemonized if family.replaced else probe.streams_closed)
+
+    def said(self, stream: str, data: bytes) -> None:
+        """What the server has written to `out` or `err`."""
+        for probe in self._probes:
+            if probe.hears_output and not probe.held:
+                attempt(probe, probe.said, stream, data)
+
+    def tell_ended(self) -> None:
+        """That the server has ended, once: it may have told something just before."""
+        if not self._told_ended:
+            self._told_ended = True
+            for probe in self._probes:
+                attempt(probe, probe.ended)
+
+    def close(self) -> None:
+        """The launch is over."""
+        for probe in self._probes:
+            probe.close()
+
+
+def attempt(probe: Probe, hook: Callable[..., None], *arguments: Any) -> None:
+    """Call a hook. An exception means "not yet"."""
+    try:
+        hook(*arguments)
+    except Exception as error:  # noqa: BLE001 (whatever a check raises, it has not held)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        probe.problem = printable(f"{type(error).__name__}: {reason}" if reason else type(error).__name__)

@@ -48,13 +48,16 @@ def build(
     account: Account | None,
     keep: Sequence[int],
     kind: Callable[..., child.Program],
+    variables: Mapping[bytes, bytes],
+    placed: Mapping[int, int],
 ) -> child.Program:
     """The program of a request, whose outputs are open.
 
     token: `NAME=value` that marks it. keep: descriptors of ours that it inherits. kind: makes the program of its parts.
+    variables, placed: what its probes want it to have, in its environment and at which descriptor numbers.
     Raises SetupError, Unsafe.
     """
-    own = {ID: token.partition(b"=")[2]}
+    own = {ID: token.partition(b"=")[2], **variables}
     if outputs.protocol and request.moves_streams:
         own[STREAMS] = streams_value(outputs.program_stdout, outputs.program_stderr)
         if not request.chroot:  # the names mean nothing in another root
@@ -72,7 +75,7 @@ def build(
     return kind(
         request.command, paths, environment, context=context, stdin=stdin, fifo=fifo,
         stdout=outputs.program_stdout, stderr=outputs.program_stderr,
-        keep=(*request.keep_fds, *keep), dies_with_parent=request.foreground, assigns_pid=request.assigns_pid,
+        keep=(*request.keep_fds, *keep), placed=placed, dies_with_parent=request.foreground, assigns_pid=request.assigns_pid,
     )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ class Ready:
     """The server is ready and on its own. pid: of the main process, None where /proc cannot say. start: clock ticks.
 
     session: id of the session it was started in. token: `NAME=value` that marks its environment. files: paths of stdout
-    and stderr. pid_file: path, or None; pid_file_is_locked: it is
-    the lock file, too. drain: pid of the drain, where one was left. seconds: how long the launch took.
+    and stderr. pid_file: path, or None; pid_file_is_locked: it is the lock file, too. found: what made a readiness spec
+    hold, where that is of interest (`port`: where it listens). drain: pid of the drain, where one was left. seconds: how
+    long the launch took.
     """
 
     outcome = "ready"
@@ -22,3 +23,4 @@ class Ready:
         self.files: list[str] = []
         self.pid_file: str | None = None
         self.pid_file_is_locked = False
+        self.found: dict[str, str] = {}

@@ -22,6 +22,7 @@ from daemonize.errors import (
     LaunchError,
     SetupError,
     TimedOut,
+    UsageError,
 )
 from daemonize.launcher import intermediate, program
 from daemonize.launcher.claims import Claims
@@ -138,13 +139,20 @@ class Wrapper:
 
     def _start(self) -> None:
         self.claims.claim(self.request, self.owner, {self.account.uid} if self.account else ())
+        if self.probes.need_launch:
+            self._prepare_probes()
         if self.probes.use_pipes:
             self.outputs.open_pipes(self.request, self.logs, self._went_silent)
         else:
             self.outputs.open_files(self.request, self.logs)
+        if self.probes.hear_output and not self.outputs.relays:
+            raise UsageError(
+                "nothing that the server writes can be read back: name plain files for -o and -e, or none"
+            )
         self.program = program.build(
             self.request, self.outer, self.token, self.outputs, self.owner,
             context=self.context, account=self.account, keep=self.claims.inherited, kind=self._kind,
+            variables=self.probes.variables, placed=self.probes.placed,
         )  # fmt: skip
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
@@ -155,6 +163,18 @@ class Wrapper:
         if not self.goes_on:
             self.owner.shut(report, gate)
             self.outputs.forked()
+
+    def _prepare_probes(self) -> None:
+        from daemonize.launcher.surroundings import Surroundings
+
+        self.probes.refuse_numbers(self.request.keep_fds)
+        surroundings = Surroundings(
+            self.loop, self.owner, self.family, self.deadline,
+            environment=self.outer, uid=self.account.uid if self.account else os.getuid(), say=self.say,
+        )  # fmt: skip
+        self.probes.prepare(surroundings)
+        if self.probes.hear_output:
+            self.outputs.hear(self.probes.said)
 
     def _fork(self, report: int, gate: int) -> None:
         control, self._control = self.owner.pipe()
@@ -193,7 +213,9 @@ class Wrapper:
             self.deadline.spend(now - before, asked)
         self._continued = False
         self.outputs.look()
-        self.probes.tell(self.family, now)
+        if self.family.ended is not None:
+            self.probes.tell_ended()
+        self.probes.tell(self.family, now, self.say)
         if self._life.finds_alive(now):
             self.probes.tell_alive(self.family)
         if self.outcome is None:
@@ -298,7 +320,7 @@ class Wrapper:
         return isinstance(self.outcome, Ready) or (isinstance(self.outcome, TimedOut) and self.outcome.left)
 
     def _write_pid(self) -> None:
-        main = self.family.main
+        main = self.family.chosen
         self.claims.write(main.pid if main else None, main.start if main else 0)
 
     def _leave_drain(self) -> None:
@@ -335,7 +357,8 @@ class Wrapper:
 
     def _close(self) -> None:
         self._remains.close()
-        self.family.release()
+        self.probes.close()
+        self.family.close()
         self.outputs.stop()
         self.owner.close()
 
@@ -352,7 +375,9 @@ class Wrapper:
         if isinstance(outcome, Ready):
             outcome.pid_file = os.fsdecode(self.request.pid_file) if self.request.pid_file else None
             outcome.pid_file_is_locked = self.claims.shares
+            outcome.found = self.probes.found
             return outcome
+        outcome.told = dict(self.family.told)
         if isinstance(outcome, Exited):
             outcome.spoke, outcome.blind = self.outputs.spoke_on_stderr, self.family.blind
         outcome.command = self.request.shown

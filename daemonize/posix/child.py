@@ -64,9 +64,9 @@ class Program:
 
     argv: the arguments. paths: files to try, in this order (execvp(3)). context: what to become (None: as we are). stdin: a
     descriptor, or None to keep 0. fifo: opened for stdin by the child itself, which may have to wait for a writer. stdout,
-    stderr: descriptors. keep: descriptors above 2 that are inherited. dies_with_parent: whether it gets SIGTERM when its
-    parent ends (foreground: nobody else would look after it). assigns_pid: `NAME=VALUE` for its environment, with %d for its
-    pid. continues: it is the caller's own program.
+    stderr: descriptors. keep: descriptors above 2 that are inherited. placed: more of them, by the number that each is to
+    have. dies_with_parent: whether it gets SIGTERM when its parent ends (foreground: nobody else would look after it).
+    assigns_pid: `NAME=VALUE` for its environment, with %d for its pid. continues: it is the caller's own program.
     """
 
     continues = False
@@ -83,12 +83,14 @@ class Program:
         stdout: int = 1,
         stderr: int = 2,
         keep: Sequence[int] = (),
+        placed: Mapping[int, int] | None = None,
         dies_with_parent: bool = False,
         assigns_pid: bytes | None = None,
     ) -> None:
         self.argv, self.paths, self.environment = list(argv), list(paths), dict(environment)
         self.context = context or Directory(None)
         self.stdin, self.stdout, self.stderr, self.keep = stdin, stdout, stderr, tuple(keep)
+        self.placed = dict(placed or {})
         self.fifo = fifo
         self.dies_with_parent = dies_with_parent
         self.assigns_pid = assigns_pid
@@ -177,6 +179,8 @@ def _become(program: Program, report: int, gate: int, parent: int) -> bool:
         if program.fifo:
             os.dup2(os.open(program.fifo, os.O_RDONLY), 0)
         stage = "descriptors"
+        if program.placed:
+            report, gate = _place(program, report, gate)
         program.hold(report, gate)
         stage = ""
         program.context.open()
@@ -208,3 +212,22 @@ def _place_streams(program: Program) -> None:
     for source, target in ((program.stdin, 0), (program.stdout, 1), (program.stderr, 2)):
         if source is not None and source != target:
             os.dup2(source, target, inheritable=True)
+
+
+def _place(program: Program, report: int, gate: int) -> tuple[int, int]:
+    """Put descriptors at the numbers that the program is to find them at; what stood there moves out of the way first.
+
+    Returns where report and gate are now.
+    """
+    import fcntl
+
+    above = max(program.placed) + 1
+    report, gate = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in (report, gate))
+    keep = [
+        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) if fd in program.placed else fd for fd in program.keep
+    ]
+    sources = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for number, fd in program.placed.items()}
+    for number, fd in sources.items():
+        os.dup2(fd, number, inheritable=True)
+    program.keep = (*keep, *program.placed)
+    return report, gate

@@ -14,6 +14,8 @@ from daemonize.posix.streams import Relay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daemonize.posix.loop import Loop
     from daemonize.posix.streams import Sink
 
@@ -29,8 +31,16 @@ class FileRelay(Relay):
     next_look: seconds until `look` wants to be called, or None when the kernel tells of every write.
     """
 
-    def __init__(self, loop: Loop, source: int, sink: Sink, *, keep: int = 0) -> None:
-        super().__init__(loop, sink, keep)
+    def __init__(
+        self,
+        loop: Loop,
+        source: int,
+        sink: Sink,
+        *,
+        keep: int = 0,
+        hear: Callable[[bytes], None] | None = None,
+    ) -> None:
+        super().__init__(loop, sink, keep, hear)
         self.source = source
         self.position = os.fstat(source).st_size
         self.finished = False

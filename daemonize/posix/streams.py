@@ -125,11 +125,12 @@ class Sink:
 class Relay:
     """What the relays of a pipe and of a file have in common: a buffer of at most one chunk, and a reader to wait for.
 
-    total: bytes taken from the server. tail: the last `keep` bytes of them (0: none are kept).
+    total: bytes taken from the server. tail: the last `keep` bytes of them (0: none are kept). hear: is given all of them,
+    before the reader is.
     """
 
-    def __init__(self, loop: Loop, sink: Sink, keep: int) -> None:
-        self.loop, self.sink, self.keep = loop, sink, keep
+    def __init__(self, loop: Loop, sink: Sink, keep: int, hear: Callable[[bytes], None] | None) -> None:
+        self.loop, self.sink, self.keep, self.hear = loop, sink, keep, hear
         self.total = 0
         self.tail = b""
         self._pending = memoryview(b"")
@@ -144,6 +145,8 @@ class Relay:
         self.total += len(data)
         if self.keep:
             self.tail = (self.tail + data)[-self.keep :]
+        if self.hear:
+            self.hear(data)
         self._pending = memoryview(data)
 
     def _flush(self) -> bool:
@@ -192,9 +195,16 @@ class PipeRelay(Relay):
     """
 
     def __init__(
-        self, loop: Loop, source: int, sink: Sink, *, keep: int = 0, on_hang_up: Callable[[], None]
+        self,
+        loop: Loop,
+        source: int,
+        sink: Sink,
+        *,
+        keep: int = 0,
+        hear: Callable[[bytes], None] | None = None,
+        on_hang_up: Callable[[], None],
     ) -> None:
-        super().__init__(loop, sink, keep)
+        super().__init__(loop, sink, keep, hear)
         self.source = source
         self.hung_up = self.finished = False
         self._on_hang_up = on_hang_up
@@ -248,7 +258,7 @@ class PipeRelay(Relay):
         It hands on each write of the server as a buffer of its own, and a pipe has 16 of them: a few words would fill the
         reader's, and a caller who reads stderr only when stdout has ended would wait for ever.
         """
-        return self.sink.splices and not self.keep and self.total > _BULK
+        return self.sink.splices and not self.keep and not self.hear and self.total > _BULK
 
     def _splice(self) -> int:
         if _splice is None:

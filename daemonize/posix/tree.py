@@ -8,7 +8,16 @@ from __future__ import annotations
 
 import os
 
-from daemonize.posix.identity import EXITING, GONE, PF_KTHREAD, all_pids, read_file, read_stat, standing
+from daemonize.posix.identity import (
+    EXITING,
+    GONE,
+    PF_KTHREAD,
+    all_pids,
+    has_proc,
+    read_file,
+    read_stat,
+    standing,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +68,38 @@ class Tree:
         if environment == b"":
             self.torn = True
         return environment is not None and self.token in environment.split(b"\0")
+
+
+def descendants(root: int, besides: Collection[int] = ()) -> list[int]:
+    """Pids of all that are below a process and have not ended, but for `besides` and what is below those.
+
+    Much cheaper than a Tree where the kernel lists children (CONFIG_PROC_CHILDREN), on a machine with many processes.
+    """
+    found: list[int] = []
+    waiting = _children(root)
+    if waiting is None:
+        return [stat.pid for stat in Tree({root}, exclude={root, *besides}).living()]
+    while waiting:
+        pid = waiting.pop()
+        if pid in besides or pid in found:
+            continue
+        waiting += _children(pid) or []
+        stat = read_stat(pid)
+        if stat and not _ended(stat):
+            found.append(pid)
+    return sorted(found)
+
+
+def _children(pid: int) -> list[int] | None:
+    """The children of a process, of all its threads; None where the kernel does not list them."""
+    try:
+        tasks = os.listdir(f"/proc/{pid}/task") if has_proc() else []
+    except OSError:
+        return []
+    lists = [read_file(f"/proc/{pid}/task/{task}/children") for task in tasks]
+    if tasks and all(listed is None for listed in lists):
+        return None
+    return [int(child) for listed in lists for child in (listed or b"").split()]
 
 
 def _ended(stat: Stat) -> bool:

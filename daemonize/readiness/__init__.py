@@ -14,6 +14,7 @@ FORMS = (
     ("started", "started", "Started"),
     ("exit", "exit", "Exit"),
     ("alive:DURATION", "alive", "Alive"),
+    ("file:PATH", "file", "File"),
 )
 
 
