@@ -117,6 +117,8 @@ class Run:
                 self._complain(str(outcome))
         else:
             self._say(f"ready after {outcome.seconds:.3f} s: pid {outcome.pid}")
+            for spec, found in outcome.found.items():
+                self._say(f"{spec}: {found}")
             self._say(f"files for its output: {', '.join(map(printable, outcome.files))}")
         if self.json:
             from daemonize.cli.report import json_line

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from daemonize.launcher.ready import Ready
 
 #: Facts of a failed launch that are told where there are any.
-_FACTS = ("signal", "stage", "errno", "what", "unmet", "waiting_for", "left", "log")
+_FACTS = ("signal", "stage", "errno", "what", "unmet", "waiting_for", "problems", "left", "log")
 
 
 def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
-    """The line: outcome, pid, status, seconds, name, command, files, pid_file, drain, message; the facts of a failure."""
+    """The line: outcome, pid, status, seconds, name, command, files, pid_file, found, drain, message; the facts of a failure."""
     report: dict[str, object] = {
         "outcome": getattr(outcome, "outcome", "failed"),
         "pid": getattr(outcome, "pid", None),
@@ -26,6 +26,7 @@ def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
         "command": command,
         "files": dict(zip(("stdout", "stderr"), getattr(outcome, "files", ()), strict=False)) or None,
         "pid_file": getattr(outcome, "pid_file", None),
+        "found": getattr(outcome, "found", None) or None,
         "drain": getattr(outcome, "drain", None),
         "message": str(outcome) if isinstance(outcome, Exception) else None,
     }

@@ -243,7 +243,7 @@ def test_wrong_commands_of_launch(argv: object) -> None:
 
 # --- --json --------------------------------------------------------------------------------------------------------------
 
-ALWAYS = {"outcome", "pid", "status", "seconds", "name", "command", "files", "drain", "message"}
+ALWAYS = {"outcome", "pid", "status", "seconds", "name", "command", "files", "found", "drain", "message"}
 
 
 def facts(done: cli.Result) -> dict[str, object]:
