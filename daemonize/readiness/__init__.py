@@ -14,6 +14,7 @@ FORMS = (
     ("started", "started", "Started"),
     ("exit", "exit", "Exit"),
     ("alive:DURATION", "alive", "Alive"),
+    ("notify", "notify", "Notify"),
     ("file:PATH", "file", "File"),
 )
 
