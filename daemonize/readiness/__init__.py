@@ -15,6 +15,7 @@ FORMS = (
     ("exit", "exit", "Exit"),
     ("alive:DURATION", "alive", "Alive"),
     ("notify", "notify", "Notify"),
+    ("log:REGEX", "log", "Log"),
     ("file:PATH", "file", "File"),
 )
 
