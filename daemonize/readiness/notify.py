@@ -68,10 +68,10 @@ class Notify(Probe):
         try:
             fields = message.fields()
         except ValueError as error:
-            self._note(str(error), f"from pid {message.pid}")
+            self._note(f"a message, since {error}", f"from pid {message.pid}")
             return
         if refusal:
-            self._note("its sender is not believed", refusal)
+            self._note("a message from a stranger", refusal)
             if not self.held and fields.get(b"READY") == b"1" and not self._suspected:
                 self._suspected, self.problem = True, f"READY=1 came from {refusal}"
             return
@@ -99,7 +99,7 @@ class Notify(Probe):
         ):
             if name in fields and not act(fields[name]):
                 shown = printable(os.fsdecode(fields[name]))[:40]
-                self._note(f"there is no such {name.decode()}", f"'{shown}'")
+                self._note(f"{name.decode()} of no use", shown)
         if fields.get(b"READY") == b"1":
             self.held, self.problem = True, ""
         elif not self.held and not self._suspected:
@@ -136,4 +136,4 @@ class Notify(Probe):
         """Once for every kind: there may be a flood of them."""
         if kind not in self._noted:
             self._noted.add(kind)
-            self._launch.note(f"a message to NOTIFY_SOCKET was ignored: {kind}: {detail}")
+            self._launch.note(f"ignored on NOTIFY_SOCKET: {kind}: {detail}")
