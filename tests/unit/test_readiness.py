@@ -70,8 +70,8 @@ def test_a_wrong_argument_names_its_form(spec: str) -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    ["fd:", "fd:x", "fd:-1", "fd:0", "fd:2", "fd:3.5", "fd:3 ", "fd:٣", "fd:\0", "fd:\ud800", f"fd:{1 << 31}", "fd:" + "9" * 5000,
-     "fdvar:", "fdvar:A=B", "fdvar:A\0", "fdvar:\ud800", "fdvar:DAEMONIZE_ID"],
+    ["fd:", "fd:x", "fd:-1", "fd:0", "fd:2", "fd:3.5", "fd:3 ", "fd:٣", "fd:\0", "fd:\ud800", f"fd:{1 << 31}",
+     "fd:" + "9" * 5000, "fdvar:", "fdvar:A=B", "fdvar:A\0", "fdvar:\ud800", "fdvar:DAEMONIZE_ID"],
 )  # fmt: skip
 def test_a_descriptor_that_cannot_be(spec: str) -> None:
     """A usage error in one line, and no traceback, whatever is given."""
