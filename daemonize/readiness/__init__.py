@@ -15,6 +15,8 @@ FORMS = (
     ("exit", "exit", "Exit"),
     ("alive:DURATION", "alive", "Alive"),
     ("notify", "notify", "Notify"),
+    ("fd:N", "fd", "Fd"),
+    ("fdvar:NAME", "fdvar", "FdVar"),
     ("log:REGEX", "log", "Log"),
     ("file:PATH", "file", "File"),
 )
