@@ -15,6 +15,7 @@ FORMS = (
     ("exit", "exit", "Exit"),
     ("alive:DURATION", "alive", "Alive"),
     ("file:PATH", "file", "File"),
+    ("exec:COMMAND", "command", "Command"),
 )
 
 

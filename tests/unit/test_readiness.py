@@ -62,7 +62,7 @@ def test_the_table_and_the_files_agree() -> None:
         if name.endswith(".py")
     }
 
-    assert files - {"__init__", "probe"} == {module for _, module, _ in FORMS}
+    assert files - {"__init__", "probe", "checker"} == {module for _, module, _ in FORMS}
     for form, module, name in FORMS:
         word, _, argument = form.partition(":")
         kind = getattr(__import__(f"daemonize.readiness.{module}", fromlist=(name,)), name)
