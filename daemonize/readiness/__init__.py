@@ -15,6 +15,8 @@ FORMS = (
     ("exit", "exit", "Exit"),
     ("alive:DURATION", "alive", "Alive"),
     ("file:PATH", "file", "File"),
+    ("http://HOST[:PORT][/PATH]", "http", "Http"),
+    ("https://HOST[:PORT][/PATH]", "https", "Https"),
     ("exec:COMMAND", "command", "Command"),
 )
 
