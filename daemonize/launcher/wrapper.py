@@ -170,7 +170,8 @@ class Wrapper:
         self.probes.refuse_numbers(self.request.keep_fds)
         surroundings = Surroundings(
             self.loop, self.owner, self.family, self.deadline,
-            environment=self.outer, uid=self.account.uid if self.account else os.getuid(), say=self.say,
+            environment=self.outer, uid=self.account.uid if self.account else os.getuid(),
+            kept=self.request.keep_fds, say=self.say,
         )  # fmt: skip
         self.probes.prepare(surroundings)
         if self.probes.hear_output:

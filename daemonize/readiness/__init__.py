@@ -14,6 +14,8 @@ FORMS = (
     ("started", "started", "Started"),
     ("exit", "exit", "Exit"),
     ("alive:DURATION", "alive", "Alive"),
+    ("port", "port", "Port"),
+    ("port:[HOST:]PORT", "port", "Port"),
     ("file:PATH", "file", "File"),
     ("http://HOST[:PORT][/PATH]", "http", "Http"),
     ("https://HOST[:PORT][/PATH]", "https", "Https"),

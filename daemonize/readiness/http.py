@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from daemonize.errors import UsageError
-from daemonize.posix import prctl, signals
+from daemonize.errors import AlreadyRunning, UsageError
+from daemonize.posix.sockets import holder_of, listeners_at, open_here, resolve
 from daemonize.readiness.checker import Check, Checker
 from daemonize.readiness.probe import Probe
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Collection
     from http.client import HTTPConnection
     from typing import NoReturn
 
@@ -35,23 +36,37 @@ class Http(Probe):
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
         self.host, self.port, self.target = parse_url(argument, self.port)
-        self._checker: Checker
+        self._checker: Checker | None = None
 
     def prepare(self, launch: Launch) -> None:
         """Somebody who listens there already would answer in the server's place."""
+        self._refuse_others(open_here(launch.kept))
         self._checker = Checker(self, launch, _Get(self.host, self.port, self.target, secure=self.secure))
+
+    def _refuse_others(self, kept: Collection[int]) -> None:
+        try:
+            addresses = resolve(self.host)
+        except OSError:
+            return  # the name may be there when the server is
+        for address in addresses:
+            for listener in listeners_at(address, self.port):
+                if listener.inode not in kept:
+                    raise AlreadyRunning("port", str(self.port), *holder_of(listener.inode, listener.uid))
 
     def executed(self, now: float) -> None:
         """From now on it may answer."""
-        self._checker.start()
+        if self._checker:
+            self._checker.start()
 
     def tick(self, now: float) -> None:
         """Look after whoever asks."""
-        self._checker.tick()
+        if self._checker:
+            self._checker.tick()
 
     def close(self) -> None:
         """Ask no longer."""
-        self._checker.close()
+        if self._checker:
+            self._checker.close()
 
 
 def parse_url(url: str, port: int) -> tuple[str, int, str]:
@@ -91,7 +106,7 @@ def _split(authority: str) -> tuple[str, str, str]:
     if ":" in number:
         raise UsageError("an IPv6 address stands in brackets: [::1]")
     labels = host.removesuffix(".").split(".")
-    if len(host) > 254 or not (_NAME >= {*host} and all(0 < len(label) < 64 for label in labels)):
+    if len(host) > 254 or not ({*host} <= _NAME and all(0 < len(label) < 64 for label in labels)):
         raise UsageError(f"'{host}' is not a host" if host else "it names no host")
     return host, colon, number
 
@@ -105,7 +120,7 @@ class _Get(Check):
         self._host, self._port, self._target, self._secure = host, port, target, secure
         self._context: ssl.SSLContext | None = None
 
-    def run(self, tells: int) -> str:  # noqa: ARG002 (it starts nobody, and is killed)
+    def run(self, tells: int) -> str:
         """The status, or why there is none."""
         import signal
 

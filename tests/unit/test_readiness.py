@@ -12,6 +12,8 @@ from daemonize.readiness import FORMS, parse
 from daemonize.readiness.probe import Probe
 
 GOOD = ("streams", "started", "exit", "alive:2s", "alive:500ms", "alive:1min 30s", "alive:0.25")
+#: Of those that do not take just anything.
+ARGUMENTS = {"port": "80", "http": "//localhost/", "https": "//localhost/"}
 FOREVER = 1e9
 
 
@@ -62,12 +64,12 @@ def test_the_table_and_the_files_agree() -> None:
         if name.endswith(".py")
     }
 
-    assert files - {"__init__", "probe", "checker"} == {module for _, module, _ in FORMS}
+    assert files - {"__init__", "probe", "checker", "listening"} == {module for _, module, _ in FORMS}
     for form, module, name in FORMS:
         word, _, argument = form.partition(":")
         kind = getattr(__import__(f"daemonize.readiness.{module}", fromlist=(name,)), name)
         assert issubclass(kind, Probe)
-        assert isinstance(parse(f"{word}:1s" if argument else word), kind)
+        assert isinstance(parse(f"{word}:{ARGUMENTS.get(word, '1s')}" if argument else word), kind)
 
 
 @pytest.mark.parametrize(
