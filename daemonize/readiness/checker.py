@@ -22,11 +22,14 @@ from typing import TYPE_CHECKING
 
 from daemonize.errors import printable
 from daemonize.posix import child, fds, prctl, signals
-from daemonize.posix.identity import Process, wait_for_end
+from daemonize.posix.identity import Process
 from daemonize.posix.tree import Tree
+from daemonize.readiness.probe import Probe
 
 if TYPE_CHECKING:
-    from daemonize.readiness.probe import Launch, Probe
+    from collections.abc import Callable
+
+    from daemonize.readiness.probe import Launch
 
 #: Seconds between two checks: the first pause, and the longest, which is also the time after which a lost checker is
 #: started again. A pause is never shorter than the check was, unless that took longer than this.
@@ -53,23 +56,63 @@ class Check:
         raise NotImplementedError  # pragma: no cover (every subclass has its own)
 
 
-class Checker:
-    """The wrapper's side, for one probe: `start` when the server may answer, `tick` and `close` as the probe's."""
+class Checked(Probe):
+    """A probe with a checker, which looks as soon as the server has been executed."""
 
-    def __init__(self, probe: Probe, launch: Launch, check: Check) -> None:
-        self._probe, self._launch, self._check = probe, launch, check
+    needs_launch = True
+
+    def __init__(self, spec: str, argument: str) -> None:
+        super().__init__(spec, argument)
+        self._launch: Launch
+        self._check: Check
         self._process: Process | None = None
         self._tells = -1
         self._rest = b""
 
-    def start(self) -> None:
-        """Fork it. Where that cannot be done now, it is tried again."""
+    def check(self) -> Check:
+        """What is to be repeated, of the server as it is now."""
+        raise NotImplementedError  # pragma: no cover (every subclass has its own)
+
+    def prepare(self, launch: Launch) -> None:
+        """Nothing is looked at before the server is there."""
+        self._launch = launch
+
+    def executed(self, now: float) -> None:
+        """From now on it may hold."""
+        self._start(now)
+
+    def tick(self, now: float) -> None:
+        """Start a checker again; or the one there is has not said anything for a while."""
+        self.due = None
+        if not self._process:
+            self._start(now)
+        elif not self.problem:
+            self.problem = "no answer yet"
+
+    def close(self) -> None:
+        """End the checker, and what it has started. What may not be signalled (sudo) is left."""
+        self._shut()
+        if not self._process:
+            return
+        process, self._process = self._process, None
+        if not (self._check.starts and _ends(process)):
+            process.send(signals.SIGKILL)
+        if not (_reap(process.pid) or self.held) and self._check.starts:
+            end_all(Tree((), session=process.pid))
+        process.close()
+        self._launch.helpers.discard(process.pid)
+
+    def _start(self, now: float) -> None:
+        self._check = self.check()
         try:
             self._fork()
         except OSError as error:
-            self._again(f"no process can be started that looks: {error.strerror}")
+            self._again(now, f"no process can be started that looks: {error.strerror}")
         else:
-            self._probe.due = monotonic() + _PATIENCE
+            self.due = now + _PATIENCE
+
+    def _again(self, now: float, problem: str) -> None:
+        self.problem, self.due = problem, now + _LONGEST
 
     def _fork(self) -> None:
         tells_end, tells = self._launch.owner.pipe()
@@ -88,34 +131,21 @@ class Checker:
             signals.restore_mask(mask)
             self._launch.owner.shut(tells)
         self._tells, self._rest = tells_end, b""
-        self._launch.watch(self._probe, tells_end, self._read)
+        self._launch.watch(self, tells_end, self._read)
 
     def _read(self) -> None:
         data = os.read(self._tells, 65536)
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
-            word, _, rest = line.partition(b" yet ")
-            if word == b"held":
-                self._probe.held = True
+            if line == b"held":
+                self.held, self.due = True, None
             else:
-                self._probe.problem = rest.decode()
-        if not data:
-            self._shut()
-            if not self._probe.held:
-                self.close()
-                self._again("the process that looks has ended; another is started")
-
-    def _again(self, problem: str) -> None:
-        self._probe.problem = problem
-        self._probe.due = monotonic() + _LONGEST
-
-    def tick(self) -> None:
-        """Start it again; or it has not said anything for a while."""
-        self._probe.due = None
-        if not self._process:
-            self.start()
-        elif not self._probe.problem:
-            self._probe.problem = "no answer yet"
+                self.problem = line.removeprefix(b"not yet ").decode()
+        if data:
+            return
+        self.close()
+        if not self.held:
+            self._again(monotonic(), "the process that looks has ended; another is started")
 
     def _shut(self) -> None:
         if self._tells >= 0:
@@ -123,27 +153,14 @@ class Checker:
             self._launch.owner.shut(self._tells)
             self._tells = -1
 
-    def close(self) -> None:
-        """End it, and what it has started. What may not be signalled (sudo) is left."""
-        self._shut()
-        if not self._process:
-            return
-        process, self._process = self._process, None
-        if not (self._check.starts and await_end(process.pid)):
-            process.send(signals.SIGKILL)
-        if not _reap(process.pid) and self._check.starts:
-            for stat in Tree((), session=process.pid).living():
-                kill(stat.pid)
-        process.close()
-        self._launch.helpers.discard(process.pid)
 
-
-def await_end(pid: int) -> bool:
-    """Wait for the end of a process that has been told to end; False: it does not."""
-    try:
-        return wait_for_end(pid, _KILL_GRACE)
-    except ProcessLookupError:
+def _ends(process: Process) -> bool:
+    """Whether it ends by itself, which it does when nobody reads what it tells."""
+    if process.fd is None:
         return True
+    poll = select.poll()
+    poll.register(process.fd, select.POLLIN)
+    return bool(poll.poll(_KILL_GRACE * 1000))
 
 
 def _reap(pid: int) -> bool:
@@ -154,13 +171,13 @@ def _reap(pid: int) -> bool:
         return False
 
 
-def kill(pid: int) -> bool:
-    """SIGKILL, to a process that cannot have been reaped meanwhile, or is gone; False if it was not sent."""
-    try:
-        os.kill(pid, signals.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+def end_all(tree: Tree, reap: Callable[[], object] = lambda: None) -> None:
+    """Kill them all, and wait for their end. What may not be signalled (sudo) is left."""
+    # Only now: a check that goes well never needs it.
+    from daemonize.posix import stop
+    from daemonize.posix.loop import Loop
+
+    stop.run(Loop(), tree, None, ((signals.SIGKILL, _KILL_GRACE),), reap)
 
 
 # -- the checker's side ---------------------------------------------------------------------------------------------------

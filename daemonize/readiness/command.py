@@ -13,44 +13,36 @@ from typing import TYPE_CHECKING
 from daemonize.errors import UsageError, signal_name
 from daemonize.posix import child, fds, prctl, signals
 from daemonize.posix.loop import POLLIN, Loop
-from daemonize.posix.tree import descendants
-from daemonize.readiness.checker import Check, Checker, await_end, kill
-from daemonize.readiness.probe import Probe
+from daemonize.posix.tree import Tree
+from daemonize.readiness.checker import Check, Checked, end_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from daemonize.readiness.probe import Launch
 
 _SHELL = b"/bin/sh"
 _LIMIT = 10.0  # seconds that a check may take
 _KEPT = 4096  # bytes of its output
 
 
-class Command(Probe):
-    """A checker runs it again and again: how much of the machine that takes is up to the command."""
-
-    needs_launch = True
+class Command(Checked):
+    """It is run again and again: how much of the machine that takes is up to the command."""
 
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
-        if not argument.strip() or "\0" in argument:
+        try:
+            self._command = os.fsencode(argument)
+        except UnicodeEncodeError as error:
+            raise UsageError(f"it is no text: {error.reason}") from None
+        if not self._command.strip() or b"\0" in self._command:
             raise UsageError("it names no command")
-        self._launch: Launch
-        self._checker: Checker | None = None
 
-    def prepare(self, launch: Launch) -> None:
-        """Nothing is run before the server is."""
-        self._launch = launch
-
-    def executed(self, now: float) -> None:
-        """From now on it may succeed."""
-        environment = {name: value for name, value in self._launch.environment.items() if name != b"MAINPID"}
+    def check(self) -> Check:
+        """The command, with the pid of the main process."""
+        environment = {**self._launch.environment}
+        environment.pop(b"MAINPID", None)
         if self._launch.main:
             environment[b"MAINPID"] = b"%d" % self._launch.main
-        check = _Run(os.fsencode(self.argument), environment, self._launch.directory)
-        self._checker = Checker(self, self._launch, check)
-        self._checker.start()
+        return _Run(self._command, environment)
 
     def daemonized(self) -> None:
         """The main process is another one."""
@@ -58,24 +50,14 @@ class Command(Probe):
             self.close()
             self.executed(monotonic())
 
-    def tick(self, now: float) -> None:
-        """Whoever looked has been killed."""
-        if self._checker:
-            self._checker.tick()
-
-    def close(self) -> None:
-        """End a check that is under way."""
-        if self._checker:
-            self._checker.close()
-
 
 class _Run(Check):
     """Runs the command once. The checker is the subreaper of all that it leaves behind, and ends it with the check."""
 
     starts = True
 
-    def __init__(self, command: bytes, environment: Mapping[bytes, bytes], directory: bytes) -> None:
-        self._command, self._environment, self._directory = command, environment, directory
+    def __init__(self, command: bytes, environment: Mapping[bytes, bytes]) -> None:
+        self._command, self._environment = command, environment
         self._queue: signals.SignalQueue
 
     def begin(self) -> None:
@@ -112,7 +94,6 @@ class _Run(Check):
         """In the child. Never returns."""
         try:
             os.setpgid(0, 0)
-            os.chdir(self._directory)
             os.dup2(output, 1)
             os.dup2(output, 2)
             signals.set_defaults()
@@ -160,18 +141,18 @@ class _Running:
             os.killpg(self._pid, signals.SIGKILL)
         except (ProcessLookupError, PermissionError):
             pass
-        while _reap() and (signalled := [pid for pid in descendants(os.getpid()) if kill(pid)]):
-            for pid in signalled:
-                await_end(pid)
+        if _reap():
+            end_all(Tree({os.getpid()}), _reap)
 
     def hear(self) -> None:
-        """Take what there is of its output."""
+        """Take what there is of its output, at most what a pipe holds."""
         try:
-            while data := os.read(self._output, 65536):
-                self._said = (self._said + data)[-_KEPT:]
-            self._loop.forget(self._output)
+            data = os.read(self._output, 65536)
         except BlockingIOError:
-            pass
+            return
+        self._said = (self._said + data)[-_KEPT:]
+        if not data:
+            self._loop.forget(self._output)
 
     @property
     def problem(self) -> str:

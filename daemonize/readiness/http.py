@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from daemonize.errors import AlreadyRunning, UsageError
 from daemonize.posix.sockets import holder_of, listeners_at, open_here, resolve
-from daemonize.readiness.checker import Check, Checker
-from daemonize.readiness.probe import Probe
+from daemonize.readiness.checker import Check, Checked
 
 if TYPE_CHECKING:
     import ssl
@@ -26,22 +25,24 @@ _READ = 65536
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
-class Http(Probe):
+class Http(Checked):
     """A checker asks, and loads what it needs for that while the server starts."""
 
-    needs_launch = True
     secure = False
     port = 80
 
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
         self.host, self.port, self.target = parse_url(argument, self.port)
-        self._checker: Checker | None = None
 
     def prepare(self, launch: Launch) -> None:
         """Somebody who listens there already would answer in the server's place."""
+        super().prepare(launch)
         self._refuse_others(open_here(launch.kept))
-        self._checker = Checker(self, launch, _Get(self.host, self.port, self.target, secure=self.secure))
+
+    def check(self) -> Check:
+        """One request."""
+        return _Get(self.host, self.port, self.target, secure=self.secure)
 
     def _refuse_others(self, kept: Collection[int]) -> None:
         try:
@@ -52,21 +53,6 @@ class Http(Probe):
             for listener in listeners_at(address, self.port):
                 if listener.inode not in kept:
                     raise AlreadyRunning("port", str(self.port), *holder_of(listener.inode, listener.uid))
-
-    def executed(self, now: float) -> None:
-        """From now on it may answer."""
-        if self._checker:
-            self._checker.start()
-
-    def tick(self, now: float) -> None:
-        """Look after whoever asks."""
-        if self._checker:
-            self._checker.tick()
-
-    def close(self) -> None:
-        """Ask no longer."""
-        if self._checker:
-            self._checker.close()
 
 
 def parse_url(url: str, port: int) -> tuple[str, int, str]:
