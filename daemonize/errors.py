@@ -84,11 +84,12 @@ class StillRunning(DaemonizeError):
 
 
 class AlreadyRunning(DaemonizeError):
-    """The lock file or the pid file is taken; nothing was started and nothing was changed.
+    """The lock file, the pid file, the port or the socket is taken; nothing was started and nothing was changed.
 
-    what: `lock file` or `pid file`. path: of it. pid, name: of who has it (None and "" where that is not known). uid: of
-    who has it, where no more is known. launching: it is another launch that uses the pid file, and no server yet.
-    proven: the process is certainly the one that the pid file was written for, and none that got its pid later.
+    what: `lock file`, `pid file`, `port` or `socket`. path: of it; the number of a port. pid, name: of who has it (None and
+    "" where that is not known). uid: of who has it, where no more is known. launching: it is another launch that uses the
+    pid file, and no server yet. proven: the process is certainly the one that the pid file was written for, and none that
+    got its pid later.
     """
 
     exit_status = STATUS_ALREADY_RUNNING
@@ -117,6 +118,9 @@ class AlreadyRunning(DaemonizeError):
 
     def __str__(self) -> str:
         """One line."""
+        if self.what in ("port", "socket"):
+            by = f" by {self._who}" if self._who else ""
+            return f"{self.what} {printable(self.path)} is already in use{by}"
         taken = f"the {self.what} {printable(self.path)}"
         if self.launching:
             who = f"{printable(self.name)}, pid {self.pid}" if self.name else self._who

@@ -176,7 +176,8 @@ class Wrapper:
 
         surroundings = Surroundings(
             self.loop, self.owner, self.family, self.deadline,
-            environment=self.outer, uid=self.account.uid if self.account else os.getuid(), say=self.say,
+            environment=self.outer, uid=self.account.uid if self.account else os.getuid(),
+            kept=self.request.keep_fds, say=self.say,
         )  # fmt: skip
         surroundings.taken |= self.probes.take_numbers(self.request.keep_fds)
         self.probes.prepare(surroundings)

@@ -17,8 +17,13 @@ FORMS = (
     ("notify", "notify", "Notify"),
     ("fd:N", "fd", "Fd"),
     ("fdvar:NAME", "fdvar", "FdVar"),
+    ("port", "port", "Port"),
+    ("port:[HOST:]PORT", "port", "Port"),
     ("log:REGEX", "log", "Log"),
     ("file:PATH", "file", "File"),
+    ("http://HOST[:PORT][/PATH]", "http", "Http"),
+    ("https://HOST[:PORT][/PATH]", "https", "Https"),
+    ("exec:COMMAND", "command", "Command"),
 )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
     from daemonize.posix.fds import Descriptors
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         owner: of descriptors that are to be closed when the launch is over. environment, directory: the caller's. uid: who
         the server runs as. parent: pid of the process that everybody of the server's tree is below, 0 before there is one.
         helpers: pids of processes that belong to the launch, and not to the server. taken: descriptor numbers at which the
-        server is to have something; whoever takes one more adds it.
+        server is to have something; whoever takes one more adds it. kept: descriptors that it inherits.
         """
 
         loop: Loop
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         uid: int
         helpers: set[int]
         taken: set[int]
+        kept: Sequence[int]
 
         @property
         def parent(self) -> int:

@@ -26,7 +26,7 @@ GOOD = (
 )
 FOREVER = 1e9
 #: An argument for every form that takes one; those that are not here take a duration.
-ARGUMENTS = {"fd": "3"}
+ARGUMENTS = {"fd": "3", "port": "80", "http": "//localhost/", "https": "//localhost/"}
 
 
 @pytest.mark.parametrize("spec", GOOD)
@@ -90,7 +90,7 @@ def test_the_table_and_the_files_agree() -> None:
         if name.endswith(".py")
     }
 
-    assert files - {"__init__", "probe"} == {module for _, module, _ in FORMS}
+    assert files - {"__init__", "probe", "checker", "listening"} == {module for _, module, _ in FORMS}
     for form, module, name in FORMS:
         word, _, argument = form.partition(":")
         kind = getattr(__import__(f"daemonize.readiness.{module}", fromlist=(name,)), name)
