@@ -16,6 +16,7 @@ FORMS = (
     ("alive:DURATION", "alive", "Alive"),
     ("port", "port", "Port"),
     ("port:[HOST:]PORT", "port", "Port"),
+    ("unix:PATH", "unix", "Unix"),
     ("file:PATH", "file", "File"),
 )
 
