@@ -19,10 +19,11 @@ FORMS = (
     ("fdvar:NAME", "fdvar", "FdVar"),
     ("port", "port", "Port"),
     ("port:[HOST:]PORT", "port", "Port"),
-    ("log:REGEX", "log", "Log"),
-    ("file:PATH", "file", "File"),
+    ("unix:PATH", "unix", "Unix"),
     ("http://HOST[:PORT][/PATH]", "http", "Http"),
     ("https://HOST[:PORT][/PATH]", "https", "Https"),
+    ("log:REGEX", "log", "Log"),
+    ("file:PATH", "file", "File"),
     ("exec:COMMAND", "command", "Command"),
 )
 
