@@ -11,7 +11,11 @@ from daemonize.errors import UsageError
 from daemonize.readiness import FORMS, parse
 from daemonize.readiness.probe import Probe
 
-GOOD = ("streams", "started", "exit", "alive:2s", "alive:500ms", "alive:1min 30s", "alive:0.25")
+GOOD = (
+    "streams", "started", "exit", "alive:2s", "alive:500ms", "alive:1min 30s", "alive:0.25",
+    "port", "port:1", "port:65535", "port:080", "port:localhost:80", "port:a-b.example:80", "port:127.0.0.1:80",
+    "port:[::1]:80", "port:[fe80::1%lo]:80", "unix:a", "unix:/a b", "unix:@a", "unix:a:b", "unix:\udcff", "unix:" + "a" * 200,
+)  # fmt: skip
 #: Of those that do not take just anything.
 ARGUMENTS = {"port": "80"}
 FOREVER = 1e9
@@ -54,6 +58,31 @@ def test_a_wrong_argument_names_its_form(spec: str) -> None:
 
     assert f"'{spec}'" in str(caught.value)
     assert "alive:DURATION" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["", "0", "65536", "x", "-1", "+1", " 80", "80 ", "8_0", "\u0663", "1" * 5000, ":80", "[]:80", "[::1:80", "::1:80",
+     "a b:80", "[127.0.0.1]:80", "[x:y]:80", "a/b:80", "a:80:90", "\0:80", "\ud800:80", "x\udcff:80", "caf\xe9:80",
+     "[\ud800::]:80", "[\0::]:80", "80\0", "80\n"],
+)  # fmt: skip
+def test_a_wrong_port(argument: str) -> None:
+    """One printable line, whatever it is."""
+    with pytest.raises(UsageError) as caught:
+        parse(f"port:{argument}")
+
+    assert str(caught.value).isprintable()
+    assert " is not a readiness spec of the form port:[HOST:]PORT: " in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["", "@", "a\0b", "@\0", "\ud800", "@" + "a" * 108])
+def test_a_wrong_socket(argument: str) -> None:
+    """One printable line, whatever it is."""
+    with pytest.raises(UsageError) as caught:
+        parse(f"unix:{argument}")
+
+    assert str(caught.value).isprintable()
+    assert " is not a readiness spec of the form unix:PATH: " in str(caught.value)
 
 
 def test_the_table_and_the_files_agree() -> None:
