@@ -14,7 +14,8 @@ from daemonize.readiness.probe import Probe
 GOOD = (
     "streams", "started", "exit", "alive:2s", "alive:500ms", "alive:1min 30s", "alive:0.25",
     "port", "port:1", "port:65535", "port:080", "port:localhost:80", "port:a-b.example:80", "port:127.0.0.1:80",
-    "port:[::1]:80", "port:[fe80::1%lo]:80", "unix:a", "unix:/a b", "unix:@a", "unix:a:b", "unix:\udcff", "unix:" + "a" * 200,
+    "port:[::1]:80", "port:[fe80::1%lo]:80", "unix:a", "unix:/a b", "unix:@a", "unix:a:b", "unix:\udcff",
+    "unix:" + "a" * 200,
 )  # fmt: skip
 #: Of those that do not take just anything.
 ARGUMENTS = {"port": "80"}
