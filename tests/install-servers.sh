@@ -15,6 +15,11 @@ redis-server:redis-server
 redis-cli:redis-tools
 postgres:postgresql
 psql:postgresql-client
+unbound:unbound
+sshd:openssh-server
+stunnel4:stunnel4
+mariadbd:mariadb-server-core
+openssl:openssl
 man:man-db
 groff:groff-base
 tmux:tmux
