@@ -1,12 +1,14 @@
 """`file:PATH`: the file is there, and is not the one that was there before the server was started.
 
-Anything of it may have changed: it is another file, or was written or touched since. A directory, a socket, a fifo will do.
+Anything of it may have changed: it is another file, or was written or touched since. A directory, a socket, a fifo will do;
+of a symbolic link it is what it points at that counts.
 PATH is the caller's: relative to his directory, and outside a new root of the server's.
 """
 
 from __future__ import annotations
 
 import os
+from sys import byteorder
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -31,23 +33,30 @@ class File(Probe):
 
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
-        if not argument or "\0" in argument:
+        try:
+            self._path = os.fsencode(argument)
+        except UnicodeEncodeError as error:
+            raise UsageError(f"it is no text: {error.reason}") from None
+        if not self._path or b"\0" in self._path:
             raise UsageError("it names no file")
-        self._path = b""
         self._before: tuple[int, ...] | None = None
         self._events: int | None = None
 
     def prepare(self, launch: Launch) -> None:
         """Note what is there now."""
-        self._path = os.path.join(launch.directory, os.fsencode(self.argument))
+        self._path = os.path.join(launch.directory, self._path)
         self._before = self._look()
-        self._events = inotify(os.path.dirname(self._path), _CHANGES)
+        directory, name = os.path.split(self._path)
+        self._events = inotify(directory, _CHANGES)
         if self._events is not None:
             events = launch.owner.add(self._events)
 
             def changed() -> None:
-                os.read(events, 65536)
-                self.tick(monotonic())
+                names = _names(os.read(events, 65536))
+                if name in names:
+                    self._before = None  # its times need not tell: clocks of file systems tick slowly
+                if name in names or b"" in names:
+                    self.tick(monotonic())
                 if self.held:
                     launch.loop.forget(events)
 
@@ -74,3 +83,13 @@ class File(Probe):
         except (FileNotFoundError, NotADirectoryError):
             return None
         return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
+
+def _names(events: bytes) -> set[bytes]:
+    """The files of a directory that inotify(7) tells of; empty for the directory itself, or when events were lost."""
+    found = set()
+    while events:
+        size = int.from_bytes(events[12:16], byteorder)
+        found.add(events[16 : 16 + size].rstrip(b"\0"))
+        events = events[16 + size :]
+    return found
