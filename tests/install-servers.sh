@@ -19,6 +19,8 @@ unbound:unbound
 sshd:openssh-server
 stunnel4:stunnel4
 mariadbd:mariadb-server-core
+mariadb:mariadb-client-core
+ssh-keyscan:openssh-client
 openssl:openssl
 man:man-db
 groff:groff-base
