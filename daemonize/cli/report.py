@@ -16,7 +16,7 @@ _FACTS = ("signal", "stage", "errno", "what", "unmet", "waiting_for", "problems"
 
 
 def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
-    """The line: outcome, pid, status, seconds, name, command, files, pid_file, found, drain, message; the facts of a failure."""
+    """The line: outcome, pid, status, seconds, name, command, files, pid_file, found, drain, message, facts."""
     report: dict[str, object] = {
         "outcome": getattr(outcome, "outcome", "failed"),
         "pid": getattr(outcome, "pid", None),

@@ -14,6 +14,8 @@ FORMS = (
     ("started", "started", "Started"),
     ("exit", "exit", "Exit"),
     ("alive:DURATION", "alive", "Alive"),
+    ("notify", "notify", "Notify"),
+    ("log:REGEX", "log", "Log"),
     ("file:PATH", "file", "File"),
 )
 
