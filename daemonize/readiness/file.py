@@ -2,26 +2,24 @@
 
 Anything of it may have changed: it is another file, or was written or touched since. A directory, a socket, a fifo will do.
 PATH is the caller's: relative to his directory, and outside a new root of the server's.
+
+It is looked for by a timer. inotify(7) would tell sooner, but to give its watch back takes the kernel 10 to 20 ms, for which
+the caller would have to wait (posix/follow.py).
 """
 
 from __future__ import annotations
 
 import os
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from daemonize.errors import UsageError
-from daemonize.posix.prctl import inotify
 from daemonize.readiness.probe import Probe
 
 if TYPE_CHECKING:
     from daemonize.readiness.probe import Launch
 
-#: IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE (inotify(7)).
-_CHANGES = 0x2 | 0x4 | 0x8 | 0x80 | 0x100
-#: Seconds between two looks: where the kernel tells of changes, for those that it does not see (a directory that is made
-#: later, NFS); and where it does not.
-_SELDOM, _OFTEN = 0.1, 0.005
+#: Seconds between two looks: in the first EARLY seconds, and later.
+_OFTEN, _SELDOM, _EARLY = 0.002, 0.02, 10.0
 
 
 class File(Probe):
@@ -35,31 +33,21 @@ class File(Probe):
             raise UsageError("it names no file")
         self._path = b""
         self._before: tuple[int, ...] | None = None
-        self._events: int | None = None
+        self._began = 0.0
 
     def prepare(self, launch: Launch) -> None:
         """Note what is there now."""
         self._path = os.path.join(launch.directory, os.fsencode(self.argument))
         self._before = self._look()
-        self._events = inotify(os.path.dirname(self._path), _CHANGES)
-        if self._events is not None:
-            events = launch.owner.add(self._events)
-
-            def changed() -> None:
-                os.read(events, 65536)
-                self.tick(monotonic())
-                if self.held:
-                    launch.loop.forget(events)
-
-            launch.watch(self, events, changed)
 
     def executed(self, now: float) -> None:
         """From now on it may be there."""
+        self._began = now
         self.tick(now)
 
     def tick(self, now: float) -> None:
         """Look. An OSError means that the file cannot be looked at."""
-        self.due = now + (_OFTEN if self._events is None else _SELDOM)
+        self.due = now + (_OFTEN if now - self._began < _EARLY else _SELDOM)
         seen = self._look()
         if seen is None:
             self.problem = "there is no such file"
