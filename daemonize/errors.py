@@ -84,11 +84,12 @@ class StillRunning(DaemonizeError):
 
 
 class AlreadyRunning(DaemonizeError):
-    """The lock file or the pid file is taken; nothing was started and nothing was changed.
+    """The lock file, the pid file, the port or the socket is taken; nothing was started and nothing was changed.
 
-    what: `lock file` or `pid file`. path: of it. pid, name: of who has it (None and "" where that is not known). uid: of
-    who has it, where no more is known. launching: it is another launch that uses the pid file, and no server yet.
-    proven: the process is certainly the one that the pid file was written for, and none that got its pid later.
+    what: `lock file`, `pid file`, `port` or `socket`. path: of it; the number of a port. pid, name: of who has it (None and
+    "" where that is not known). uid: of who has it, where no more is known. launching: it is another launch that uses the
+    pid file, and no server yet. proven: the process is certainly the one that the pid file was written for, and none that
+    got its pid later.
     """
 
     exit_status = STATUS_ALREADY_RUNNING
@@ -117,6 +118,9 @@ class AlreadyRunning(DaemonizeError):
 
     def __str__(self) -> str:
         """One line."""
+        if self.what in ("port", "socket"):
+            by = f" by {self._who}" if self._who else ""
+            return f"{self.what} {printable(self.path)} is already in use{by}"
         taken = f"the {self.what} {printable(self.path)}"
         if self.launching:
             who = f"{printable(self.name)}, pid {self.pid}" if self.name else self._who
@@ -222,7 +226,8 @@ class Exited(LaunchError):
             how = f"exited with status {self.status}"
             return f"{self.shown} {how} {self.after}, before it was ready{_told(self.told)}"
         if self.unmet:
-            return f"{self.shown} exited 0 {self.after}, before '{printable(self.unmet)}' held: nothing is running"
+            when = f"{self.after}, before '{printable(self.unmet)}' held"
+            return f"{self.shown} exited 0 {when}: nothing is running{_told(self.told)}"
         left = (
             "what it left running, if anything, cannot be told on this system"
             if self.blind
@@ -250,7 +255,7 @@ class StrictFailure(LaunchError):
     def describe(self) -> str:
         """One line."""
         ended = f"it exited with status {self.status}" if self.status else self.stopped
-        return f"{self.shown} wrote to stderr before it was ready (--strict); {ended}"
+        return f"{self.shown} wrote to stderr before it was ready (--strict){_told(self.told)}; {ended}"
 
 
 class NotExecuted(LaunchError):
@@ -356,7 +361,7 @@ class TimedOut(LaunchError):
 def _told(told: Mapping[str, str | int]) -> str:
     """What the server said about itself, as shown to people."""
     parts = []
-    if "status" in told:
+    if told.get("status"):
         parts.append(f"its status: {printable(str(told['status']))}")
     if told.get("errno"):
         parts.append(f"its error: {os.strerror(int(told['errno']))}")
@@ -381,7 +386,7 @@ class Cancelled(LaunchError):
 
     def describe(self) -> str:
         """One line."""
-        return f"interrupted by {signal_name(self.signal)} {self.after}; {self.stopped}"
+        return f"interrupted by {signal_name(self.signal)} {self.after}{_told(self.told)}; {self.stopped}"
 
 
 class Lost(LaunchError):

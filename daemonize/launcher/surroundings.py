@@ -11,7 +11,7 @@ from daemonize.posix.loop import POLLIN
 from daemonize.posix.tree import descendants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from daemonize.launcher.deadline import Deadline
     from daemonize.launcher.family import Family
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 class Surroundings:
     """See Launch in readiness/probe.py."""
 
-    above = 3
-
     def __init__(
         self,
         loop: Loop,
@@ -34,10 +32,12 @@ class Surroundings:
         *,
         environment: Mapping[bytes, bytes],
         uid: int,
+        kept: Sequence[int],
         say: Callable[[str], None],
     ) -> None:
         self.loop, self.owner, self.environment, self.uid = loop, owner, environment, uid
-        self.helpers = family.helpers
+        self.helpers, self.kept = family.helpers, kept
+        self.taken: set[int] = set()
         self._family, self._deadline, self._say = family, deadline, say
         try:
             self.directory = os.getcwdb()

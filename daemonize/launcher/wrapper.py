@@ -168,18 +168,20 @@ class Wrapper:
         self.family.watch_report(report_end, gate_end)
         self._fork(report, gate)
         if not self.goes_on:
-            self.owner.shut(report, gate)
+            self.owner.shut(report, gate, *self.probes.placed.values())
             self.outputs.forked()
 
     def _prepare_probes(self) -> None:
         from daemonize.launcher.surroundings import Surroundings
 
-        self.probes.refuse_numbers(self.request.keep_fds)
         surroundings = Surroundings(
             self.loop, self.owner, self.family, self.deadline,
-            environment=self.outer, uid=self.account.uid if self.account else os.getuid(), say=self.say,
+            environment=self.outer, uid=self.account.uid if self.account else os.getuid(),
+            kept=self.request.keep_fds, say=self.say,
         )  # fmt: skip
+        surroundings.taken |= self.probes.take_numbers(self.request.keep_fds)
         self.probes.prepare(surroundings)
+        self.probes.refuse_variables(self.request.environment)
         if self.probes.hear_output:
             self.outputs.hear(self.probes.said)
 

@@ -1,10 +1,14 @@
-"""Who holds a lock: asked only when one is taken, to be able to say by whom."""
+"""Who holds a lock, or a socket: asked only when one is taken, to be able to say by whom."""
 
 from __future__ import annotations
 
 import os
 
 from daemonize.posix.identity import all_pids, has_proc, read_file, read_stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: pid, name and uid of a process; None, "" and None for what is not known.
 Holder = tuple[int | None, str, int | None]
@@ -21,21 +25,29 @@ def holder_of(fd: int) -> Holder:
     if not has_proc():
         return NOBODY
     status, name = os.fstat(fd), os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+    oldest, hidden = oldest_of(lambda pid: _holds(pid, status, name))
+    if oldest is not NOBODY:
+        return oldest
+    taker = _taker(status)
+    return (None, "", _uid(taker)) if taker in hidden else NOBODY
+
+
+def oldest_of(holds: Callable[[int], bool]) -> tuple[Holder, set[int]]:
+    """The oldest process that holds something, and the pids of those that may not be looked into."""
     holders, hidden = [], set()
     for pid in all_pids():
         try:
-            if _holds(pid, status, name):
+            if holds(pid):
                 holders.append(pid)
         except PermissionError:
             hidden.add(pid)
         except OSError:
             pass  # it has ended
     stats = [stat for stat in map(read_stat, holders) if stat]
-    if stats:
-        oldest = min(stats, key=lambda stat: (stat.start, stat.pid))
-        return oldest.pid, oldest.name, None
-    taker = _taker(status)
-    return (None, "", _uid(taker)) if taker in hidden else NOBODY
+    if not stats:
+        return NOBODY, hidden
+    oldest = min(stats, key=lambda stat: (stat.start, stat.pid))
+    return (oldest.pid, oldest.name, None), hidden
 
 
 def _holds(pid: int, status: os.stat_result, name: str) -> bool:

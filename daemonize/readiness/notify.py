@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _AT_ONCE, _AT_THE_END = 64, 4096
 #: The largest errno and pid, the largest exit status.
 _ERRNO, _PID, _STATUS = 4095, (1 << 31) - 1, 255
+_STRANGER = "a message from a stranger"
 
 
 class Notify(Probe):
@@ -64,30 +65,36 @@ class Notify(Probe):
             self._take(message)
 
     def _take(self, message: Message) -> None:
-        refusal = self._refusal(message)
         try:
             fields = message.fields()
         except ValueError as error:
-            self._note(str(error), f"from pid {message.pid}")
+            self._note(f"a message, since {error}", f"from pid {message.pid}")
             return
-        if refusal:
-            self._note("its sender is not believed", refusal)
-            if not self.held and fields.get(b"READY") == b"1" and not self._suspected:
-                self._suspected, self.problem = True, f"READY=1 came from {refusal}"
+        if self._believes(message):
+            self._obey(fields)
             return
-        self._obey(fields)
+        if _STRANGER not in self._noted:
+            self._note(_STRANGER, self._describe(message))
+        if fields.get(b"READY") == b"1" and not (self.held or self._suspected):
+            self._suspected, self.problem = True, f"READY=1 came from {self._describe(message)}"
 
-    def _refusal(self, message: Message) -> str:
-        """Who sent the message, and why that is not believed; empty: it is."""
-        pid, uid = message.pid, message.uid
-        if not pid:
-            return "a process that cannot be seen from here"
-        if uid not in (0, os.getuid(), self._launch.uid):
-            return f"pid {pid} of user {user_name(uid)}, who is neither root nor the server's user"
+    def _believes(self, message: Message) -> bool:
+        pid = message.pid
+        if not pid or message.uid not in self._users():
+            return False
         # A second look: a process above it may have ended during the first, and left it to another.
-        if self._launch.owns(pid) or standing(pid) == GONE or self._launch.owns(pid) or not has_proc():
-            return ""
-        return f"pid {pid}, which is none of the server's processes"
+        return self._launch.owns(pid) or standing(pid) == GONE or self._launch.owns(pid) or not has_proc()
+
+    def _users(self) -> tuple[int, ...]:
+        return 0, os.getuid(), self._launch.uid
+
+    def _describe(self, message: Message) -> str:
+        """Who is not believed, and why."""
+        if not message.pid:
+            return "a process that cannot be seen from here"
+        if message.uid not in self._users():
+            return f"pid {message.pid} of user {user_name(message.uid)}, who is neither root nor the server's user"
+        return f"pid {message.pid}, which is none of the server's processes"
 
     def _obey(self, fields: dict[bytes, bytes]) -> None:
         for name, act in (
@@ -99,7 +106,7 @@ class Notify(Probe):
         ):
             if name in fields and not act(fields[name]):
                 shown = printable(os.fsdecode(fields[name]))[:40]
-                self._note(f"there is no such {name.decode()}", f"'{shown}'")
+                self._note(f"{name.decode()} of no use", shown)
         if fields.get(b"READY") == b"1":
             self.held, self.problem = True, ""
         elif not self.held and not self._suspected:
@@ -136,4 +143,4 @@ class Notify(Probe):
         """Once for every kind: there may be a flood of them."""
         if kind not in self._noted:
             self._noted.add(kind)
-            self._launch.note(f"a message to NOTIFY_SOCKET was ignored: {kind}: {detail}")
+            self._launch.note(f"ignored on NOTIFY_SOCKET: {kind}: {detail}")

@@ -11,8 +11,22 @@ from daemonize.errors import UsageError
 from daemonize.readiness import FORMS, parse
 from daemonize.readiness.probe import Probe
 
-GOOD = ("streams", "started", "exit", "alive:2s", "alive:500ms", "alive:1min 30s", "alive:0.25")
+GOOD = (
+    "streams",
+    "started",
+    "exit",
+    "alive:2s",
+    "alive:500ms",
+    "alive:1min 30s",
+    "alive:0.25",
+    "notify",
+    "fd:3",
+    "fd:0042",
+    "fdvar:X",
+)
 FOREVER = 1e9
+#: An argument for every form that takes one; those that are not here take a duration.
+ARGUMENTS = {"fd": "3", "port": "80", "http": "//localhost/", "https": "//localhost/"}
 
 
 @pytest.mark.parametrize("spec", GOOD)
@@ -54,6 +68,20 @@ def test_a_wrong_argument_names_its_form(spec: str) -> None:
     assert "alive:DURATION" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    ["fd:", "fd:x", "fd:-1", "fd:0", "fd:2", "fd:3.5", "fd:3 ", "fd:٣", "fd:\0", "fd:\ud800", f"fd:{1 << 31}",
+     "fd:" + "9" * 5000, "fdvar:", "fdvar:A=B", "fdvar:A\0", "fdvar:\ud800", "fdvar:DAEMONIZE_ID"],
+)  # fmt: skip
+def test_a_descriptor_that_cannot_be(spec: str) -> None:
+    """A usage error in one line, and no traceback, whatever is given."""
+    with pytest.raises(UsageError) as caught:
+        parse(spec)
+
+    assert str(caught.value).isprintable()
+    assert f"of the form {'fd:N' if spec.startswith('fd:') else 'fdvar:NAME'}" in str(caught.value)
+
+
 def test_the_table_and_the_files_agree() -> None:
     """Every form has its probe in a file of its own, and no file is without a form."""
     files = {
@@ -62,12 +90,12 @@ def test_the_table_and_the_files_agree() -> None:
         if name.endswith(".py")
     }
 
-    assert files - {"__init__", "probe"} == {module for _, module, _ in FORMS}
+    assert files - {"__init__", "probe", "checker", "listening"} == {module for _, module, _ in FORMS}
     for form, module, name in FORMS:
         word, _, argument = form.partition(":")
         kind = getattr(__import__(f"daemonize.readiness.{module}", fromlist=(name,)), name)
         assert issubclass(kind, Probe)
-        assert isinstance(parse(f"{word}:1s" if argument else word), kind)
+        assert isinstance(parse(f"{word}:{ARGUMENTS.get(word, '1s')}" if argument else word), kind)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""`port`, `port:[HOST:]PORT`: the server listens, on any TCP port, or on this one.
+
+HOST is a name or a number ([::1] in brackets); a socket that listens on all addresses does for every HOST. What counts is
+whose socket it is: a forked worker's will do, in a network namespace of its own as well; a stranger's never.
+"""
+
+from __future__ import annotations
+
+import select
+from typing import TYPE_CHECKING
+
+from daemonize.errors import UsageError, printable
+from daemonize.posix import sockdiag
+from daemonize.posix.sockets import elsewhere, pack, resolve
+from daemonize.readiness.listening import Listening
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daemonize.posix.sockdiag import Listener
+    from daemonize.readiness.probe import Launch
+
+_MOST = 65535
+_LOOPBACK = ("127.0.0.1", "::1")
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
+
+
+class Port(Listening):
+    """Waits for a listener of the server's tree."""
+
+    what = "port"
+
+    def __init__(self, spec: str, argument: str) -> None:
+        super().__init__(spec, argument)
+        self._host, self._port = _parse(argument) if ":" in spec else ("", 0)
+        self._addresses: list[str] = []
+        self._packed: list[bytes] = []
+        if self._port:
+            self.shown, self.nothing = str(self._port), "nobody listens there"
+
+    def prepare(self, launch: Launch) -> None:
+        """Find the addresses of HOST, and that nobody listens there."""
+        if self._host:
+            self._addresses = resolve(self._host)
+            self._packed = [pack(address) for address in self._addresses]
+        super().prepare(launch)
+
+    def there(self, members: Sequence[int], *, wide: bool = False) -> list[Listener]:
+        """See Listening."""
+        found = sockdiag.listeners(self._port)
+        for pid in elsewhere(members):
+            try:
+                found += sockdiag.listeners_near(pid, self._port)
+            except OSError:
+                pass  # it has ended
+        return [listener for listener in found if self._matches(listener, wide)]
+
+    def _matches(self, listener: Listener, wide: bool) -> bool:
+        fits = listener.overlaps if wide else listener.covers
+        return not self._host or any(map(fits, self._packed))
+
+    def answers(self) -> str:
+        """See Listening."""
+        for address in self._addresses or _LOOPBACK:
+            if _answers(address, self._port):
+                return f"[{address}]:{self._port}" if ":" in address else f"{address}:{self._port}"
+        return ""
+
+
+def _parse(argument: str) -> tuple[str, int]:
+    """[HOST:]PORT. Raises UsageError."""
+    host, colon, number = argument.rpartition(":")
+    # Before int(): it takes other digits, too, and no end of them.
+    if not (number.isascii() and number.isdecimal() and len(number) <= len(str(_MOST))):
+        raise UsageError(f"a port is a number from 1 to {_MOST}")
+    port = int(number)
+    if not 0 < port <= _MOST:
+        raise UsageError(f"a port is a number from 1 to {_MOST}")
+    if colon and not _is_host(host):
+        raise UsageError(
+            f"{printable(repr(host))} is neither a name, nor an IPv4 address, nor an IPv6 address in []"
+        )
+    return host, port
+
+
+def _is_host(host: str) -> bool:
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return ":" in host and bool(pack(host[1:-1]))
+        except (OSError, ValueError):
+            return False
+    return bool(host) and set(host) <= _NAME
+
+
+def _answers(address: str, port: int) -> bool:
+    from _socket import (
+        AF_INET,
+        AF_INET6,
+        SO_ERROR,
+        SOCK_CLOEXEC,
+        SOCK_NONBLOCK,
+        SOCK_STREAM,
+        SOL_SOCKET,
+        socket,
+    )
+
+    try:
+        asking = socket(AF_INET6 if ":" in address else AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        asking.connect_ex((address, port))
+        # On one machine there is nothing to wait for: the answer is there, or there is none.
+        poll = select.poll()
+        poll.register(asking.fileno(), select.POLLOUT)
+        return bool(poll.poll(1)) and asking.getsockopt(SOL_SOCKET, SO_ERROR) == 0
+    finally:
+        asking.close()
