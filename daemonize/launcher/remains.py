@@ -88,7 +88,13 @@ class Remains:
         self._say("stopping the server")
         stop = Stop(
             self._loop,
-            Tree(roots, family.session, self._token, exclude={family.parent}, known=family.left or ()),
+            Tree(
+                roots,
+                family.session,
+                self._token,
+                exclude={family.parent, *family.helpers},
+                known=family.left or (),
+            ),
             main,
             default_plan(self._grace),
         )

@@ -28,6 +28,15 @@ def listeners_at(address: str, port: int) -> list[Listener]:
         return []
 
 
+def resolve(host: str) -> list[str]:
+    """The addresses of a name, or of a number ([::1]). Raises OSError."""
+    from _socket import SOCK_STREAM, getaddrinfo
+
+    # As bytes: for text the codec of international names would be loaded.
+    found = getaddrinfo(host.strip("[]").encode("ascii"), None, 0, SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
 def pack(address: str) -> bytes:
     """A numeric address as 4 or 16 bytes (IPv4 in IPv6: 4); what comes after % is left out. Raises OSError."""
     from _socket import AF_INET, AF_INET6, inet_pton

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from daemonize.errors import UsageError, printable
 from daemonize.posix import sockdiag
-from daemonize.posix.sockets import elsewhere, pack
+from daemonize.posix.sockets import elsewhere, pack, resolve
 from daemonize.readiness.listening import Listening
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Port(Listening):
     def prepare(self, launch: Launch) -> None:
         """Find the addresses of HOST, and that nobody listens there."""
         if self._host:
-            self._addresses = _resolve(self._host)
+            self._addresses = resolve(self._host)
             self._packed = [pack(address) for address in self._addresses]
         super().prepare(launch)
 
@@ -90,15 +90,6 @@ def _is_host(host: str) -> bool:
         except (OSError, ValueError):
             return False
     return bool(host) and set(host) <= _NAME
-
-
-def _resolve(host: str) -> list[str]:
-    """The addresses of a name, or of a number. Raises OSError."""
-    from _socket import SOCK_STREAM, getaddrinfo
-
-    # As bytes: for text the codec of international names would be loaded.
-    found = getaddrinfo(host.strip("[]").encode("ascii"), None, 0, SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def _answers(address: str, port: int) -> bool:

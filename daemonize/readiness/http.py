@@ -1,0 +1,170 @@
+"""`http://HOST[:PORT][/PATH]`: a GET is answered with a status of 2xx or 3xx.
+
+One request at a time, on a connection of its own, to the server itself: no proxy of the environment is asked, no redirect
+followed, and an answer of up to 64 KiB is read to its end, so that no server is left with what it could not send.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from daemonize.errors import AlreadyRunning, UsageError
+from daemonize.posix.sockets import holder_of, listeners_at, open_here, resolve
+from daemonize.readiness.checker import Check, Checked
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Collection
+    from http.client import HTTPConnection
+    from typing import NoReturn
+
+    from daemonize.readiness.probe import Launch
+
+_LIMIT = 5.0  # seconds that an answer may take, with everything that comes before it
+_READ = 65536
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+class Http(Checked):
+    """A checker asks, and loads what it needs for that while the server starts."""
+
+    secure = False
+    port = 80
+
+    def __init__(self, spec: str, argument: str) -> None:
+        super().__init__(spec, argument)
+        self.host, self.port, self.target = parse_url(argument, self.port)
+
+    def prepare(self, launch: Launch) -> None:
+        """Somebody who listens there already would answer in the server's place."""
+        super().prepare(launch)
+        self._refuse_others(open_here(launch.kept))
+
+    def check(self) -> Check:
+        """One request."""
+        return _Get(self.host, self.port, self.target, secure=self.secure)
+
+    def _refuse_others(self, kept: Collection[int]) -> None:
+        try:
+            addresses = resolve(self.host)
+        except OSError:
+            return  # the name may be there when the server is
+        for address in addresses:
+            for listener in listeners_at(address, self.port):
+                if listener.inode not in kept:
+                    raise AlreadyRunning("port", str(self.port), *holder_of(listener.inode, listener.uid))
+
+
+def parse_url(url: str, port: int) -> tuple[str, int, str]:
+    """Host, port (where none is given: `port`) and what to ask for, of a URL without its scheme. Raises UsageError."""
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise UsageError("percent-encode what is not plain ASCII; a host name becomes punycode (xn--...)")
+    if not url.startswith("//"):
+        raise UsageError("// and a host come first")
+    if "#" in url:
+        raise UsageError("leave the fragment out: no server ever sees it")
+    at = min((place for place in (url.find("/", 2), url.find("?")) if place > 0), default=len(url))
+    authority, target = url[2:at], url[at:]
+    if "@" in authority:
+        raise UsageError("it cannot log in: use exec: with a client that can")
+    host, colon, number = _split(authority)
+    if colon:
+        if not (number.isdigit() and len(number) < 6 and 0 < int(number) < 65536):
+            raise UsageError(f"'{number}' is not a port: 1 to 65535")
+        port = int(number)
+    return host, port, target if target.startswith("/") else "/" + target
+
+
+def _split(authority: str) -> tuple[str, str, str]:
+    """Host, colon and port."""
+    from _socket import AF_INET6, inet_pton
+
+    if authority.startswith("["):
+        host, _, rest = authority[1:].partition("]")
+        try:
+            inet_pton(AF_INET6, host)
+        except OSError:
+            raise UsageError(f"'{host}' is not an IPv6 address") from None
+        if rest and not rest.startswith(":"):
+            raise UsageError(f"'{rest}' is not a port: 1 to 65535")
+        return host, rest[:1], rest[1:]
+    host, colon, number = authority.partition(":")
+    if ":" in number:
+        raise UsageError("an IPv6 address stands in brackets: [::1]")
+    labels = host.removesuffix(".").split(".")
+    if len(host) > 254 or not ({*host} <= _NAME and all(0 < len(label) < 64 for label in labels)):
+        raise UsageError(f"'{host}' is not a host" if host else "it names no host")
+    return host, colon, number
+
+
+class _Get(Check):
+    """Asks once."""
+
+    growth = 1.25
+
+    def __init__(self, host: str, port: int, target: str, *, secure: bool) -> None:
+        self._host, self._port, self._target, self._secure = host, port, target, secure
+        self._context: ssl.SSLContext | None = None
+
+    def run(self, tells: int) -> str:
+        """The status, or why there is none."""
+        import signal
+
+        signal.signal(signal.SIGALRM, _too_late)
+        signal.setitimer(signal.ITIMER_REAL, _LIMIT)
+        try:
+            connection = self._connection()
+            try:
+                return self._ask(connection)
+            finally:
+                connection.close()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _connection(self) -> HTTPConnection:
+        from http.client import HTTPConnection, HTTPSConnection
+
+        if not self._secure:
+            return HTTPConnection(self._host, self._port, timeout=_LIMIT)
+        import ssl
+
+        if self._context is None:
+            self._context = ssl.create_default_context()
+            self._context.set_alpn_protocols(["http/1.1"])
+        return HTTPSConnection(self._host, self._port, timeout=_LIMIT, context=self._context)
+
+    def _ask(self, connection: HTTPConnection) -> str:
+        from http.client import BadStatusLine, RemoteDisconnected
+        from importlib.metadata import version
+
+        agent = f"daemonize/{version('daemonize-ready')}"
+        try:
+            connection.request("GET", self._target, headers={"Connection": "close", "User-Agent": agent})
+            answer = connection.getresponse()
+            if answer.length is not None and answer.length <= _READ:
+                answer.read()
+        except TimeoutError:
+            _too_late()
+        except RemoteDisconnected:
+            return "it hangs up without an answer"
+        except BadStatusLine:
+            return "what answers does not speak HTTP"
+        except OSError as error:
+            if not self._secure:
+                raise
+            return _tls_problem(error)
+        return "" if 200 <= answer.status < 400 else f"status {answer.status}"
+
+
+def _too_late(*_: object) -> NoReturn:
+    raise TimeoutError(f"no answer within {_LIMIT:g} s")
+
+
+def _tls_problem(error: OSError) -> str:
+    import ssl
+
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return f"no TLS: {error.reason.replace('_', ' ').lower()}"
+    raise error
