@@ -427,6 +427,24 @@ def test_twenty_thousand_connections(way: str, port: int, trigger: Trigger, serv
     assert share <= 0.2
 
 
+def test_a_share_is_seen() -> None:
+    """Negative control: a process that does nothing but look uses much more than that."""
+    with subprocess.Popen([*server()[:-1], "while True: open('/proc/net/tcp').read()"]) as busy:
+        try:
+            assert cpu_share(busy.pid, 0.5) > 0.2
+        finally:
+            busy.kill()
+
+
+def test_json_of_a_taken_port() -> None:
+    """The outcome and the message; there is no name of a daemon."""
+    with ports.taken() as taken:
+        report = cli.run("--json", "-r", f"port:{taken}", *server()).json
+
+    assert (report["outcome"], report["status"], report["name"]) == ("already-running", 75, None)
+    assert report["message"].startswith(f"port {taken} is already in use by ")
+
+
 # -- for others -------------------------------------------------------------------------------------------------------
 
 
