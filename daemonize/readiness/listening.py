@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from daemonize.readiness.probe import Launch
 
 #: Seconds between two looks: at first, the most in the first EARLY seconds, and the most afterwards.
-_FIRST, _OFTEN, _SELDOM, _EARLY = 0.001, 0.003, 0.02, 10.0
+_FIRST, _OFTEN, _SELDOM, _EARLY = 0.001, 0.002, 0.02, 10.0
 #: So many times what a look costs pass before the next: looking never takes more than a tenth of the time.
 _REST = 9
 
@@ -82,7 +82,7 @@ class Listening(Probe):
     def _rest(self, cost: float, *, again: bool) -> float:
         """Seconds until the next look. again: to see whether what was found stays."""
         if again:
-            return _FIRST
+            return 0.0
         pause, self._pause = self._pause, min(self._pause * 1.5, self._most)
         return max(pause, _REST * cost)
 
