@@ -13,6 +13,7 @@ import pytest
 
 from tests.programs.writes_much import content
 from tests.support import ports, procs
+from tests.support.manager import Manager
 from tests.support.programs import DIRECTORY, Trigger, program
 
 if TYPE_CHECKING:
@@ -318,6 +319,20 @@ def test_hops() -> None:
                 break  # nobody holds its pipe any more
         assert process.stdout.read() == b""
     assert heir.pid != process.pid
+
+
+def test_notifies() -> None:
+    """Every message arrives as it was meant, in order, and the steps end where they are told to."""
+    steps = ("address", r"send=A=\x41\nB=2", "child=C=3", "many=2:D=4", "say=done", "exit=3")
+    with Manager() as manager:
+        done = subprocess.run(
+            program("notifies", *steps), env={**os.environ, **manager.environ},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False, timeout=20,
+        )  # fmt: skip
+        said = manager.rest()
+
+    assert (done.returncode, done.stdout) == (3, f"{manager.address}\ndone\n".encode())
+    assert said == [{"A": "A", "B": "2"}, {"C": "3"}, {"D": "4"}, {"D": "4"}]
 
 
 def test_every_program_is_tried() -> None:
