@@ -62,5 +62,5 @@ $(BENCH)/installed: $(VENV)/tooled $(SOURCES)
 	rm -rf build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel
 	$(PYTHON) -m venv --clear $(BENCH)
-	$(BENCH_PYTHON) -m pip --quiet --disable-pip-version-check install build/wheel/*.whl
+	$(BENCH_PYTHON) -m pip --quiet --disable-pip-version-check install "$$(echo build/wheel/*.whl)[bench]"
 	@touch $@

@@ -43,9 +43,9 @@ class Listening(Probe):
         self._launch: Launch
         self._before: set[int] = set()
         self._called: dict[int, str] = {}
+        self._seen: set[int] = set()
         self._told = False
-        self._began = 0.0
-        self._pause = _FIRST
+        self._until, self._pause, self._most = 0.0, _FIRST, _OFTEN
 
     def prepare(self, launch: Launch) -> None:
         """Nobody else may be there. What the server is given by its caller is its own."""
@@ -65,18 +65,26 @@ class Listening(Probe):
 
     def executed(self, now: float) -> None:
         """From now on it may be there."""
-        self._began = now
+        self._until = now + _EARLY
         self.tick(now)
 
     def tick(self, now: float) -> None:
         """Look. An OSError means that one cannot."""
-        before = thread_time()
+        before, seen = thread_time(), self._seen
         try:
             self._look()
         finally:
-            most = _OFTEN if now - self._began < _EARLY else _SELDOM
-            self.due = None if self.held else now + max(self._pause, _REST * (thread_time() - before))
-            self._pause = min(self._pause * 1.5, most)
+            self.due = (
+                None if self.held else now + self._rest(thread_time() - before, again=self._seen is not seen)
+            )
+            self._most = _OFTEN if now < self._until else _SELDOM
+
+    def _rest(self, cost: float, *, again: bool) -> float:
+        """Seconds until the next look. again: to see whether what was found stays."""
+        if again:
+            return _FIRST
+        pause, self._pause = self._pause, min(self._pause * 1.5, self._most)
+        return max(pause, _REST * cost)
 
     def there(self, members: Sequence[int], *, wide: bool = False) -> Sequence[Listener | Bound]:
         """The sockets that would do, if they were the server's. wide: those as well that leave it no place.
@@ -109,8 +117,12 @@ class Listening(Probe):
             self._tell(
                 f"the descriptors of {hider} may not be read: a socket of its user, or of root, will do"
             )
-        if found:
+        inodes = {socket.inode for socket in found}
+        if inodes & self._seen:
             self._hold(", ".join(sorted({printable(str(socket)) for socket in found})))
+        elif found:
+            # Many a program listens for a moment only to find out whether the port is free.
+            self._seen = inodes
         elif self.shown:
             self.problem = f"it is held by {self._call(there[0])}, not by the server"
         else:

@@ -12,18 +12,12 @@ from daemonize.readiness import FORMS, parse
 from daemonize.readiness.probe import Probe
 
 GOOD = (
-    "streams",
-    "started",
-    "exit",
-    "alive:2s",
-    "alive:500ms",
-    "alive:1min 30s",
-    "alive:0.25",
-    "notify",
-    "fd:3",
-    "fd:0042",
-    "fdvar:X",
-)
+    "streams", "started", "exit", "alive:2s", "alive:500ms", "alive:1min 30s", "alive:0.25",
+    "port", "port:1", "port:65535", "port:080", "port:localhost:80", "port:a-b.example:80", "port:127.0.0.1:80",
+    "port:[::1]:80", "port:[fe80::1%lo]:80", "unix:a", "unix:/a b", "unix:@a", "unix:a:b", "unix:\udcff",
+    "unix:" + "a" * 200,
+    "notify", "fd:3", "fd:0042", "fdvar:X",
+)  # fmt: skip
 FOREVER = 1e9
 #: An argument for every form that takes one; those that are not here take a duration.
 ARGUMENTS = {"fd": "3", "port": "80", "http": "//localhost/", "https": "//localhost/"}
@@ -80,6 +74,31 @@ def test_a_descriptor_that_cannot_be(spec: str) -> None:
 
     assert str(caught.value).isprintable()
     assert f"of the form {'fd:N' if spec.startswith('fd:') else 'fdvar:NAME'}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["", "0", "65536", "x", "-1", "+1", " 80", "80 ", "8_0", "\u0663", "1" * 5000, ":80", "[]:80", "[::1:80", "::1:80",
+     "a b:80", "[127.0.0.1]:80", "[x:y]:80", "a/b:80", "a:80:90", "\0:80", "\ud800:80", "x\udcff:80", "caf\xe9:80",
+     "[\ud800::]:80", "[\0::]:80", "80\0", "80\n"],
+)  # fmt: skip
+def test_a_wrong_port(argument: str) -> None:
+    """One printable line, whatever it is."""
+    with pytest.raises(UsageError) as caught:
+        parse(f"port:{argument}")
+
+    assert str(caught.value).isprintable()
+    assert " is not a readiness spec of the form port:[HOST:]PORT: " in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["", "@", "a\0b", "@\0", "\ud800", "@" + "a" * 108])
+def test_a_wrong_socket(argument: str) -> None:
+    """One printable line, whatever it is."""
+    with pytest.raises(UsageError) as caught:
+        parse(f"unix:{argument}")
+
+    assert str(caught.value).isprintable()
+    assert " is not a readiness spec of the form unix:PATH: " in str(caught.value)
 
 
 def test_the_table_and_the_files_agree() -> None:
