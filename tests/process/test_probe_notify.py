@@ -35,6 +35,7 @@ class Place:
             Deadline(1.0),
             environment={},
             uid=os.getuid(),
+            kept=(),
             say=self.said.append,
         )
 

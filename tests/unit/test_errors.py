@@ -247,6 +247,29 @@ def test_a_timeout_says_how_to_do_better() -> None:
     assert "--ready" not in str(with_facts(TimedOut(["alive:1h"], 90.0)))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exited(exited(3)),
+        Exited(exited(0), "notify"),
+        StrictFailure(),
+        TimedOut(["notify"], 1.0),
+        Cancelled(signal.SIGINT),
+    ],
+)
+def test_what_the_server_said_about_itself(error: LaunchError) -> None:
+    """In every error of a launch in which it may have said something; an empty status, and 0, say nothing."""
+    error.told = {"status": "no \x1b[2Jroom", "errno": errno.ENOSPC, "exit_status": 3}
+    assert (
+        "; its status: no \\x1b[2Jroom; its error: No space left on device; it announced exit status 3"
+        in str(error)
+    )
+
+    error.told = {"status": "", "errno": 0, "exit_status": 0}
+    assert "its " not in str(error)
+    assert "announced" not in str(error)
+
+
 def test_survivors_are_named() -> None:
     """Whatever could not be stopped is in the line, by name and pid."""
     error = with_facts(TimedOut(["exit"], 1.0))
