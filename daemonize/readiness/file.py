@@ -19,8 +19,8 @@ from daemonize.readiness.probe import Probe
 if TYPE_CHECKING:
     from daemonize.readiness.probe import Launch
 
-#: IN_MODIFY, IN_ATTRIB, IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE (inotify(7)).
-_CHANGES = 0x2 | 0x4 | 0x8 | 0x80 | 0x100
+#: IN_MODIFY, IN_ATTRIB, IN_MOVED_TO, IN_CREATE (inotify(7)); to close a file is not to change it.
+_CHANGES = 0x2 | 0x4 | 0x80 | 0x100
 #: Seconds between two looks: where the kernel tells of changes, for those that it does not see (a directory that is made
 #: later, NFS); and where it does not.
 _SELDOM, _OFTEN = 0.1, 0.005
