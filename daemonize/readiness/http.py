@@ -80,11 +80,11 @@ def _split(authority: str) -> tuple[str, str, str]:
     from _socket import AF_INET6, inet_pton
 
     if authority.startswith("["):
-        host, _, rest = authority[1:].partition("]")
+        host, closed, rest = authority[1:].partition("]")
         try:
-            inet_pton(AF_INET6, host)
+            inet_pton(AF_INET6, host if closed else "")
         except OSError:
-            raise UsageError(f"'{host}' is not an IPv6 address") from None
+            raise UsageError(f"'{authority}' is not an IPv6 address in brackets") from None
         if rest and not rest.startswith(":"):
             raise UsageError(f"'{rest}' is not a port: 1 to 65535")
         return host, rest[:1], rest[1:]
