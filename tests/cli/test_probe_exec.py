@@ -14,7 +14,7 @@ from daemonize import TimedOut, UsageError
 from daemonize.launcher import api
 from daemonize.readiness import checker, command, parse
 from tests.support import callers, cli, procs
-from tests.support.programs import program
+from tests.support.programs import SHELL, program
 from tests.support.progress import assert_not_yet, await_line
 from tests.support.users import NOBODY
 
@@ -125,16 +125,24 @@ def test_has_nothing_but_its_streams(tmp_path: Path, servers: Family) -> None:
     assert servers.only()
 
 
+def written(path: Path) -> None:
+    """There is something in the file."""
+    assert path.read_text().endswith("\n")
+
+
 def test_the_pid_is_of_the_daemon_left_behind(tmp_path: Path, trigger: Trigger, servers: Family) -> None:
     """MAINPID is the main process as it is now."""
     pids = tmp_path / "pids"
     check = f"echo $MAINPID >>{pids}; test $(sort -u {pids} | wc -l) = 2"
-    with launch(
-        "-r", f"exec:{check}", server=program("meets_spec", "started", "daemonizes", f"waits={trigger.path}")
-    ) as wrapper:
+    server = [SHELL, "-c", f"head -c 1 <{trigger.path} >/dev/null; sleep 60 & exit 0"]
+    with launch("-r", f"exec:{check}", server=server) as wrapper:
+        procs.eventually(lambda: written(pids))
+        first = pids.read_text().split()[0]
+        trigger.release()
         assert wrapper.wait(20) == 0
 
-    assert int(pids.read_text().split()[-1]) == servers.only().pid
+    last = pids.read_text().split()[-1]
+    assert first != last == str(servers.only().pid)
 
 
 #: What a check may start: a child, one that has left its process group, one that nobody is the parent of any more.

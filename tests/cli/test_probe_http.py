@@ -14,10 +14,9 @@ import pytest
 from daemonize import AlreadyRunning, TimedOut, UsageError
 from daemonize.launcher import api
 from daemonize.readiness import http, parse
-from tests.support import callers, cli, ports, procs
+from tests.support import callers, cli, ports, procs, users
 from tests.support.programs import program
 from tests.support.progress import assert_not_yet, await_line
-from tests.support.users import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -316,11 +315,31 @@ def test_a_server_of_another_user(port: int, servers: Family) -> None:
         pytest.skip("needs root")
     code = SAYS.replace("sys.argv[2]", "'HTTP/1.0 200 OK\\r\\n\\r\\n'")
     done = cli.run(
-        "-u", NOBODY.name, "-r", f"http://127.0.0.1:{port}/", "--", "/usr/bin/python3", "-c", code, str(port)
+        "-u",
+        users.NOBODY.name,
+        "-r",
+        f"http://127.0.0.1:{port}/",
+        "--",
+        "/usr/bin/python3",
+        "-c",
+        code,
+        str(port),
     )
 
     assert (done.status, done.err) == (0, b"")
-    assert procs.status(servers.only().pid)["Uid"].split()[0] == str(NOBODY.uid)
+    assert procs.status(servers.only().pid)["Uid"].split()[0] == str(users.NOBODY.uid)
+
+
+def test_a_package_that_is_not_installed(port: int, servers: Family) -> None:
+    """Used in place, it does not know its version, and asks all the same."""
+    command = [users.python(), "-S", "-m", "daemonize", "-r", f"http://127.0.0.1:{port}/", "--"]
+    done = subprocess.run(
+        [*command, *program("answers", port)], env=cli.environ(users.environ()), stdin=subprocess.DEVNULL,
+        capture_output=True, check=False, timeout=20,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert servers.only()
 
 
 def test_callers_with_threads(port: int, servers: Family) -> None:
