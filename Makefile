@@ -19,7 +19,7 @@ demo: $(VENV)/installed ## Start a real server, use it at once, see one fail
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/tooled ## Run all tests (make test ARGS="-k streams")
-	$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python tests/run.py $(ARGS)
 
 test-servers: ## Install the real servers that the tests use (Debian, root)
 	@sh tests/install-servers.sh
@@ -62,5 +62,5 @@ $(BENCH)/installed: $(VENV)/tooled $(SOURCES)
 	rm -rf build/wheel
 	$(BIN)/python -m build --wheel --outdir build/wheel
 	$(PYTHON) -m venv --clear $(BENCH)
-	$(BENCH_PYTHON) -m pip --quiet --disable-pip-version-check install build/wheel/*.whl
+	$(BENCH_PYTHON) -m pip --quiet --disable-pip-version-check install "$$(echo build/wheel/*.whl)[bench]"
 	@touch $@

@@ -29,12 +29,15 @@ from launching import (
     seen_directly,
     seen_through,
 )
-from paired import alternate, quantile
+from paired import alternate, in_turn, quantile
+from specs import SPECS, seen_by_loop, seen_by_mirakuru, seen_by_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 GIGABYTE = 1_000_000_000
+#: Milliseconds that a readiness spec may take: where the server tells us, and where we have to look.
+TOLD, LOOKED = 2.0, 5.0
 LITTLE, RELAYED, MUCH = 1_000_000, GIGABYTE, 4 * GIGABYTE
 
 
@@ -162,11 +165,39 @@ def by_option(bench: Bench, rounds: int) -> Iterator[Result]:
     )
 
 
+def specs_seen(bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 5: from the moment the server does what its spec waits for to the wrapper reaped; others, on the same server."""
+    with bench.page() as (page, path):
+        ours = {way: partial(seen_by_us, bench, page, path, way) for way in SPECS}
+        others = {
+            "connect loop": partial(seen_by_loop, bench, page, path),
+            "mirakuru": partial(seen_by_mirakuru, bench, page, path),
+        }
+        taken = in_turn(rounds, ours | others)
+    beside = {f"{name} ms": 1000 * median(taken[name]) for name in others}
+    for way in SPECS:
+        yield Result(
+            5,
+            f"server ready → wrapper gone ({way})",
+            "ms",
+            TOLD if way in {"notify", "fd"} else LOOKED,
+            1000 * median(taken[way]),
+            facts={
+                "p90 ms": 1000 * quantile(taken[way], 0.9),
+                "smallest ms": 1000 * min(taken[way]),
+                "largest ms": 1000 * max(taken[way]),
+                **(beside if way == "port" else {}),
+                "rounds": rounds,
+            },
+        )
+
+
 ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     1: (whole_launch, 300),
     2: (wrapper_gone, 150),
     3: (relay, 21),
     4: (by_option, 100),
+    5: (specs_seen, 60),
 }
 
 

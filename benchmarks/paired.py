@@ -56,6 +56,17 @@ def alternate(rounds: int, left: Callable[[], float], right: Callable[[], float]
     return pairs
 
 
+def in_turn(rounds: int, sides: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Take `rounds` numbers of each side, in one order and then in the other. One more before them warms the caches."""
+    numbers: dict[str, list[float]] = {name: [] for name in sides}
+    for measure in sides.values():
+        measure()
+    for number in range(rounds):
+        for name in reversed(sides) if number % 2 else sides:
+            numbers[name].append(sides[name]())
+    return numbers
+
+
 def quantile(numbers: list[float], share: float) -> float:
     """The value below which `share` of the numbers lie; an actual one, not interpolated."""
     return sorted(numbers)[min(int(share * len(numbers)), len(numbers) - 1)]

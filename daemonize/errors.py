@@ -226,7 +226,8 @@ class Exited(LaunchError):
             how = f"exited with status {self.status}"
             return f"{self.shown} {how} {self.after}, before it was ready{_told(self.told)}"
         if self.unmet:
-            return f"{self.shown} exited 0 {self.after}, before '{printable(self.unmet)}' held: nothing is running"
+            when = f"{self.after}, before '{printable(self.unmet)}' held"
+            return f"{self.shown} exited 0 {when}: nothing is running{_told(self.told)}"
         left = (
             "what it left running, if anything, cannot be told on this system"
             if self.blind
@@ -254,7 +255,7 @@ class StrictFailure(LaunchError):
     def describe(self) -> str:
         """One line."""
         ended = f"it exited with status {self.status}" if self.status else self.stopped
-        return f"{self.shown} wrote to stderr before it was ready (--strict); {ended}"
+        return f"{self.shown} wrote to stderr before it was ready (--strict){_told(self.told)}; {ended}"
 
 
 class NotExecuted(LaunchError):
@@ -360,7 +361,7 @@ class TimedOut(LaunchError):
 def _told(told: Mapping[str, str | int]) -> str:
     """What the server said about itself, as shown to people."""
     parts = []
-    if "status" in told:
+    if told.get("status"):
         parts.append(f"its status: {printable(str(told['status']))}")
     if told.get("errno"):
         parts.append(f"its error: {os.strerror(int(told['errno']))}")
@@ -385,7 +386,7 @@ class Cancelled(LaunchError):
 
     def describe(self) -> str:
         """One line."""
-        return f"interrupted by {signal_name(self.signal)} {self.after}; {self.stopped}"
+        return f"interrupted by {signal_name(self.signal)} {self.after}{_told(self.told)}; {self.stopped}"
 
 
 class Lost(LaunchError):

@@ -11,6 +11,7 @@ that is started by hand calls them all the same.
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,15 +23,20 @@ STDOUT = b"DAEMONIZE_STDOUT"
 STDERR = b"DAEMONIZE_STDERR"
 ID = b"DAEMONIZE_ID"
 DESCRIPTOR = b"NOTIFY_FD"
-_SOCKET = b"NOTIFY_SOCKET"
+SOCKET = b"NOTIFY_SOCKET"
 _WATCHDOG, _WATCHED = b"WATCHDOG_USEC", b"WATCHDOG_PID"
 
 #: What a child of the server must not answer in its name. ID stays: by it a stop finds what the server has started.
-_SERVERS_OWN = (_SOCKET, DESCRIPTOR, _WATCHDOG, _WATCHED, STREAMS, STDOUT, STDERR)
-#: Bytes. systemd drops a message of more than 4096 altogether, and with a STATUS= that is too long the READY=1 beside it.
+_SERVERS_OWN = (SOCKET, DESCRIPTOR, _WATCHDOG, _WATCHED, STREAMS, STDOUT, STDERR)
+#: Bytes. A longer message is dropped altogether, by systemd too, and with a STATUS= that is too long the READY=1 beside it.
+_LONGEST_MESSAGE = 4096
 _LONGEST_STATUS = 2048
 #: Digits of a number of microseconds: it has 64 bits.
 _LONGEST_LIMIT = 20
+#: The largest of them means infinity.
+FOREVER = (1 << 64) - 1
+#: Bytes of a struct ucred: pid, uid, gid (unix(7)).
+_CREDENTIALS = 12
 #: Seconds that a manager may leave its socket full; the second for what is said again and again, by loops that serve.
 _PATIENCE, _LITTLE = 5.0, 0.1
 
@@ -138,7 +144,7 @@ def variable(name: bytes) -> bytes:
 
 def _send(*lines: bytes, patience: float = _PATIENCE) -> bool:
     """Send one message to the manager; whether it has it."""
-    name = variable(_SOCKET)
+    name = variable(SOCKET)
     if not name.startswith((b"/", b"@")):
         return False  # no manager, or one behind a kind of socket that we do not know (vsock)
     import socket
@@ -153,3 +159,77 @@ def _send(*lines: bytes, patience: float = _PATIENCE) -> bool:
     except OSError:
         return False
     return True
+
+
+# --- for whoever started the server -------------------------------------------------------------------------------
+
+
+class Message:
+    """One datagram. data: its text, of a `cut` one only the beginning. pid, uid: of its sender, 0 and -1 where not known."""
+
+    def __init__(self, data: bytes, pid: int, uid: int, *, cut: bool) -> None:
+        self.data, self.pid, self.uid, self.cut = data, pid, uid, cut
+
+    def fields(self) -> dict[bytes, bytes]:
+        """What it says; of several lines of one name the first. Raises ValueError, which says what is wrong with it."""
+        text = self.data.removesuffix(b"\0")  # systemd, too, permits this one
+        if self.cut:
+            raise ValueError(f"it has more than {_LONGEST_MESSAGE} bytes")
+        if b"\0" in text:
+            raise ValueError("there is a NUL in it")
+        found: dict[bytes, bytes] = {}
+        for line in text.split(b"\n"):
+            name, equals, value = line.partition(b"=")
+            if name and equals:
+                found.setdefault(name, value)
+        if not found:
+            raise ValueError("there is no NAME=value in it")
+        return found
+
+
+def listen() -> tuple[int, bytes]:
+    """A socket to hear a server on, which nobody inherits and no read waits on; and what NOTIFY_SOCKET is to say.
+
+    Its address is abstract: other users, and servers in another root, reach it. Raises OSError.
+    """
+    import _socket
+
+    address = b"daemonize/" + os.urandom(8).hex().encode()
+    made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
+    try:
+        # Before there is an address: else the first message may come without its sender.
+        made.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
+        made.bind(b"\0" + address)
+        return made.detach(), b"@" + address
+    finally:
+        made.close()
+
+
+def receive(fd: int) -> Message | None:
+    """The next message, or None: there is none. Raises OSError.
+
+    There is room for the sender's credentials only: descriptors that come with a message are closed by the kernel, when
+    all that was sent before has been received. That is the whole answer to BARRIER=1, and nobody can fill our table.
+    """
+    import _socket
+
+    # For this call only: a socket that is forgotten closes its number, which may be another's by then.
+    held = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK, 0, fd)
+    try:
+        data, ancillary, flags, _ = held.recvmsg(_LONGEST_MESSAGE, _socket.CMSG_SPACE(_CREDENTIALS))
+    except BlockingIOError:
+        return None
+    finally:
+        held.detach()
+    pid, uid = 0, -1
+    for level, kind, content in ancillary:
+        if (level, kind, len(content)) == (_socket.SOL_SOCKET, _socket.SCM_CREDENTIALS, _CREDENTIALS):
+            pid, uid = (int.from_bytes(content[at : at + 4], sys.byteorder) for at in (0, 4))
+    return Message(data, pid, uid, cut=bool(flags & _socket.MSG_TRUNC))
+
+
+def number(value: bytes, most: int) -> int | None:
+    """A decimal number of a message; None where it is none, or larger than that."""
+    if not value.isdigit() or len(value) > _LONGEST_LIMIT or int(value) > most:
+        return None
+    return int(value)

@@ -15,6 +15,13 @@ redis-server:redis-server
 redis-cli:redis-tools
 postgres:postgresql
 psql:postgresql-client
+unbound:unbound
+sshd:openssh-server
+stunnel4:stunnel4
+mariadbd:mariadb-server-core
+mariadb:mariadb-client-core
+ssh-keyscan:openssh-client
+openssl:openssl
 man:man-db
 groff:groff-base
 tmux:tmux

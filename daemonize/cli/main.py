@@ -22,10 +22,17 @@ from daemonize.launcher.wrapper import Wrapper, catch_interrupts
 from daemonize.posix.fds import Descriptors, occupy_standard, write_all
 from daemonize.posix.streams import is_writable
 
+#: What those are told who wait long for a server that may never do what it is waited for.
+HINT = (
+    "still waiting for the server to close its stdout and stderr, as a daemon does when it is ready; "
+    "if it never does, say how it becomes ready: --ready port, --ready log:REGEX, ... (see daemonize(1))"
+)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from daemonize.launcher.progress import Progress
     from daemonize.launcher.ready import Ready
 
 
@@ -93,9 +100,11 @@ class Run:
         if self.request.foreground:
             from daemonize.launcher.foreground import Foreground
 
-            return Foreground(self.request, self.targets, say=self._say, on_ready=self._report).run()
+            return Foreground(
+                self.request, self.targets, say=self._say, on_ready=self._report, progress=self._progress()
+            ).run()
         queue = catch_interrupts()
-        wrapper = Wrapper(self.request, self.targets, queue=queue, say=self._say)
+        wrapper = Wrapper(self.request, self.targets, queue=queue, say=self._say, progress=self._progress())
         try:
             outcome = wrapper.run()
         except BaseException:
@@ -107,6 +116,10 @@ class Run:
         for problem in words.problems(wrapper, verbose=self.verbose):
             self._complain(problem)
         return outcome
+
+    def _progress(self) -> Progress | None:
+        """For people; those who asked for every step have those."""
+        return None if self.quiet or self.verbose else words.progress(HINT)
 
     def _report(self, outcome: Ready | DaemonizeError) -> None:
         """Say what happened, where the server has not said it itself."""

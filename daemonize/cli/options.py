@@ -94,7 +94,8 @@ def parse_user(text: str) -> str:
 
 OPTIONS = (
     Option(("-r", "--ready"), "ready", MANY, "How the server becomes ready; repeated, all must hold: "
-           "streams (default), started, exit, alive:DURATION.", metavar="SPEC"),
+           "streams (default), notify, fd:N, fdvar:NAME, port, port:[HOST:]PORT, unix:PATH, http://HOST[:PORT][/PATH], "
+           "https://HOST[:PORT][/PATH], log:REGEX, file:PATH, exec:COMMAND, exit, alive:DURATION, started.", metavar="SPEC"),
     Option(("-t", "--timeout"), "timeout", VALUE, "Longest start-up: 500ms, 2min, infinity [default: 90s; none with -f].",
            metavar="DURATION", convert=parse_timeout, envvar="DAEMONIZE_TIMEOUT"),
     Option(("--on-timeout",), "on_timeout", VALUE, "What becomes of a server that is not ready in time [default: stop].",

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from daemonize.launcher.ready import Ready
 
 #: Facts of a failed launch that are told where there are any.
-_FACTS = ("signal", "stage", "errno", "what", "unmet", "waiting_for", "problems", "left", "log")
+_FACTS = ("signal", "stage", "errno", "what", "unmet", "waiting_for", "problems", "told", "left", "log")
 
 
 def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
-    """The line: outcome, pid, status, seconds, name, command, files, pid_file, found, drain, message; the facts of a failure."""
+    """The line: who, how it ended, where its files are, what made it ready; the facts of a failure."""
     report: dict[str, object] = {
         "outcome": getattr(outcome, "outcome", "failed"),
         "pid": getattr(outcome, "pid", None),
@@ -34,6 +34,8 @@ def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
         survivors = [{"pid": pid, "name": name} for pid, name in getattr(outcome, "survivors", ())]
         report |= {"survivors": survivors} if survivors else {}
         report |= {
-            fact: getattr(outcome, fact) for fact in _FACTS if getattr(outcome, fact, None) not in (None, "")
+            fact: getattr(outcome, fact)
+            for fact in _FACTS
+            if getattr(outcome, fact, None) not in (None, "", {})
         }
     return json.dumps(report).encode("ascii") + b"\n"

@@ -19,6 +19,7 @@ from daemonize.posix.loop import POLLIN
 if TYPE_CHECKING:
     from daemonize.errors import LaunchError
     from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.progress import Progress
     from daemonize.launcher.ready import Ready
     from daemonize.launcher.request import Request
 
@@ -30,14 +31,16 @@ class Continued(Wrapper):
     by the command; else it is another program's as well, and KeyboardInterrupt may be raised.
     """
 
-    def __init__(self, request: Request, targets: Targets, *, takes_over: bool) -> None:
+    def __init__(
+        self, request: Request, targets: Targets, *, takes_over: bool, progress: Progress | None = None
+    ) -> None:
         # Of a program that is not the server's, also what it opened itself: pytest keeps its own stdout as a copy, and a
         # pipe there would be held as long as the server runs.
         self._foreign = arrival.descriptors() if takes_over else arrival.unchanged()
         relayed_to = {target for target in (targets.stdout, targets.stderr) if target is not None}
         self._before = fds.still_open() - (set() if takes_over else relayed_to)
         self._takes_over = takes_over
-        super().__init__(request, targets)
+        super().__init__(request, targets, progress=progress)
 
     def launch(self) -> Ready | LaunchError | None:
         """The outcome, or None: this is the server, in which signals are still blocked. Raises as `run` does."""

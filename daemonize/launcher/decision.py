@@ -36,6 +36,9 @@ class Decision:
         """The outcome of a launch of which no step has failed, or None: not known yet."""
         family = self._family
         if family.ended is not None:
+            if not family.reported:
+                # poll(2) may have seen its end, and missed what it had said before: it looks at one pipe after the other.
+                return self._of_time(deadline)
             return self.of_end(family.ended) or self._of_time(deadline)
         if family.lost:
             return Lost()

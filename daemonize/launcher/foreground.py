@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.progress import Progress
     from daemonize.launcher.request import Request
 
 FORWARDED = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH)
@@ -59,8 +60,11 @@ class Foreground(Wrapper):
         *,
         say: Callable[[str], None],
         on_ready: Callable[[Ready], None],
+        progress: Progress | None = None,
     ) -> None:
-        super().__init__(request, targets, queue=_open_queue(), say=say)
+        # By default nobody waits for readiness: it stays with its reader.
+        shown = progress if request.moves_streams else None
+        super().__init__(request, targets, queue=_open_queue(), say=say, progress=shown)
         self._on_ready = on_ready
         self._serving = False
         self._passed_on: set[int] = set()
@@ -129,7 +133,7 @@ class Foreground(Wrapper):
             return
         self._write_pid()
         self._on_ready(self._result_of(self.outcome))
-        self._serving = True
+        self._serving, self.progress = True, None
         self._rewind()
         self.deadline = Deadline(float("inf"))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from daemonize.posix.fds import Descriptors
     from daemonize.posix.follow import FileRelay
     from daemonize.posix.loop import Loop
+    from daemonize.posix.streams import Screen
     from daemonize.registry import Logs
 
 
@@ -56,7 +57,7 @@ class Outputs:
     """Both streams of one server. Descriptors belong to `owner`.
 
     program_stdout, program_stderr: what the server gets. protocol: whether both are pipes that it is expected to close.
-    lacks_log: a log was wanted, and there is none.
+    lacks_log: a log was wanted, and there is none. screen: who else writes to the caller's terminal, or None.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Outputs:
         self._logs: Logs
         self.program_stdout = self.program_stderr = -1
         self.protocol = self.lacks_log = False
+        self.screen: Screen | None = None
         self._heard: Callable[[str, bytes], None] | None = None
 
     def hear(self, said: Callable[[str, bytes], None]) -> None:
@@ -249,6 +251,8 @@ class Outputs:
 
     def _sink(self, stream: str) -> Sink:
         sink = Sink(self._targets[stream])
+        if sink.is_terminal:
+            sink.screen = self.screen
         self._sinks.append(sink)
         return sink
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from daemonize.errors import DaemonizeError, SetupError, UsageError, printable
 from daemonize.readiness import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from typing import Any
 
     from daemonize.launcher.family import Family
@@ -80,8 +82,11 @@ class Probes:
             (probe.due for probe in self._probes if not probe.held and probe.due is not None), default=None
         )
 
-    def refuse_numbers(self, kept: Sequence[int]) -> None:
-        """No descriptor number may be asked for twice. kept: what the server inherits. Raises UsageError."""
+    def take_numbers(self, kept: Sequence[int]) -> set[int]:
+        """The descriptor numbers that are asked for, of which none may be twice. kept: what the server inherits.
+
+        Raises UsageError.
+        """
         taken = {*kept}
         for probe in self._probes:
             if probe.number in taken:
@@ -90,10 +95,10 @@ class Probes:
                 )
             if probe.number:
                 taken.add(probe.number)
+        return taken
 
     def prepare(self, launch: Launch) -> None:
         """Before anything is started or written. Raises UsageError, AlreadyRunning, SetupError."""
-        launch.above = 1 + max((probe.number for probe in self._probes), default=2)
         for probe in self._probes:
             try:
                 probe.prepare(launch)
@@ -101,6 +106,15 @@ class Probes:
                 raise
             except OSError as error:
                 raise SetupError("prepare to wait for", probe.spec, error) from None
+
+    def refuse_variables(self, given: Collection[bytes]) -> None:
+        """A variable says one thing. given: those that the user gives the server. Raises UsageError."""
+        taken = {*given}
+        for probe in self._probes:
+            for name in taken.intersection(probe.variables):
+                shown = printable(os.fsdecode(name))
+                raise UsageError(f"{printable(probe.spec)}: the server is to find something else in {shown}")
+            taken.update(probe.variables)
 
     def tell(self, family: Family, now: float, say: Callable[[str], None]) -> None:
         """That the command has been executed, once; that it is time to look."""

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 class Surroundings:
     """See Launch in readiness/probe.py."""
 
-    above = 3
-
     def __init__(
         self,
         loop: Loop,
@@ -39,6 +37,7 @@ class Surroundings:
     ) -> None:
         self.loop, self.owner, self.environment, self.uid = loop, owner, environment, uid
         self.helpers, self.kept = family.helpers, kept
+        self.taken: set[int] = set()
         self._family, self._deadline, self._say = family, deadline, say
         try:
             self.directory = os.getcwdb()

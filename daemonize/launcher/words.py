@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from time import monotonic
+
 from daemonize.errors import Exited, LaunchError
 from daemonize.posix.fds import write_all
 
@@ -10,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from daemonize.errors import DaemonizeError
+    from daemonize.launcher.progress import Progress
     from daemonize.launcher.ready import Ready
     from daemonize.launcher.wrapper import Wrapper
 
@@ -20,6 +24,15 @@ def complain(text: str, program: str = "daemonize") -> None:
         write_all(2, f"{program}: {text}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass
+
+
+def progress(hint: str, program: str = "daemonize") -> Progress | None:
+    """What shows people at a terminal what is waited for; None where stderr is none. program, hint: as of Progress."""
+    if not os.isatty(2):
+        return None
+    from daemonize.launcher.progress import Progress
+
+    return Progress(monotonic(), program, hint)
 
 
 def needs_words(failure: DaemonizeError) -> bool:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.progress import Progress
     from daemonize.launcher.request import Request
 
     Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
@@ -66,7 +67,10 @@ def catch_interrupts(also: Iterable[int] = ()) -> signals.SignalQueue:
 
 
 class Wrapper:
-    """One launch. `run` gives its outcome. `say` is told of progress, for those who want to hear it."""
+    """One launch. `run` gives its outcome. `say` is told of progress, for those who want to hear it.
+
+    progress: what shows it to people at a terminal (launcher/progress.py), or None.
+    """
 
     def __init__(
         self,
@@ -75,9 +79,11 @@ class Wrapper:
         *,
         queue: signals.SignalSource | None = None,
         say: Callable[[str], None] = lambda _text: None,
+        progress: Progress | None = None,
     ) -> None:
         _refuse_setuid()
         self.request, self.queue, self.say = request, queue, say
+        self.progress = progress
         self.began = monotonic()
         self.context, self.account = program.find_context(request)
         self.probes = Probes(request.ready, request.timeout)
@@ -87,6 +93,7 @@ class Wrapper:
         heir = self._heir
         self.logs = find_logs(request.name or request.command[0], self.outer, heir.login if heir else "")
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
+        self.outputs.screen = progress
         self.claims = Claims()
         self.family = Family(self.loop, self.owner, say)
         self.deadline = Deadline(request.timeout)
@@ -161,19 +168,20 @@ class Wrapper:
         self.family.watch_report(report_end, gate_end)
         self._fork(report, gate)
         if not self.goes_on:
-            self.owner.shut(report, gate)
+            self.owner.shut(report, gate, *self.probes.placed.values())
             self.outputs.forked()
 
     def _prepare_probes(self) -> None:
         from daemonize.launcher.surroundings import Surroundings
 
-        self.probes.refuse_numbers(self.request.keep_fds)
         surroundings = Surroundings(
             self.loop, self.owner, self.family, self.deadline,
             environment=self.outer, uid=self.account.uid if self.account else os.getuid(),
             kept=self.request.keep_fds, say=self.say,
         )  # fmt: skip
+        surroundings.taken |= self.probes.take_numbers(self.request.keep_fds)
         self.probes.prepare(surroundings)
+        self.probes.refuse_variables(self.request.environment)
         if self.probes.hear_output:
             self.outputs.hear(self.probes.said)
 
@@ -222,9 +230,13 @@ class Wrapper:
         if self.outcome is None:
             self.outcome = self._judge(now)
         self._continue()
+        if self.progress and self.outcome is None and now >= self.progress.due:
+            self.progress.update(now, self.probes.unmet, self.family.told)
 
     def _continue(self) -> None:
         if self.outcome is not None:
+            if self.progress:
+                self.progress.clear()
             self._carry_out()
 
     def _patience(self) -> float | None:
@@ -235,6 +247,7 @@ class Wrapper:
             waits.append(self.deadline.slice())
             moments = (self.probes.due, self._life.due, self._decision.due)
             waits += [moment - now for moment in moments if moment is not None]
+            waits += [self.progress.due - now] if self.progress else []
         return min((max(wait, 0.0) for wait in waits if wait is not None), default=None)
 
     def _signalled(self, _events: int) -> None:
@@ -357,6 +370,8 @@ class Wrapper:
         self.claims.remove()
 
     def _close(self) -> None:
+        if self.progress:
+            self.progress.clear()
         self._remains.close()
         self.probes.close()
         self.family.close()

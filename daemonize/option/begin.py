@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 MARK = "DAEMONIZE_SERVER"
 #: After the pid: where the program was called, stdout is written line by line.
 _LINES = b" lines"
+#: What those are told who wait long for a server that may never say that it is ready.
+HINT = "still waiting for the server to call daemonize.ready(), or to close its stdout and stderr"
 #: Seconds that a thread may need to be gone when the program has seen it off.
 LEAVING = 0.2
 _mark, _, _how = os.environ.pop(MARK, "").partition(" ")
@@ -104,7 +106,8 @@ def fork(request: Request, targets: Targets, say: Callable[[str], None], *, take
     say: is given every line that is to be said. takes_over: as of Continued. Raises DaemonizeError, and EndedError if the
     server did not come to go on.
     """
-    wrapper = Continued(request, targets, takes_over=takes_over)
+    progress = words.progress(HINT, program_name()) if takes_over else None
+    wrapper = Continued(request, targets, takes_over=takes_over, progress=progress)
     flush()  # or what is in the buffers would be written twice
     try:
         outcome = wrapper.launch()
@@ -234,7 +237,8 @@ def main(arguments: list[str]) -> NoReturn:
         with open(int(arguments[0]), "rb") as file:
             file.seek(0)
             request, program, mask = pickle.load(file)  # noqa: S301 (from the program that this process was)
-        wrapper = Wrapper(request, Targets(), queue=catch_interrupts())
+        progress = words.progress(HINT, program)
+        wrapper = Wrapper(request, Targets(), queue=catch_interrupts(), progress=progress)
         signals.restore_mask(mask)
         outcome = wrapper.run()
         for line in words.lines(wrapper, outcome):

@@ -221,12 +221,16 @@ def _place(program: Program, report: int, gate: int) -> tuple[int, int]:
     """
     import fcntl
 
-    above = max(program.placed) + 1
-    report, gate = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in (report, gate))
-    keep = [
-        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) if fd in program.placed else fd for fd in program.keep
-    ]
-    sources = {number: fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for number, fd in program.placed.items()}
+    def away(fd: int) -> int:
+        # Not simply above the highest: that may be the last number there is.
+        copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+        while copy in program.placed:
+            copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, copy + 1)
+        return copy
+
+    report, gate = away(report), away(gate)
+    keep = [away(fd) if fd in program.placed else fd for fd in program.keep]
+    sources = {number: away(fd) for number, fd in program.placed.items()}
     for number, fd in sources.items():
         os.dup2(fd, number, inheritable=True)
     program.keep = (*keep, *program.placed)

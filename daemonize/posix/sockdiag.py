@@ -10,6 +10,8 @@ import os
 import struct
 from sys import byteorder
 
+from daemonize.errors import SetupError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +23,7 @@ _NLM_F_REQUEST_DUMP = 0x301
 _HEADER = struct.Struct("=IHHII")
 _UNIX, INET, INET6 = 1, 2, 10
 _TCP = 6
-_CLOSE, _LISTEN = 7, 10
+_ESTABLISHED, _CLOSE, _LISTEN = 1, 7, 10
 #: Of inet_diag_msg: the ports and the source address; uid and inode. Of unix_diag_msg: type, state, inode.
 _INET_ID, _INET_FACTS, _INET_SIZE = struct.Struct("!4xHH16s"), struct.Struct("=64xII"), 72
 _UNIX_FACTS, _UNIX_SIZE = struct.Struct("=xBBxI"), 16
@@ -31,6 +33,7 @@ _SHOW_NAME, _SHOW_VFS, _SHOW_UID = 0x01, 0x02, 0x40
 #: Of /proc/net/unix: __SO_ACCEPTCON.
 _ACCEPTS = 0x10000
 _STREAM, _DATAGRAM, _SEQPACKET = 1, 2, 5
+_TABLE = "the kernel's table of sockets"
 _MAPPED = bytes(10) + b"\xff\xff"
 
 
@@ -81,34 +84,47 @@ class Bound:
     ) -> None:
         self.name, self.inode, self.file, self.uid = name, inode, file, uid
 
+    def __str__(self) -> str:
+        """As shown to people: the path, @NAME for an abstract one."""
+        return os.fsdecode(self.name.replace(b"\0", b"@"))
+
 
 def listeners(port: int = 0) -> list[Listener]:
-    """The TCP sockets of our network namespace that listen, on one port or (0) on any. Raises OSError."""
+    """The TCP sockets of our network namespace that listen, on one port or (0) on any. Raises SetupError."""
     try:
         return [*_ask_inet(INET, port), *_ask_inet(INET6, port)]
     except OSError:  # not compiled in, or not for us (a filter for system calls)
-        return listeners_near(os.getpid(), port)
+        try:
+            return listeners_near("self", port)
+        except OSError as error:
+            raise SetupError("read", _TABLE, error) from None
 
 
-def listeners_near(pid: int, port: int = 0) -> list[Listener]:
+def listeners_near(pid: int | str, port: int = 0) -> list[Listener]:
     """Those of the network namespace that a process is in. Raises OSError."""
-    found = _read_inet(f"/proc/{pid}/net/tcp")
-    try:
+    found: list[Listener] = []
+    if _in_use(f"/proc/{pid}/net/sockstat"):
+        found += _read_inet(f"/proc/{pid}/net/tcp")
+    if _in_use(f"/proc/{pid}/net/sockstat6"):
         found += _read_inet(f"/proc/{pid}/net/tcp6")
-    except FileNotFoundError:
-        pass  # a kernel without IPv6
     return [listener for listener in found if port in (0, listener.port)]
 
 
-def bound() -> list[Bound]:
-    """The UNIX sockets of our network namespace that take what is sent to them. Raises OSError."""
+def bound(*, connected: bool = True) -> list[Bound]:
+    """The UNIX sockets of our network namespace that take what is sent to them. Raises SetupError.
+
+    connected: also datagram sockets that somebody has connected to: the kernel has to go through all connections for that.
+    """
     try:
-        return list(_ask_unix())
+        return list(_ask_unix(connected))
     except OSError:
-        return bound_near(os.getpid())
+        try:
+            return bound_near("self")
+        except OSError as error:
+            raise SetupError("read", _TABLE, error) from None
 
 
-def bound_near(pid: int) -> list[Bound]:
+def bound_near(pid: int | str) -> list[Bound]:
     """Those of the network namespace that a process is in. Raises OSError."""
     with open(f"/proc/{pid}/net/unix", "rb") as table:
         return parse_unix(table.read())
@@ -126,14 +142,17 @@ def _ask_inet(family: int, port: int) -> Iterator[Listener]:
         yield Listener(source[:4] if family == INET else source, sport, uid, inode, dual=not only)
 
 
-def _ask_unix() -> Iterator[Bound]:
-    states = 1 << _LISTEN | 1 << _CLOSE
+def _ask_unix(connected: bool) -> Iterator[Bound]:
+    # To connect to a datagram socket makes it "established" itself.
+    states = 1 << _LISTEN | 1 << _CLOSE | connected << _ESTABLISHED
     asked = struct.pack("=BBHIII8x", _UNIX, 0, 0, states, 0, _SHOW_NAME | _SHOW_VFS | _SHOW_UID)
     for answer in _ask(asked):
         kind, state, inode = _UNIX_FACTS.unpack_from(answer)
-        if state == _LISTEN or kind == _DATAGRAM:
-            more = _attributes(answer[_UNIX_SIZE:])
-            name = more.get(_NAME, b"")
+        if state != _LISTEN and kind != _DATAGRAM:
+            continue
+        more = _attributes(answer[_UNIX_SIZE:])
+        name = more.get(_NAME, b"")
+        if state == _LISTEN or name:
             file = struct.unpack("=II", more[_VFS]) if _VFS in more else None
             uid = int.from_bytes(more[_UID], byteorder) if _UID in more else None
             # A path may come with the NUL that ends it.
@@ -177,6 +196,20 @@ def _attributes(data: bytes) -> dict[int, bytes]:
 # -- /proc ------------------------------------------------------------------------------------------------------------
 
 
+def _in_use(path: str) -> bool:
+    """Whether there is any TCP socket that listens or is connected; none with IPv6 where the kernel has none.
+
+    To find the end of an empty table the kernel goes through all of its hash table, which takes milliseconds.
+    """
+    try:
+        with open(path, "rb") as counts:
+            return any(line.startswith(b"TCP") and line.split()[2] != b"0" for line in counts)
+    except FileNotFoundError:
+        if path.endswith("6"):
+            return False
+        raise
+
+
 def _read_inet(path: str) -> list[Listener]:
     """The listeners of a table. Not one byte more is read than holds them: connections come after them."""
     with open(path, "rb", buffering=4096) as table:
@@ -212,5 +245,5 @@ def parse_unix(table: bytes) -> list[Bound]:
             continue  # the rest of such a name
         name = words[7] if len(words) > 7 else b""
         if flags & _ACCEPTS or (kind == _DATAGRAM and name):
-            found.append(Bound(name.replace(b"@", b"\0") if name.startswith(b"@") else name, inode))
+            found.append(Bound(b"\0" + name[1:] if name.startswith(b"@") else name, inode))
     return found

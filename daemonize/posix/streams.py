@@ -22,8 +22,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
     from collections.abc import Callable
+    from typing import Protocol
 
     from daemonize.posix.loop import Loop
+
+    class Screen(Protocol):
+        """Somebody who has something on a terminal that is also written to by others."""
+
+        def clear(self) -> None:
+            """Take it away."""
+
+        def wrote(self, last: int) -> None:
+            """Somebody has written; the last byte of it."""
+
 
 _CHUNK = 65536
 _SPLICE_CHUNK = 1 << 20
@@ -46,15 +57,16 @@ def is_writable(fd: int) -> bool:
 class Sink:
     """A descriptor of the caller's that is written to without ever waiting for its reader. None: nowhere.
 
-    error: what ended it, or None; from then on everything is thrown away. fd: what to poll for POLLOUT. Raises OSError
-    when there is no descriptor to be had.
+    error: what ended it, or None; from then on everything is thrown away. fd: what to poll for POLLOUT. screen: who else
+    writes to this terminal, to be told of every write. Raises OSError when there is no descriptor to be had.
     """
 
     def __init__(self, fd: int | None) -> None:
         self.fd = -1
         self.error: OSError | None = None
         self.discards = fd is None
-        self.splices = False
+        self.splices = self.is_terminal = False
+        self.screen: Screen | None = None
         self._socket: socket | None = None
         self._limit = _CHUNK
         self._write: Callable[[memoryview], int] = self._write_descriptor
@@ -73,10 +85,10 @@ class Sink:
         if stat.S_ISSOCK(mode):
             self._open_socket()
             return
-        terminal = os.isatty(fd)
-        if terminal or stat.S_ISFIFO(mode):
+        self.is_terminal = os.isatty(fd)
+        if self.is_terminal or stat.S_ISFIFO(mode):
             self._open_anew(fd)
-        self.splices = _splice is not None and not terminal and not flags & os.O_APPEND
+        self.splices = _splice is not None and not self.is_terminal and not flags & os.O_APPEND
 
     def _open_anew(self, fd: int) -> None:
         """An open file description of our own, so that O_NONBLOCK does not show in the caller's."""
@@ -101,13 +113,18 @@ class Sink:
         """Write some of data; returns how much, 0 when the reader is not ready. Poll for POLLOUT before it."""
         if self.discards:
             return len(data)
+        if self.screen:
+            self.screen.clear()
         try:
-            return self._write(data)
+            written = self._write(data)
         except BlockingIOError:
             return 0
         except OSError as error:
             self.fail(error)
             return len(data)
+        if self.screen and written:
+            self.screen.wrote(data[written - 1])
+        return written
 
     def fail(self, error: OSError) -> None:
         """From now on throw everything away."""

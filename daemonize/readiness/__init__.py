@@ -14,11 +14,16 @@ FORMS = (
     ("started", "started", "Started"),
     ("exit", "exit", "Exit"),
     ("alive:DURATION", "alive", "Alive"),
+    ("notify", "notify", "Notify"),
+    ("fd:N", "fd", "Fd"),
+    ("fdvar:NAME", "fdvar", "FdVar"),
     ("port", "port", "Port"),
     ("port:[HOST:]PORT", "port", "Port"),
-    ("file:PATH", "file", "File"),
+    ("unix:PATH", "unix", "Unix"),
     ("http://HOST[:PORT][/PATH]", "http", "Http"),
     ("https://HOST[:PORT][/PATH]", "https", "Https"),
+    ("log:REGEX", "log", "Log"),
+    ("file:PATH", "file", "File"),
     ("exec:COMMAND", "command", "Command"),
 )
 

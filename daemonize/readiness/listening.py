@@ -11,7 +11,7 @@ import os
 from time import thread_time
 from typing import TYPE_CHECKING
 
-from daemonize.errors import AlreadyRunning, printable, user_name
+from daemonize.errors import AlreadyRunning, SetupError, printable, user_name
 from daemonize.posix.identity import has_proc, read_stat
 from daemonize.posix.sockets import holder_of, open_here, open_of
 from daemonize.readiness.probe import Probe
@@ -29,19 +29,23 @@ _REST = 9
 
 
 class Listening(Probe):
-    """what, shown: how an error names what is waited for; shown: empty where it may be any."""
+    """what, shown: how an error names what is waited for; shown is empty where it may be any.
+
+    nothing: what is said if there is no such socket.
+    """
 
     needs_launch = True
     what = shown = ""
+    nothing = "it does not listen"
 
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
         self._launch: Launch
         self._before: set[int] = set()
-        self._names: dict[int, str] = {}
+        self._called: dict[int, str] = {}
+        self._seen: set[int] = set()
         self._told = False
-        self._began = 0.0
-        self._pause = _FIRST
+        self._until, self._pause, self._most = 0.0, _FIRST, _OFTEN
 
     def prepare(self, launch: Launch) -> None:
         """Nobody else may be there. What the server is given by its caller is its own."""
@@ -49,8 +53,11 @@ class Listening(Probe):
         kept = open_here(launch.kept)
         try:
             there = [socket for socket in self.there((), wide=True) if socket.inode not in kept]
-        except OSError as error:
-            self._refuse_answer(error)
+        except SetupError:
+            if not self.shown:
+                raise  # one cannot connect to whatever port it may be
+            if self.answers():
+                raise AlreadyRunning(self.what, self.shown) from None
             return
         if self.shown and there:
             raise AlreadyRunning(self.what, self.shown, *holder_of(there[0].inode, there[0].uid))
@@ -58,23 +65,31 @@ class Listening(Probe):
 
     def executed(self, now: float) -> None:
         """From now on it may be there."""
-        self._began = now
+        self._until = now + _EARLY
         self.tick(now)
 
     def tick(self, now: float) -> None:
         """Look. An OSError means that one cannot."""
-        before = thread_time()
+        before, seen = thread_time(), self._seen
         try:
             self._look()
         finally:
-            most = _OFTEN if now - self._began < _EARLY else _SELDOM
-            self.due = None if self.held else now + max(self._pause, _REST * (thread_time() - before))
-            self._pause = min(self._pause * 1.5, most)
+            self.due = (
+                None if self.held else now + self._rest(thread_time() - before, again=self._seen is not seen)
+            )
+            self._most = _OFTEN if now < self._until else _SELDOM
+
+    def _rest(self, cost: float, *, again: bool) -> float:
+        """Seconds until the next look. again: to see whether what was found stays."""
+        if again:
+            return _FIRST
+        pause, self._pause = self._pause, min(self._pause * 1.5, self._most)
+        return max(pause, _REST * cost)
 
     def there(self, members: Sequence[int], *, wide: bool = False) -> Sequence[Listener | Bound]:
         """The sockets that would do, if they were the server's. wide: those as well that leave it no place.
 
-        Raises OSError where the kernel does not tell.
+        Raises SetupError where the kernel does not tell.
         """
         raise NotImplementedError  # pragma: no cover (both probes have their own)
 
@@ -88,11 +103,11 @@ class Listening(Probe):
         members = self._launch.members()
         try:
             there = self.there(members)
-        except OSError as error:
+        except SetupError as error:
             self._connect(error)
             return
         if not there:
-            self.problem = "nobody listens there" if self.shown else "it does not listen"
+            self.problem = self.nothing
             return
         own, hider = self._own(members, {socket.inode for socket in there})
         if own or not hider:
@@ -102,12 +117,16 @@ class Listening(Probe):
             self._tell(
                 f"the descriptors of {hider} may not be read: a socket of its user, or of root, will do"
             )
-        if found:
+        inodes = {socket.inode for socket in found}
+        if inodes & self._seen:
             self._hold(", ".join(sorted({printable(str(socket)) for socket in found})))
+        elif found:
+            # Many a program listens for a moment only to find out whether the port is free.
+            self._seen = inodes
         elif self.shown:
-            self.problem = f"it is held by {self._name(there[0])}, not by the server"
+            self.problem = f"it is held by {self._call(there[0])}, not by the server"
         else:
-            self.problem = "it does not listen"
+            self.problem = self.nothing
 
     def _hold(self, found: str) -> None:
         self.held, self.found = True, found
@@ -135,13 +154,13 @@ class Listening(Probe):
         pid, _, _ = holder_of(socket.inode, socket.uid)
         return pid is None
 
-    def _name(self, socket: Listener | Bound) -> str:
+    def _call(self, socket: Listener | Bound) -> str:
         # Looking through all processes for it takes long: once.
-        if socket.inode not in self._names:
+        if socket.inode not in self._called:
             pid, name, uid = holder_of(socket.inode, socket.uid)
             other = "somebody else" if uid is None else f"somebody of user {user_name(uid)}"
-            self._names[socket.inode] = other if pid is None else f"{printable(name)} (pid {pid})"
-        return self._names[socket.inode]
+            self._called[socket.inode] = other if pid is None else f"{printable(name)} (pid {pid})"
+        return self._called[socket.inode]
 
     def _tell(self, text: str) -> None:
         if not self._told:
@@ -150,14 +169,8 @@ class Listening(Probe):
 
     # -- where the kernel does not tell -------------------------------------------------------------------------------
 
-    def _refuse_answer(self, error: OSError) -> None:
-        if not self.shown:
-            raise error  # any port there is cannot be connected to
-        if self.answers():
-            raise AlreadyRunning(self.what, self.shown) from None
-
-    def _connect(self, error: OSError) -> None:
-        self._tell(f"the kernel's table of sockets cannot be read ({error.strerror}): it is connected to")
+    def _connect(self, error: SetupError) -> None:
+        self._tell(f"{error}: it is connected to")
         found = self.answers()
         if found:
             self._hold(found)

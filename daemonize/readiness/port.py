@@ -35,7 +35,8 @@ class Port(Listening):
         self._host, self._port = _parse(argument) if ":" in spec else ("", 0)
         self._addresses: list[str] = []
         self._packed: list[bytes] = []
-        self.shown = str(self._port or "")
+        if self._port:
+            self.shown, self.nothing = str(self._port), "nobody listens there"
 
     def prepare(self, launch: Launch) -> None:
         """Find the addresses of HOST, and that nobody listens there."""

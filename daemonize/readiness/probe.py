@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
         owner: of descriptors that are to be closed when the launch is over. environment, directory: the caller's. uid: who
         the server runs as. parent: pid of the process that everybody of the server's tree is below, 0 before there is one.
-        helpers: pids of processes that belong to the launch, and not to the server. above: a descriptor number from which on
-        none is asked for by number. kept: descriptors that the server inherits.
+        helpers: pids of processes that belong to the launch, and not to the server. taken: descriptor numbers at which the
+        server is to have something; whoever takes one more adds it. kept: descriptors that it inherits.
         """
 
         loop: Loop
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         directory: bytes
         uid: int
         helpers: set[int]
-        above: int
+        taken: set[int]
         kept: Sequence[int]
 
         @property
@@ -74,7 +74,8 @@ class Probe:
     hears_output: `said` is to be called. needs_launch: `prepare` is to be called. least: seconds that it takes at least.
     due: the monotonic time at which `tick` wants to be called, or None. problem: why it has not held yet, as shown to
     people. found: what made it hold, where that is of interest. variables: for the server's environment. placed: what the
-    server is to have at which descriptor number. number: the descriptor that is asked for by number, or 0.
+    server is to have at which descriptor number; ours is closed when it has its own. number: the descriptor that is asked
+    for by number, or 0.
     """
 
     uses_pipes = hears_output = needs_launch = False

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -15,11 +17,12 @@ import pytest
 
 import daemonize
 from daemonize import errors, notify
-from daemonize.cli import report
+from daemonize.cli import command, fast, report
 from daemonize.cli.command import make_command
 from daemonize.cli.options import OPTIONS
 from daemonize.launcher import account, environment
 from daemonize.option import begin, settings
+from daemonize.readiness import FORMS, parse
 from tests.support import cli
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +110,44 @@ def names_of_readme(text: str) -> set[str]:
     )
 
 
+def forms_of_page(page: str) -> set[str]:
+    """The readiness specs that a manual page documents."""
+    listed = page.partition("\n.SS Which SPEC\n")[0]
+    return {form for tag in tags(listed, "READINESS") for form in re.sub(r"\\f.", "", tag).split(", ")}
+
+
+def forms_of_readme(text: str) -> set[str]:
+    """The readiness specs in the first column of the README's table; https is as http."""
+    table = text.partition("| spec | ready when |")[2].partition("\n\n")[0]
+    cells = re.findall(r"^\| ([^|]*) \|", table, re.MULTILINE)
+    return {form for cell in cells for form in re.findall(r"`([a-z][^`]*)`", cell)}
+
+
+def command_lines(text: str) -> list[list[str]]:
+    """The words after every `daemonize` that begins a line, up to the end of that command; continued lines are joined."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    found = re.findall(r"^(?:\$ )?(?:sudo )?(?:/opt/daemonize/bin/)?daemonize +(\S.*)$", joined, re.MULTILINE)
+    return [words_of(line) for line in found]
+
+
+def words_of(line: str) -> list[str]:
+    """The words of the first simple command of a line of shell."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;<>()")
+    lexer.whitespace_split = True
+    return list(itertools.takewhile(lambda word: not set(word) <= set("&|;<>()"), lexer))
+
+
+def examples_of_page(page: str) -> str:
+    """The examples of a manual page, as they are typed."""
+    blocks = re.findall(r"^\.EX\n(.*?)^\.EE$", page, re.MULTILINE | re.DOTALL)
+    return "".join(blocks).replace("\\-", "-").replace("\\e\n", "\\\n")
+
+
+def examples_of_readme(text: str) -> str:
+    """What is typed in the README."""
+    return "\n".join(re.findall(r"^(?:    |\$ |> )(.*)$", text, re.MULTILINE))
+
+
 def keys_of_page(page: str) -> set[str]:
     """The keys of --json that a manual page documents."""
     return set(re.findall(r'^\.IP "\\fI(\w+)\\fR" 12$', section(page, "JSON"), re.MULTILINE))
@@ -150,7 +191,7 @@ def real_variables() -> set[str]:
     found = {
         *(option.envvar for option in OPTIONS if option.envvar),
         *re.findall(r"\bDAEMONIZE_[A-Z]+(?:_[A-Z]+)*\b", SOURCES),
-        *re.findall(r"\.get\(b\"([A-Z_]+)\"", SOURCES),
+        *re.findall(r"(?<!\bfields)\.get\(b\"([A-Z_]+)\"", SOURCES),
         *(name.decode() for name in somebody.variables),
         *(name.decode() for name in environment._REMOVED),
         *(f"{prefix.decode()}*" for prefix in environment._REMOVED_PREFIXES),
@@ -184,6 +225,11 @@ def real_keys() -> set[str]:
     failure = errors.Lost()
     failure.survivors = [(1, "init")]
     return {*json.loads(report.json_line([], failure)), *report._FACTS}
+
+
+def real_forms() -> set[str]:
+    """The forms of readiness specs."""
+    return {form for form, _, _ in FORMS}
 
 
 def real_names() -> set[str]:
@@ -244,6 +290,43 @@ def test_the_readme_names_every_keyword_and_every_public_name() -> None:
     assert real_names() <= names_of_readme(README)
 
 
+def test_the_page_documents_exactly_the_forms_of_specs_there_are() -> None:
+    """And so do the README's table and the help of --ready."""
+    assert forms_of_page(MAN) == real_forms()
+    assert forms_of_readme(README) == real_forms() - {"https://HOST[:PORT][/PATH]"} | {"https://…"}
+    ready = next(option for option in OPTIONS if option.dest == "ready")
+    listed = ready.help.partition("all must hold: ")[2].rstrip(".").replace(" (default)", "").split(", ")
+    assert sorted(listed) == sorted(real_forms())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [examples_of_page(MAN), examples_of_page(SERVERS), examples_of_readme(README)],
+    ids=["man1", "man7", "README"],
+)
+def test_every_command_line_is_one_that_the_command_takes(text: str) -> None:
+    """Its options exist, and its specs can be."""
+    lines = command_lines(text)
+
+    assert lines
+    for words in lines:
+        given = fast.parse(words) or command.parse(words)
+        assert isinstance(given, tuple), words
+        specs = given[0].get("ready", ())
+        assert isinstance(specs, (list, tuple))
+        for spec in specs:
+            parse(spec)
+
+
+def test_the_words_of_a_command_line_are_read() -> None:
+    """Negative control: quotes, a continued line, and what comes after the command."""
+    text = (
+        "daemonize -r log:'a b' \\\n    ./x 'c; d' >&2 && ./y\n$ sudo daemonize z; echo\nanother daemonize\n"
+    )
+
+    assert command_lines(text) == [["-r", "log:a b", "./x", "c; d"], ["z"]]
+
+
 def test_the_page_documents_exactly_the_options_there_are() -> None:
     """No option without its paragraph, no paragraph without its option."""
     assert options_of_page(MAN) == real_options()
@@ -274,17 +357,20 @@ def test_a_missing_and_an_invented_name_are_both_seen() -> None:
         .replace("\n\\fB\\-u\\fR\tT{\n", "\n\\fB\\-x\\fR\tT{\n")
         .replace('"\\fIpid_file\\fR"', '"\\fIpidfile\\fR"')
         .replace("\n.SH SECURITY\n", "\n.SH SAFETY\n")
+        .replace("\n\\fBlog:\\fIREGEX\\fR\n", "\n\\fBlog:\\fIGLOB\\fR\n")
     )
     text = README.replace("| `--strict` |", "| `--stricter` |").replace("| 124 |", "| 123 |")
-    text = text.replace("`keep_fds`", "`keep`")
+    text = text.replace("`keep_fds`", "`keep`").replace("| `unix:PATH` |", "| `unix:NAME` |")
 
     assert options_of_page(page) ^ real_options() == {"--strict", "--stricter", "--nocore", "--corenot"}
     assert statuses_of_page(page) ^ real_statuses() == {"123", "124", "N", "128+N"}
     assert variables_of_page(page) ^ real_variables() == {"DAEMONIZE_ID", "DAEMONIZE_NO"}
     assert keys_of_page(page) ^ real_keys() == {"pid_file", "pidfile"}
+    assert forms_of_page(page) ^ real_forms() == {"log:REGEX", "log:GLOB"}
     assert letters_of_table(page) ^ letters_of_table(MAN) == {"u", "x"}
     assert set(sections_of_page(page)) ^ set(SECTIONS) == {"SECURITY", "SAFETY"}
     assert real_names() - names_of_readme(text) == {"keep_fds"}
+    assert forms_of_readme(text) ^ forms_of_readme(README) == {"unix:PATH", "unix:NAME"}
     assert options_of_readme(text) ^ real_options() == {"--strict", "--stricter"}
     assert statuses_of_readme(text) ^ real_statuses() == {"123", "124"}
 

@@ -41,8 +41,8 @@ def save(directory: Path) -> int:
 def test_the_page_has_examples() -> None:
     """Negative control: one whose comment is lost would not be run."""
     assert list(FILES) == ["run", "notification-fd", "server.sh", "server.c", "serve.py", "argserve.py"]
-    assert len(SESSIONS) == 3
-    assert PAGE.count("\n$ daemonize ") + PAGE.count("\n$ python3 ") == 4
+    assert len(SESSIONS) == 4
+    assert PAGE.count("\n$ daemonize ") + PAGE.count("\n$ python3 ") == 5
 
 
 @pytest.mark.parametrize("session", SESSIONS, ids=sessions.commands)

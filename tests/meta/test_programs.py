@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -318,6 +319,37 @@ def test_hops() -> None:
                 break  # nobody holds its pipe any more
         assert process.stdout.read() == b""
     assert heir.pid != process.pid
+
+
+def test_meets_spec(tmp_path: Path) -> None:
+    """It does what a spec waits for, and not before it is let; or it ends as it is told."""
+    path = tmp_path / "file"
+    with Trigger(tmp_path) as trigger:
+        command = program("meets_spec", f"file:{path}", f"waits={trigger.path}")
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            assert process.stdout.readline() == b"waiting\n"
+            assert not path.exists()
+            trigger.release()
+            procs.eventually(path.stat)
+            process.kill()
+    done = subprocess.run(
+        program("meets_spec", "log:never", "says=boom", "dies=7"), capture_output=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"waiting\n", b"boom\n")
+
+
+def test_notifies(tmp_path: Path) -> None:
+    """Its messages come as they are written, each by itself."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(os.fspath(tmp_path / "manager"))
+        command = program("notifies", r"send=A=1\nB=2", "child=C=3", "many=2:D", "exit=4")
+        environment = {"NOTIFY_SOCKET": os.fspath(tmp_path / "manager")}
+        done = subprocess.run(command, env=environment, check=False)
+        said = [manager.recv(100) for _ in range(4)]
+
+    assert (done.returncode, said) == (4, [b"A=1\nB=2", b"C=3", b"D", b"D"])
 
 
 def test_every_program_is_tried() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import glob
 import os
 import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -71,6 +72,10 @@ class Server(NamedTuple):
     words: bytes
     taken: tuple[int, bytes]
 
+    def run_with(self, *words: str) -> Server:
+        """The same server, with these words at the end of its command line."""
+        return self._replace(prepare=lambda *where: [*self.prepare(*where), *words])
+
 
 def write(directory: str, name: str, text: str) -> str:
     """Write a file; its path."""
@@ -81,7 +86,7 @@ def write(directory: str, name: str, text: str) -> str:
 
 
 def prepare_dnsmasq(directory: str, mistake: str, port: int) -> list[str]:
-    """`-k`: it stays in the foreground and points its streams at /dev/null when it is ready."""
+    """With `-k` it stays in the foreground and points its streams at /dev/null when it is ready, else it forks twice."""
     config = f"""
         port={port}
         listen-address={ports.HOST}
@@ -93,7 +98,7 @@ def prepare_dnsmasq(directory: str, mistake: str, port: int) -> list[str]:
         pid-file=
         {mistake}
     """
-    return [need("dnsmasq"), "-k", "-C", write(directory, "dnsmasq.conf", flush_left(config))]
+    return [need("dnsmasq"), "-C", write(directory, "dnsmasq.conf", flush_left(config))]
 
 
 def prepare_nginx(
@@ -132,7 +137,7 @@ def prepare_nginx(
 
 
 def prepare_lighttpd(directory: str, mistake: str, port: int) -> list[str]:
-    """It forks twice, and its first process exits when the socket listens."""
+    """It forks twice, and its first process exits when the socket listens; with `-D` it stays in the foreground."""
     write(directory, "index.html", "lighttpd is here")
     config = f"""
         server.document-root = "{directory}"
@@ -145,7 +150,7 @@ def prepare_lighttpd(directory: str, mistake: str, port: int) -> list[str]:
 
 
 def prepare_haproxy(directory: str, mistake: str, port: int) -> list[str]:
-    """`-D`: it forks, and its first process exits when the socket listens."""
+    """With `-D` it forks, and its first process exits when the socket listens; with `-Ws` a master watches over a worker."""
     config = f"""
         {mistake}
         defaults
@@ -157,7 +162,14 @@ def prepare_haproxy(directory: str, mistake: str, port: int) -> list[str]:
             bind {ports.HOST}:{port}
             http-request return status 200 content-type text/plain string "haproxy is here"
     """
-    return [need("haproxy"), "-D", "-f", write(directory, "haproxy.cfg", flush_left(config))]
+    return [need("haproxy"), "-f", write(directory, "haproxy.cfg", flush_left(config))]
+
+
+def client(*argv: str) -> bytes:
+    """What a client prints; an AssertionError with its words where it fails."""
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
+    assert done.returncode == 0, done
+    return done.stdout
 
 
 def flush_left(text: str) -> str:
@@ -206,4 +218,4 @@ HAPROXY = Server(
     # It binds with SO_REUSEPORT: with a second haproxy it shares the port.
     taken=(1, b"Address already in use"),
 )
-TRUTHFUL = (DNSMASQ, NGINX, LIGHTTPD, HAPROXY)
+TRUTHFUL = (DNSMASQ.run_with("-k"), NGINX, LIGHTTPD, HAPROXY.run_with("-D"))

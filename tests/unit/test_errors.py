@@ -87,6 +87,10 @@ def every_error() -> list[DaemonizeError]:
         AlreadyRunning("pid file", "/a/pid", 12, "nginx", proven=True),
         AlreadyRunning("pid file", "/a/pid", 12),
         AlreadyRunning("pid file", "/a/pid", 77, "daemonize", launching=True),
+        AlreadyRunning("port", "8080", 12, "nginx"),
+        AlreadyRunning("port", "8080", uid=0),
+        AlreadyRunning("port", "8080"),
+        AlreadyRunning("socket", "/a/socket", 12, "nginx"),
     ]
     return [*(error for error, _ in launch_errors()), *others]
 

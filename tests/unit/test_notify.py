@@ -11,7 +11,7 @@ import pytest
 
 import daemonize
 from daemonize import notify
-from tests.support import forked
+from tests.support import forked, procs
 from tests.support.manager import Manager
 
 if TYPE_CHECKING:
@@ -193,3 +193,133 @@ def test_what_is_removed_is_remembered(manager: Manager, monkeypatch: pytest.Mon
 
     assert forked.call(remove) == (["DAEMONIZE_ID"], True)
     assert manager.rest() == [{"STOPPING": "1"}]
+
+
+# --- whoever started the server ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[tuple[int, socket.socket]]:
+    """A socket to hear servers on, and one that is connected to it."""
+    fd, address = notify.listen()
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.connect(address.replace(b"@", b"\0", 1))
+            yield fd, sender
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("saying", SAYINGS)
+def test_what_we_say_we_understand(monkeypatch: pytest.MonkeyPatch, saying: str) -> None:
+    """Both directions of one format: the fields, and who has said it."""
+    fd, address = notify.listen()
+    monkeypatch.setenv("NOTIFY_SOCKET", os.fsdecode(address))
+    say, words = SAYINGS[saying]
+    assert say()
+    message = notify.receive(fd)
+    nothing = notify.receive(fd)
+    os.close(fd)
+
+    assert message
+    assert {name.decode(): value.decode() for name, value in message.fields().items()} == words
+    assert (message.pid, message.uid) == (os.getpid(), os.getuid())
+    assert nothing is None
+
+
+def test_the_address_is_abstract_and_new() -> None:
+    """No file is left, nobody inherits the socket, and the next launch has another."""
+    (one, first), (two, second) = notify.listen(), notify.listen()
+    inherited = [os.get_inheritable(fd) for fd in (one, two)]
+    os.close(one)
+    os.close(two)
+
+    assert first.startswith(b"@daemonize/")
+    assert first != second
+    assert inherited == [False, False]
+
+
+def test_who_has_said_it() -> None:
+    """The kernel tells, not the message: another user's is another's."""
+    forked.need_root()
+    with heard() as (fd, sender), forked.holding(lambda: sender.send(b"READY=1"), forked.NOBODY) as (pid, _):
+        message = notify.receive(fd)
+
+    assert message
+    assert (message.pid, message.uid) == (pid, forked.NOBODY)
+
+
+@pytest.mark.parametrize(
+    ("data", "fields"),
+    [
+        (b"READY=1", {b"READY": b"1"}),
+        (b"READY=1\n", {b"READY": b"1"}),
+        (b"READY=1\0", {b"READY": b"1"}),
+        (b"\n\nA=\nB=x=y\nodd\n", {b"A": b"", b"B": b"x=y"}),
+        (b"A=1\nA=2", {b"A": b"1"}),
+        (b"A=\xff\r", {b"A": b"\xff\r"}),
+        (b"A=" + b"x" * 4094, {b"A": b"x" * 4094}),
+        (b"A=" + b"x" * 4095, "it has more than 4096 bytes"),
+        (b"A=1\0B=2", "there is a NUL in it"),
+        (b"A=1\0\0", "there is a NUL in it"),
+        (b"", "there is no NAME=value in it"),
+        (b"\0", "there is no NAME=value in it"),
+        (b"=1", "there is no NAME=value in it"),
+        (b"READY", "there is no NAME=value in it"),
+    ],
+)
+def test_what_a_message_says(data: bytes, fields: dict[bytes, bytes] | str) -> None:
+    """Its fields, or what is wrong with it."""
+    with heard() as (fd, sender):
+        sender.send(data)
+        message = notify.receive(fd)
+
+    assert message
+    if isinstance(fields, dict):
+        assert message.fields() == fields
+    else:
+        with pytest.raises(ValueError, match=fields):
+            message.fields()
+
+
+@pytest.mark.parametrize("count", [1, 2, 253])
+def test_descriptors_are_never_received(count: int) -> None:
+    """They are closed when their message is read, and not before; who has sent it is known all the same."""
+    read, write = os.pipe()
+    before = os.listdir("/proc/self/fd")
+    with heard() as (fd, sender):
+        sender.send(b"A=1")
+        socket.send_fds(sender, [b"BARRIER=1"], [write] * count)
+        os.close(write)
+        first = notify.receive(fd)
+        early = procs.readable(read, 0)
+        second = notify.receive(fd)
+        late = procs.readable(read)
+    os.close(read)
+
+    assert first
+    assert second
+    assert (early, late) == (False, True)
+    assert (second.pid, second.fields()) == (os.getpid(), {b"BARRIER": b"1"})
+    assert len(os.listdir("/proc/self/fd")) == len(before) - 2
+
+
+def test_nothing_waits() -> None:
+    """Also where a program has set a timeout for all of its sockets."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(60)
+    with heard() as (fd, _):
+        message = notify.receive(fd)
+    socket.setdefaulttimeout(before)
+
+    assert message is None
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(b"0", 0), (b"007", 7), (b"99", 99), (b"100", None), (b"", None), (b"-1", None), (b"+1", None), (b" 1", None),
+     (b"1_0", None), (b"\xb2", None), (b"9" * 5000, None)],
+)  # fmt: skip
+def test_a_number_of_a_message(value: bytes, number: int | None) -> None:
+    """Decimal, and no larger than it may be."""
+    assert notify.number(value, 99) == number

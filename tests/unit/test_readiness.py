@@ -11,10 +11,16 @@ from daemonize.errors import UsageError
 from daemonize.readiness import FORMS, parse
 from daemonize.readiness.probe import Probe
 
-GOOD = ("streams", "started", "exit", "alive:2s", "alive:500ms", "alive:1min 30s", "alive:0.25")
-#: Of those that do not take just anything.
-ARGUMENTS = {"port": "80", "http": "//localhost/", "https": "//localhost/"}
+GOOD = (
+    "streams", "started", "exit", "alive:2s", "alive:500ms", "alive:1min 30s", "alive:0.25",
+    "port", "port:1", "port:65535", "port:080", "port:localhost:80", "port:a-b.example:80", "port:127.0.0.1:80",
+    "port:[::1]:80", "port:[fe80::1%lo]:80", "unix:a", "unix:/a b", "unix:@a", "unix:a:b", "unix:\udcff",
+    "unix:" + "a" * 200,
+    "notify", "fd:3", "fd:0042", "fdvar:X",
+)  # fmt: skip
 FOREVER = 1e9
+#: An argument for every form that takes one; those that are not here take a duration.
+ARGUMENTS = {"fd": "3", "port": "80", "http": "//localhost/", "https": "//localhost/"}
 
 
 @pytest.mark.parametrize("spec", GOOD)
@@ -54,6 +60,45 @@ def test_a_wrong_argument_names_its_form(spec: str) -> None:
 
     assert f"'{spec}'" in str(caught.value)
     assert "alive:DURATION" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["fd:", "fd:x", "fd:-1", "fd:0", "fd:2", "fd:3.5", "fd:3 ", "fd:٣", "fd:\0", "fd:\ud800", f"fd:{1 << 31}",
+     "fd:" + "9" * 5000, "fdvar:", "fdvar:A=B", "fdvar:A\0", "fdvar:\ud800", "fdvar:DAEMONIZE_ID"],
+)  # fmt: skip
+def test_a_descriptor_that_cannot_be(spec: str) -> None:
+    """A usage error in one line, and no traceback, whatever is given."""
+    with pytest.raises(UsageError) as caught:
+        parse(spec)
+
+    assert str(caught.value).isprintable()
+    assert f"of the form {'fd:N' if spec.startswith('fd:') else 'fdvar:NAME'}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["", "0", "65536", "x", "-1", "+1", " 80", "80 ", "8_0", "\u0663", "1" * 5000, ":80", "[]:80", "[::1:80", "::1:80",
+     "a b:80", "[127.0.0.1]:80", "[x:y]:80", "a/b:80", "a:80:90", "\0:80", "\ud800:80", "x\udcff:80", "caf\xe9:80",
+     "[\ud800::]:80", "[\0::]:80", "80\0", "80\n"],
+)  # fmt: skip
+def test_a_wrong_port(argument: str) -> None:
+    """One printable line, whatever it is."""
+    with pytest.raises(UsageError) as caught:
+        parse(f"port:{argument}")
+
+    assert str(caught.value).isprintable()
+    assert " is not a readiness spec of the form port:[HOST:]PORT: " in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["", "@", "a\0b", "@\0", "\ud800", "@" + "a" * 108])
+def test_a_wrong_socket(argument: str) -> None:
+    """One printable line, whatever it is."""
+    with pytest.raises(UsageError) as caught:
+        parse(f"unix:{argument}")
+
+    assert str(caught.value).isprintable()
+    assert " is not a readiness spec of the form unix:PATH: " in str(caught.value)
 
 
 def test_the_table_and_the_files_agree() -> None:

@@ -1,0 +1,60 @@
+"""What the kernel says in another order than it happened."""
+
+from __future__ import annotations
+
+import select
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from daemonize import NotExecuted
+from daemonize.launcher import api
+from daemonize.launcher.family import Family
+from daemonize.posix import loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.family import Family as Processes
+
+
+class Poll:
+    """poll(2) looks at one pipe after the other: one may become readable when it has been looked at, and another has not.
+
+    It says nothing of the pipe `hidden` as long as there is, or soon will be, something to be said of others.
+    """
+
+    hidden = -1
+
+    def __init__(self) -> None:
+        self._poll, self._others = select.poll(), select.poll()
+
+    def register(self, fd: int, events: int) -> None:
+        """Look at fd."""
+        (self._poll if fd == self.hidden else self._others).register(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        """Look at it no longer."""
+        (self._poll if fd == self.hidden else self._others).unregister(fd)
+
+    def poll(self, _timeout: float | None) -> list[tuple[int, int]]:
+        """What there is to be said."""
+        return self._others.poll(500) or self._poll.poll(0)
+
+
+def test_an_end_does_not_overtake_its_reason(monkeypatch: pytest.MonkeyPatch, family: Processes) -> None:
+    """A step that failed is told as what it is, and not as the status of a server that never was."""
+    watch: Callable[..., None] = Family.watch_report
+
+    def watched(family: Family, report: int, gate: int) -> None:
+        monkeypatch.setattr(Poll, "hidden", report)
+        watch(family, report, gate)
+
+    monkeypatch.setattr(Family, "watch_report", watched)
+    monkeypatch.setattr(loop, "select", SimpleNamespace(poll=Poll))
+    with pytest.raises(NotExecuted) as caught:
+        api.launch(["true"], cwd="/no/such/directory", relay_stdout=None, relay_stderr=None)
+
+    assert caught.value.stage == "directory"
+    family.nobody()
