@@ -80,11 +80,11 @@ def _split(authority: str) -> tuple[str, str, str]:
     from _socket import AF_INET6, inet_pton
 
     if authority.startswith("["):
-        host, _, rest = authority[1:].partition("]")
+        host, closed, rest = authority[1:].partition("]")
         try:
-            inet_pton(AF_INET6, host)
+            inet_pton(AF_INET6, host if closed else "")
         except OSError:
-            raise UsageError(f"'{host}' is not an IPv6 address") from None
+            raise UsageError(f"'{authority}' is not an IPv6 address in brackets") from None
         if rest and not rest.startswith(":"):
             raise UsageError(f"'{rest}' is not a port: 1 to 65535")
         return host, rest[:1], rest[1:]
@@ -105,6 +105,17 @@ class _Get(Check):
     def __init__(self, host: str, port: int, target: str, *, secure: bool) -> None:
         self._host, self._port, self._target, self._secure = host, port, target, secure
         self._context: ssl.SSLContext | None = None
+        self._agent = "daemonize"
+
+    def begin(self) -> None:
+        """Load what it takes, before the time for an answer begins."""
+        import http.client  # noqa: F401
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            self._agent += f"/{version('daemonize-ready')}"
+        except PackageNotFoundError:
+            pass  # it is not installed, but used in place
 
     def run(self, tells: int) -> str:
         """The status, or why there is none."""
@@ -135,11 +146,10 @@ class _Get(Check):
 
     def _ask(self, connection: HTTPConnection) -> str:
         from http.client import BadStatusLine, RemoteDisconnected
-        from importlib.metadata import version
 
-        agent = f"daemonize/{version('daemonize-ready')}"
+        headers = {"Connection": "close", "User-Agent": self._agent}
         try:
-            connection.request("GET", self._target, headers={"Connection": "close", "User-Agent": agent})
+            connection.request("GET", self._target, headers=headers)
             answer = connection.getresponse()
             if answer.length is not None and answer.length <= _READ:
                 answer.read()
