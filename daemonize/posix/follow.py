@@ -1,12 +1,14 @@
 """Follow a file that a server appends to, as tail -F does for one that is not replaced.
 
-From its size at launch on; again from 0 when it shrinks (truncated by the server or by a rotation); woken by inotify(7),
-or by a timer where there is none.
+From its size at launch on; again from 0 when it shrinks (truncated by the server or by a rotation). At first a timer looks;
+after some seconds, where there is no hurry any more, inotify(7) wakes us. To give a watch back takes the kernel 10 to 20 ms,
+for which whoever closes its descriptor, or exits, has to wait: many a server is ready in less.
 """
 
 from __future__ import annotations
 
 import os
+from time import monotonic
 
 from daemonize.posix.loop import POLLIN
 from daemonize.posix.prctl import inotify
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 _CHUNK = 65536
 _IN_MODIFY = 0x2
 _ROUNDS = 16  # at most so many chunks before the loop looks at everything else again
-_FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
+#: Seconds between two looks of the timer: at first; the most where what is written is waited for, and where not.
+_FIRST_WAIT, _HEARD_WAIT, _LONGEST_WAIT = 0.001, 0.002, 0.05
+_BY_TIMER = 10.0  # seconds
 
 
 class FileRelay(Relay):
@@ -48,9 +52,9 @@ class FileRelay(Relay):
         self._more = False  # the last look was cut short: the loop has others to look after
         self._goal = 0
         self._wait = _FIRST_WAIT
-        self._events = inotify(b"/proc/self/fd/%d" % source, _IN_MODIFY)
-        if self._events is not None:
-            loop.watch(self._events, POLLIN, self._modified)
+        self._longest = _HEARD_WAIT if hear else _LONGEST_WAIT
+        self._events: int | None = None
+        self._to_watch = monotonic() + _BY_TIMER
 
     @property
     def next_look(self) -> float | None:
@@ -58,6 +62,12 @@ class FileRelay(Relay):
         if self._waiting or (self._events is not None and not self._more):
             return None
         return 0.0 if self._more else self._wait
+
+    def _watch(self) -> None:
+        self._to_watch, self._longest = float("inf"), _LONGEST_WAIT
+        self._events = inotify(b"/proc/self/fd/%d" % self.source, _IN_MODIFY)
+        if self._events is not None:
+            self.loop.watch(self._events, POLLIN, self._modified)
 
     def _modified(self, _events: int) -> None:
         if self._events is not None:
@@ -69,13 +79,15 @@ class FileRelay(Relay):
 
     def look(self) -> None:
         """Relay what has come since the last look."""
+        if monotonic() > self._to_watch:
+            self._watch()
         before = self.total
         self._more = True
         for _ in range(_ROUNDS):
             if self._waiting or not self._flush() or not self._read():
                 self._more = False
                 break
-        self._wait = _FIRST_WAIT if self.total > before else min(self._wait * 2, _LONGEST_WAIT)
+        self._wait = _FIRST_WAIT if self.total > before else min(self._wait * 2, self._longest)
 
     def _read(self) -> bool:
         """One chunk; False at the end of the file."""
