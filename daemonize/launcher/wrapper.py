@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Targets
-    from daemonize.launcher.progress import Progress
     from daemonize.launcher.request import Request
+    from daemonize.launcher.words import Waiting
 
     Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
 
@@ -69,7 +69,7 @@ def catch_interrupts(also: Iterable[int] = ()) -> signals.SignalQueue:
 class Wrapper:
     """One launch. `run` gives its outcome. `say` is told of progress, for those who want to hear it.
 
-    progress: what shows it to people at a terminal (launcher/progress.py), or None.
+    waiting: what shows people at a terminal what is waited for (launcher/words.py), or None.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Wrapper:
         *,
         queue: signals.SignalSource | None = None,
         say: Callable[[str], None] = lambda _text: None,
-        progress: Progress | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
         _refuse_setuid()
         self.request, self.queue, self.say = request, queue, say
-        self.progress = progress
+        self.waiting = waiting
         self.began = monotonic()
         self.context, self.account = program.find_context(request)
         self.probes = Probes(request.ready, request.timeout)
@@ -93,7 +93,7 @@ class Wrapper:
         heir = self._heir
         self.logs = find_logs(request.name or request.command[0], self.outer, heir.login if heir else "")
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
-        self.outputs.screen = progress
+        self.outputs.screen = waiting
         self.claims = Claims()
         self.family = Family(self.loop, self.owner, say)
         self.deadline = Deadline(request.timeout)
@@ -230,13 +230,13 @@ class Wrapper:
         if self.outcome is None:
             self.outcome = self._judge(now)
         self._continue()
-        if self.progress and self.outcome is None and now >= self.progress.due:
-            self.progress.update(now, self.probes.unmet, self.family.told)
+        if self.waiting and self.outcome is None and now >= self.waiting.due:
+            self.waiting.update(now, self.probes.unmet, self.family.told)
 
     def _continue(self) -> None:
         if self.outcome is not None:
-            if self.progress:
-                self.progress.clear()
+            if self.waiting:
+                self.waiting.clear()
             self._carry_out()
 
     def _patience(self) -> float | None:
@@ -247,7 +247,7 @@ class Wrapper:
             waits.append(self.deadline.slice())
             moments = (self.probes.due, self._life.due, self._decision.due)
             waits += [moment - now for moment in moments if moment is not None]
-            waits += [self.progress.due - now] if self.progress else []
+            waits += [self.waiting.due - now] if self.waiting else []
         return min((max(wait, 0.0) for wait in waits if wait is not None), default=None)
 
     def _signalled(self, _events: int) -> None:
@@ -318,6 +318,7 @@ class Wrapper:
     def _rewind(self) -> None:
         """Back to watching."""
         self.outcome, self._stopped, self._marked = None, False, False
+        self.outputs.unmark()
 
     def _conclude(self) -> None:
         """Everything is in order; let go. The pid file is complete before anybody is told."""
@@ -370,8 +371,8 @@ class Wrapper:
         self.claims.remove()
 
     def _close(self) -> None:
-        if self.progress:
-            self.progress.clear()
+        if self.waiting:
+            self.waiting.close()
         self._remains.close()
         self.probes.close()
         self.family.close()
