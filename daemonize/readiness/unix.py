@@ -93,9 +93,14 @@ class Unix(Listening):
             if inode != status.st_ino & 0xFFFFFFFF:
                 return False
             # The kernel's own number of a device (12 bits and 20 bits); btrfs and overlayfs tell another one in stat(2).
-            return os.makedev(device >> 20, device & 0xFFFFF) == status.st_dev or same_name
+            if os.makedev(device >> 20, device & 0xFFFFF) == status.st_dev:
+                return True
         # Only names that may be it are followed: another's file system may not answer.
-        return same_name and any(os.path.samestat(other, status) for other in _files(socket.name, members))
+        if not same_name:
+            return False
+        files = list(_files(socket.name, members))
+        # One that leads nowhere by now (a relative name, and another directory since): then the inode must do.
+        return any(os.path.samestat(other, status) for other in files) or not (files or socket.file is None)
 
     def answers(self) -> str:
         """See Listening."""
