@@ -235,6 +235,25 @@ def test_the_same_number_in_another_file_system(tmp_path: Path, family: Family) 
     family.nobody()
 
 
+def test_the_same_path_in_mounts_of_its_own(tmp_path: Path, family: Family) -> None:
+    """The file that a dead server has left is not the one that the server has made at its own path of that name."""
+    need_root()
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    front = ["unshare", "-n", "-m", "sh", "-c", f'mount -t tmpfs none {tmp_path} && exec "$@"', "sh"]
+    if subprocess.run([*front, "true"], capture_output=True, check=False, timeout=20).returncode:
+        pytest.skip("no namespaces here")
+    done = cli.run(
+        "-t", "1s", "-r", f"unix:{path}", *front, *server(f"bind({str(path)!r}).listen(); say('done')")
+    )
+
+    assert done.status == 124
+    assert done.out == b"done\n"
+    assert b": nobody listens there)" in done.err
+    family.nobody()
+
+
 def test_in_another_root(tmp_path: Path, launch: Callable[..., object], servers: Family) -> None:
     """PATH is the caller's; the server calls it by what it is in its own root."""
     need_root()
