@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -279,6 +280,66 @@ def test_a_forged_main_process(who: str, trigger: Trigger, tmp_path: Path, serve
     assert wrapper.returncode == 0
     assert (tmp_path / "pid").read_text() == f"{pid}\n" == f"{servers.only().pid}\n"
     assert IGNORED + b"MAINPID of no use: " in err
+
+
+NOTIFIES = """
+import os, signal, socket, sys, threading
+signal.alarm(100)
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.connect(os.environ["NOTIFY_SOCKET"].replace("@", chr(0)))
+def barrier():
+    end, sent = os.pipe()
+    socket.send_fds(manager, [b"BARRIER=1"], [sent])
+    os.close(sent)
+    os.read(end, 1)
+"""
+
+
+def test_a_thread_is_no_main_process(tmp_path: Path, servers: Family) -> None:
+    """/proc answers for the number of a thread as well, but nobody can signal or wait for it."""
+    code = (
+        "thread = threading.Thread(target=signal.pause, daemon=True); thread.start();"
+        "manager.send(b'MAINPID=%d\\nREADY=1' % thread.native_id); signal.pause()"
+    )
+    done = cli.run("-v", "-p", tmp_path / "pid", "-r", "notify", sys.executable, "-c", NOTIFIES + code)
+
+    assert done.status == 0
+    assert (tmp_path / "pid").read_text() == f"{servers.only().pid}\n"
+    assert IGNORED + b"MAINPID of no use: " in done.err
+
+
+def test_a_main_process_on_its_way_out(tmp_path: Path, servers: Family) -> None:
+    """It may take long to end, but will not stay: the server itself is the main process."""
+    code = (
+        "print(os.getpid(), flush=True); end, started = os.pipe(); child = os.fork()\n"
+        "if not child:\n"
+        "    held = b'x' * (300 << 20); os.write(started, b'x'); signal.pause()\n"
+        "os.read(end, 1); os.kill(child, 9)\n"
+        "while not int(open(f'/proc/{child}/stat').read().rpartition(')')[2].split()[6]) & 4: pass\n"
+        "manager.send(b'MAINPID=%d\\nREADY=1' % child); os.waitpid(child, 0); signal.pause()"
+    )
+    done = cli.run("-p", tmp_path / "pid", "-r", "notify", sys.executable, "-c", NOTIFIES + code)
+
+    assert done.status == 0
+    assert (tmp_path / "pid").read_bytes() == done.out
+    assert servers.living()
+
+
+def test_a_main_process_that_ends_while_the_output_is_relayed(tmp_path: Path, servers: Family) -> None:
+    """The pid file and --json name the same process, one that lives."""
+    ended = tmp_path / "ended"
+    code = (
+        "child = os.fork() or signal.pause(); print('x' * 300_000, flush=True)\n"
+        "manager.send(b'MAINPID=%d\\nREADY=1' % child); barrier(); barrier()\n"
+        f"os.kill(child, 9); os.waitpid(child, 0); open({str(ended)!r}, 'w').close(); signal.pause()"
+    )
+    options = ("--json", "-p", str(tmp_path / "pid"), "-r", "notify")
+    with cli.popen(*options, sys.executable, "-c", NOTIFIES + code) as wrapper:
+        procs.eventually(ended.stat)
+        out, _ = wrapper.communicate(timeout=20)
+
+    assert wrapper.returncode == 0
+    assert json.loads(out)["pid"] == int((tmp_path / "pid").read_text()) == servers.only().pid
 
 
 # --- whom it believes -----------------------------------------------------------------------------------------------
