@@ -196,7 +196,7 @@ class LaunchError(DaemonizeError):
 class Exited(LaunchError):
     """The server ended before it was ready. `status`: its own, or 128+N; `signal`: N, or None.
 
-    `unmet`: the readiness spec that did not hold, where the server exited 0 and left nothing behind.
+    Where it exited 0 and left nothing behind, `unmet`: the readiness spec that did not hold; `met`: one that had just held.
     """
 
     outcome = "exited"
@@ -205,17 +205,17 @@ class Exited(LaunchError):
     #: tell what it left behind.
     spoke = served = blind = False
 
-    def __init__(self, wait_status: int, unmet: str | None = None) -> None:
+    def __init__(self, wait_status: int, unmet: str | None = None, met: str | None = None) -> None:
         code = os.waitstatus_to_exitcode(wait_status)
         self.signal = -code if code < 0 else None
         self.status = STATUS_SIGNAL - code if code < 0 else code
-        self.unmet = unmet
-        super().__init__(wait_status, unmet)
+        self.unmet, self.met = unmet, met
+        super().__init__(wait_status, unmet, met)
 
     @property
     def exit_status(self) -> int:  # type: ignore[override]
-        """The server's own; 1 where it exited 0 but a readiness spec was not met."""
-        return STATUS_UNMET if self.status == 0 and self.unmet else self.status
+        """The server's own; 1 where it exited 0 but was to stay: by a readiness spec other than `streams` and `started`."""
+        return STATUS_UNMET if self.status == 0 and (self.unmet or self.met) else self.status
 
     def describe(self) -> str:
         """One line."""
@@ -225,9 +225,13 @@ class Exited(LaunchError):
         if self.status:
             how = f"exited with status {self.status}"
             return f"{self.shown} {how} {self.after}, before it was ready{_told(self.told)}"
-        if self.unmet:
-            when = f"{self.after}, before '{printable(self.unmet)}' held"
-            return f"{self.shown} exited 0 {when}: nothing is running{_told(self.told)}"
+        if self.unmet or self.met:
+            held = (
+                f"before '{printable(self.unmet)}' held"
+                if self.unmet
+                else f"when '{printable(self.met or '')}' had held"
+            )
+            return f"{self.shown} exited 0 {self.after}, {held}: nothing is running{_told(self.told)}"
         left = (
             "what it left running, if anything, cannot be told on this system"
             if self.blind
@@ -317,7 +321,10 @@ class TimedOut(LaunchError):
     """Not ready in time. `waiting_for`: the specs that did not hold; `left`: it was left running.
 
     `problems`: why they did not, by spec, as far as that is known. `still_open`: which of its streams somebody still holds.
+    `listens`: where it listened (TCP). `pid_file`: path, where it was left running with one.
     """
+
+    pid_file: str | None = None
 
     outcome = "timed-out"
     exit_status = STATUS_TIMED_OUT
@@ -330,9 +337,10 @@ class TimedOut(LaunchError):
         left: bool = False,
         still_open: Sequence[str] = (),
         problems: Mapping[str, str] = {},
+        listens: Sequence[str] = (),
     ) -> None:
         self.waiting_for, self.timeout, self.left = list(waiting_for), timeout, left
-        self.still_open, self.problems = list(still_open), dict(problems)
+        self.still_open, self.problems, self.listens = list(still_open), dict(problems), list(listens)
         super().__init__(self.waiting_for, timeout)
 
     def describe(self) -> str:
@@ -342,16 +350,24 @@ class TimedOut(LaunchError):
         )
         waited = ", ".join(map(self._waited, self.waiting_for)) + _told(self.told)
         line = f"{self.shown} was not ready within {self.timeout:g} s (waited for: {waited}); {fate}"
+        if self.listens:
+            line += f"; it listens on {', '.join(self.listens)}"
         if "streams" not in self.waiting_for:
             return line
         held = " and ".join(self.still_open) or "stdout and stderr"
-        remedy = (
-            "it lets go by calling daemonize.ready(), a child by being started afterwards or without them; "
-            "if it is only slow, give it a longer timeout"
-            if self.by_option
-            else "if it never lets go, say how it becomes ready: --ready port, log:REGEX, or alive:2s"
-        )
-        return f"{line}. It, or a child of it, holds {held}; {remedy}"
+        return f"{line}. It, or a child of it, holds {held}; {self._remedy}"
+
+    @property
+    def _remedy(self) -> str:
+        if self.by_option:
+            return (
+                "it lets go by calling daemonize.ready(), a child by being started afterwards or without them; "
+                "if it is only slow, give it a longer timeout"
+            )
+        if self.listens:
+            port = self.listens[0].rpartition(":")[2]
+            return f"if it never lets go, say how it becomes ready: --ready port:{port}"
+        return "if it never lets go, say how it becomes ready: --ready port, log:REGEX, or alive:2s"
 
     def _waited(self, spec: str) -> str:
         problem = self.problems.get(spec)
@@ -362,12 +378,16 @@ def _told(told: Mapping[str, str | int]) -> str:
     """What the server said about itself, as shown to people."""
     parts = []
     if told.get("status"):
-        parts.append(f"its status: {printable(str(told['status']))}")
+        parts.append(f"it last said: {_shortened(printable(str(told['status'])))}")
     if told.get("errno"):
         parts.append(f"its error: {os.strerror(int(told['errno']))}")
     if told.get("exit_status"):
         parts.append(f"it announced exit status {told['exit_status']}")
     return "".join(f"; {part}" for part in parts)
+
+
+def _shortened(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class Cancelled(LaunchError):

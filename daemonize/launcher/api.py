@@ -56,7 +56,7 @@ class HasDescriptor(Protocol):
 def launch(
     command: Sequence[StrPath],
     *,
-    ready: str | Sequence[str] = (),
+    ready: str | Sequence[str] | None = None,
     timeout: float | str | None = START_TIMEOUT,
     on_timeout: str = "stop",
     stop_timeout: float | str = STOP_TIMEOUT,
@@ -101,7 +101,7 @@ def launch(
     try:
         request = Request(
             command,
-            ready=(ready,) if isinstance(ready, str) else tuple(ready),
+            ready=(ready,) if isinstance(ready, str) else tuple(ready or ()),
             timeout=float("inf") if timeout is None else _seconds(timeout),
             on_timeout=on_timeout,
             stop_timeout=_seconds(stop_timeout),

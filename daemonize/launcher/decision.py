@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from daemonize.errors import Exited, LaunchError, Lost, StrictFailure, TimedOut
 from daemonize.launcher.ready import Ready
 
@@ -46,8 +48,8 @@ class Decision:
             return self._of_ready(now)
         return self._of_time(deadline)
 
-    def of_end(self, status: int) -> LaunchError | None:
-        """The main process has ended: the outcome, unless a daemon may have been left behind."""
+    def of_end(self, status: int, *, served: bool = False) -> LaunchError | None:
+        """The main process has ended: the outcome, unless a daemon may have been left behind. served: it had been ready."""
         family = self._family
         if family.lost:
             return Exited(status)
@@ -58,18 +60,36 @@ class Decision:
             return None
         if self.due is not None:
             return StrictFailure(Exited(status).status)
+        specs = [spec for spec in self._request.ready if spec not in ("streams", "started")]
         unmet = [spec for spec in self._probes.unmet if spec != "streams"]
-        return Exited(status or family.orphan_status, unmet[0] if unmet else None)
+        met = specs[0] if specs and not (unmet or served) else None
+        return Exited(status or family.orphan_status, unmet[0] if unmet else None, met)
 
     def _of_time(self, deadline: Deadline) -> LaunchError | None:
         """The outcome if the time is up."""
         if not deadline.passed:
             return None
         left = self._request.on_timeout == "leave" and self._family.executed and self._family.lives
-        return TimedOut(
+        outcome = TimedOut(
             self._probes.unmet, self._request.timeout, left=left, still_open=self._outputs.still_open,
-            problems=self._probes.problems,
+            problems=self._probes.problems, listens=self._listens(),
         )  # fmt: skip
+        if left and self._request.pid_file:
+            outcome.pid_file = os.fsdecode(self._request.pid_file)
+        return outcome
+
+    def _listens(self) -> list[str]:
+        """Where the server listens, as shown to people who wait for something else."""
+        from daemonize.errors import SetupError
+        from daemonize.posix.sockets import listeners_of
+        from daemonize.posix.tree import descendants
+
+        family = self._family
+        try:
+            found = listeners_of(descendants(family.parent, family.helpers)) if family.parent else []
+        except (SetupError, OSError):
+            return []
+        return sorted({str(listener) for listener in found})
 
     def _of_ready(self, now: float) -> Ready | LaunchError | None:
         if self._request.strict and self._outputs.spoke_on_stderr:

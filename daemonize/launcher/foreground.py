@@ -124,7 +124,7 @@ class Foreground(Wrapper):
     def _judge(self, now: float) -> Ready | LaunchError | None:
         if not self._serving:
             return super()._judge(now)
-        return None if self.family.ended is None else self._decision.of_end(self.family.ended)
+        return None if self.family.ended is None else self._decision.of_end(self.family.ended, served=True)
 
     def _conclude(self) -> None:
         if not isinstance(self.outcome, Ready):

@@ -340,9 +340,20 @@ class Outputs:
 
         That of stderr, unless only that of stdout has something in it. None: there is none.
         """
-        paths = [] if self.protocol else [path for path in reversed(self.files) if path != b"/dev/null"]
-        written = [path for path in paths if os.path.exists(path) and os.stat(path).st_size]
-        return next(((os.fsdecode(path), not written) for path in [*written, *paths]), (None, False))
+        streams = [] if self.protocol else [s for s in reversed(_STREAMS) if self._paths[s] != b"/dev/null"]
+        written = [stream for stream in streams if self._wrote(stream)]
+        named = [os.fsdecode(self._paths[stream]) for stream in [*written, *streams]]
+        return (named[0], not written) if named else (None, False)
+
+    def _wrote(self, stream: str) -> bool:
+        """Whether the server has written to its file, which may have words of an earlier launch."""
+        relay = self._relays.get(stream)
+        if relay is None and self._paths["out"] == self._paths["err"]:
+            relay = self._relays.get("out")
+        if relay is not None:
+            return relay.total > 0
+        path = self._paths[stream]
+        return os.path.exists(path) and os.stat(path).st_size > 0
 
     @property
     def errors(self) -> list[OSError]:

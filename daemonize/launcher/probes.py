@@ -23,7 +23,7 @@ class Probes:
     """
 
     def __init__(self, specs: Sequence[str], timeout: float) -> None:
-        self._probes = [parse(spec) for spec in specs]
+        self._probes = [parse(spec) for spec in dict.fromkeys(specs)]
         self._told_executed = self._told_ended = False
         self._said: dict[Probe, str] = {}
         for probe in self._probes:
@@ -125,7 +125,7 @@ class Probes:
         for probe in self._probes:
             if not probe.held and probe.due is not None and now >= probe.due:
                 attempt(probe, probe.tick, now)
-            if probe.problem and probe.problem != self._said.get(probe):
+            if self._told_executed and probe.problem and probe.problem != self._said.get(probe):
                 self._said[probe] = probe.problem
                 say(f"{probe.spec}: not yet: {probe.problem}")
 

@@ -79,6 +79,25 @@ def set_defaults() -> None:
             pass  # SIGKILL, SIGSTOP
 
 
+class TimeLimit:
+    """A context in which TimeoutError is raised when it has used so many seconds of CPU time. For the main thread."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._handler = _signal.signal(_signal.SIGVTALRM, _too_long)
+        self._timer = _signal.setitimer(_signal.ITIMER_VIRTUAL, self._seconds)
+
+    def __exit__(self, *_exc: object) -> None:
+        _signal.setitimer(_signal.ITIMER_VIRTUAL, *self._timer)
+        _signal.signal(_signal.SIGVTALRM, _signal.SIG_DFL if self._handler is None else self._handler)
+
+
+def _too_long(_number: int, _frame: FrameType | None) -> None:
+    raise TimeoutError
+
+
 #: All timers that send a signal (setitimer(2)).
 _TIMERS = (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF)
 
@@ -165,9 +184,9 @@ class SignalQueue(SignalSource):
         return self.fd, self._write
 
     def read(self) -> list[tuple[int, int | None]]:
-        """What has arrived: (signal, None), in order."""
+        """What has arrived: (signal, None), in order. The descriptor is also told of signals that others handle."""
         try:
-            return [(number, None) for number in os.read(self.fd, 4096)]
+            return [(number, None) for number in os.read(self.fd, 4096) if number in self._handlers]
         except BlockingIOError:
             return []
 

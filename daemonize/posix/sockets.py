@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from daemonize.posix.sockdiag import Listener
 
 
-def listeners_at(address: str, port: int) -> list[Listener]:
-    """Who takes connections to an address (numeric) of this machine: nobody at one of another machine.
+def listeners_of(pids: Iterable[int]) -> list[Listener]:
+    """The TCP sockets of our network namespace on which these processes listen, as far as they may be looked into.
 
-    Nobody, too, where the kernel's tables cannot be read.
+    Raises SetupError where the kernel's tables cannot be read.
     """
-    packed = pack(address)
-    if not _is_local(address):
-        return []
-    try:
-        return [listener for listener in listeners(port) if listener.covers(packed)]
-    except OSError:
-        return []
+    there = {listener.inode: listener for listener in listeners()}
+    own: set[int] = set()
+    for pid in pids:
+        try:
+            own |= open_of(pid, there)
+        except OSError:
+            pass  # it has ended, or is hidden
+    return [there[inode] for inode in own]
 
 
 def resolve(host: str) -> list[str]:
@@ -49,7 +50,7 @@ def pack(address: str) -> bytes:
     return packed[12:] if packed.startswith(bytes(10) + b"\xff\xff") else packed
 
 
-def _is_local(address: str) -> bool:
+def is_local(address: str) -> bool:
     """Whether it is an address of this machine: only to one of those a socket can be bound."""
     from _socket import AF_INET, AF_INET6, SOCK_CLOEXEC, SOCK_DGRAM, socket
 

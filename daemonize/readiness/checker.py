@@ -68,6 +68,7 @@ class Checked(Probe):
         self._process: Process | None = None
         self._tells = -1
         self._rest = b""
+        self._answered = False
 
     def check(self) -> Check:
         """What is to be repeated, of the server as it is now."""
@@ -97,7 +98,7 @@ class Checked(Probe):
         process, self._process = self._process, None
         if not (self._check.starts and _ends(process)):
             process.send(signals.SIGKILL)
-        if not (_reap(process.pid) or self.held) and self._check.starts:
+        if not _reap(process.pid) and not self._answered and self._check.starts:
             end_all(Tree((), session=process.pid))
         process.close()
         self._launch.helpers.discard(process.pid)
@@ -130,7 +131,7 @@ class Checked(Probe):
         finally:
             signals.restore_mask(mask)
             self._launch.owner.shut(tells)
-        self._tells, self._rest = tells_end, b""
+        self._tells, self._rest, self._answered = tells_end, b"", False
         self._launch.watch(self, tells_end, self._read)
 
     def _read(self) -> None:
@@ -138,14 +139,21 @@ class Checked(Probe):
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line == b"held":
-                self.held, self.due = True, None
+                self._answered = True
             else:
                 self.problem = line.removeprefix(b"not yet ").decode()
         if data:
             return
         self.close()
-        if not self.held:
-            self._again(monotonic(), "the process that looks has ended; another is started")
+        problem = self.confirm() if self._answered else "the process that looks has ended; another is started"
+        if problem:
+            self._again(monotonic(), problem)
+        else:
+            self.held, self.due, self.problem = True, None, ""
+
+    def confirm(self) -> str:
+        """The check holds. Why that does not count; "": it does."""
+        return ""
 
     def _shut(self) -> None:
         if self._tells >= 0:

@@ -8,6 +8,10 @@ from daemonize.readiness.probe import Probe
 class Exit(Probe):
     """Holds when the server has daemonized itself."""
 
+    def executed(self, now: float) -> None:
+        """It may stay."""
+        self.problem = "the command has not exited"
+
     def daemonized(self) -> None:
         """Ready."""
-        self.held = True
+        self.held, self.problem = True, ""

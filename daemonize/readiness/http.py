@@ -6,15 +6,16 @@ followed, and an answer of up to 64 KiB is read to its end, so that no server is
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from daemonize.errors import AlreadyRunning, UsageError
-from daemonize.posix.sockets import holder_of, listeners_at, open_here, resolve
+from daemonize.errors import UsageError
+from daemonize.posix.sockets import is_local, resolve
 from daemonize.readiness.checker import Check, Checked
+from daemonize.readiness.port import Port
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Collection
     from http.client import HTTPConnection
     from typing import NoReturn
 
@@ -34,25 +35,31 @@ class Http(Checked):
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
         self.host, self.port, self.target = parse_url(argument, self.port)
+        self._listener: Port | None = None
 
     def prepare(self, launch: Launch) -> None:
-        """Somebody who listens there already would answer in the server's place."""
+        """On this machine somebody who listens there already would answer in the server's place."""
         super().prepare(launch)
-        self._refuse_others(open_here(launch.kept))
+        try:
+            addresses = resolve(self.host)
+        except OSError:
+            return  # the name may be there when the server is
+        if all(map(is_local, addresses)):
+            host = f"[{self.host}]" if ":" in self.host else self.host
+            self._listener = Port(f"port:{host}:{self.port}", f"{host}:{self.port}")
+            self._listener.prepare(launch)
 
     def check(self) -> Check:
         """One request."""
         return _Get(self.host, self.port, self.target, secure=self.secure)
 
-    def _refuse_others(self, kept: Collection[int]) -> None:
-        try:
-            addresses = resolve(self.host)
-        except OSError:
-            return  # the name may be there when the server is
-        for address in addresses:
-            for listener in listeners_at(address, self.port):
-                if listener.inode not in kept:
-                    raise AlreadyRunning("port", str(self.port), *holder_of(listener.inode, listener.uid))
+    def confirm(self) -> str:
+        """On this machine it must be the server that has answered."""
+        listener = self._listener
+        for _ in range(2):  # it believes what it has seen twice
+            if listener and not listener.held:
+                listener.tick(monotonic())
+        return listener.problem if listener and not listener.held else ""
 
 
 def parse_url(url: str, port: int) -> tuple[str, int, str]:

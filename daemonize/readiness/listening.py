@@ -110,13 +110,8 @@ class Listening(Probe):
             self.problem = self.nothing
             return
         own, hider = self._own(members, {socket.inode for socket in there})
-        if own or not hider:
-            found = [socket for socket in there if socket.inode in own]
-        else:
-            found = [socket for socket in there if self._may_be_own(socket)]
-            self._tell(
-                f"the descriptors of {hider} may not be read: a socket of its user, or of root, will do"
-            )
+        sure = own or not hider
+        found = [s for s in there if s.inode in own] if sure else self._possible(there, hider)
         inodes = {socket.inode for socket in found}
         if inodes & self._seen:
             self._hold(", ".join(sorted({printable(str(socket)) for socket in found})))
@@ -127,6 +122,15 @@ class Listening(Probe):
             self.problem = f"it is held by {self._call(there[0])}, not by the server"
         else:
             self.problem = self.nothing
+
+    def _possible(self, there: Sequence[Listener | Bound], hider: str) -> list[Listener | Bound]:
+        """Those that may be the server's, where that cannot be said: none, if any port of the machine would do."""
+        why = f"the descriptors of {hider} may not be read"
+        if not self.shown:
+            self._tell(f"{why}: name the port")
+            return []
+        self._tell(f"{why}: a socket of its user, or of root, will do")
+        return [socket for socket in there if self._may_be_own(socket)]
 
     def _hold(self, found: str) -> None:
         self.held, self.found = True, found

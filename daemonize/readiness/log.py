@@ -12,12 +12,14 @@ import re
 import warnings
 
 from daemonize.errors import UsageError, printable
+from daemonize.posix.signals import TimeLimit
 from daemonize.readiness.probe import Probe
 
 #: Characters of a line that are kept. Of a longer one as many stay as may be the beginning of what matches.
 _LONGEST, _KEPT = 65536, 4096
 #: Characters of the line that are shown.
 _SHOWN = 200
+_LIMIT = 1.0  # seconds of CPU time for what is written at once: some expressions take years for a line
 
 
 class Line:
@@ -72,10 +74,21 @@ class Log(Probe):
         except (re.error, OverflowError, RecursionError) as error:
             raise UsageError(f"it is not a regular expression: {printable(str(error))}") from None
         self._lines = {"out": Line(pattern), "err": Line(pattern)}
-        self.problem = "no line matches"
+        self.problem = "it has written no line (or keeps it in a buffer: python3 -u, stdbuf -oL)"
 
     def said(self, stream: str, data: bytes) -> None:
         """Look for a line that matches."""
-        line = self._lines[stream].search(data)
+        if not self.hears_output:
+            return
+        try:
+            with TimeLimit(_LIMIT):
+                line = self._lines[stream].search(data)
+        except TimeoutError:
+            # It would hold up the launch, its timeout and whoever interrupts it, line after line.
+            self.hears_output = False
+            self.problem = f"to look for it in what was written took longer than {_LIMIT:g} s: simplify REGEX"
+            return
         if line is not None:
             self.held, self.problem, self.found = True, "", printable(line)[:_SHOWN]
+        elif b"\n" in data:
+            self.problem = "no line matches"

@@ -30,8 +30,8 @@ _ERRNO, _PID, _STATUS = 4095, (1 << 31) - 1, 255
 _STRANGER = "a message from a stranger"
 
 
-#: It asks, after READY=1, whether that has been read (BARRIER=1). If nobody listens any more it fails, and many a script that
-#: has called it goes no further.
+#: It asks, after READY=1, whether that has been read (BARRIER=1). If nobody listens any more it fails, and many a script
+#: that has called it goes no further.
 _CLIENT = "systemd-notify"
 _PAUSE = 0.001
 
@@ -58,7 +58,7 @@ class Notify(Probe):
     def executed(self, now: float) -> None:
         """From now on something may come."""
         if not self.held and not self.problem:
-            self.problem = "nothing has been sent to NOTIFY_SOCKET"
+            self.problem = "nothing has been sent to NOTIFY_SOCKET (some servers must be told to notify)"
 
     def ended(self) -> None:
         """What it said just before: why, most likely."""

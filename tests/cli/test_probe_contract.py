@@ -26,7 +26,7 @@ SPECS: dict[str, Callable[[Path], str]] = {
     "streams": lambda _: "streams",
     "started": lambda _: "started",
     "exit": lambda _: "exit",
-    "alive:DURATION": lambda _: "alive:30ms",
+    "alive:DURATION": lambda _: "alive:1s",
     "notify": lambda _: "notify",
     "fd:N": lambda _: "fd:3",
     "fdvar:NAME": lambda _: "fdvar:READY_FD",

@@ -184,7 +184,7 @@ def test_its_last_words_are_read(family: Family) -> None:
     report = launch(said, "exit=3", options=("--json",)).json
 
     assert done.status == report["status"] == 3
-    assert b"; its status: no \\x1b[1mroom \xef\xbf\xbd; its error: No space left on device; " in done.err
+    assert b"; it last said: no \\x1b[1mroom \xef\xbf\xbd; its error: No space left on device; " in done.err
     assert b"it announced exit status 3 (log" in done.err
     assert report["told"] == {"status": "no \x1b[1mroom \ufffd", "errno": 28, "exit_status": 3}
     family.nobody()
@@ -207,8 +207,8 @@ def test_the_status_of_a_failure(
     empty = launch(*words, "send=STATUS=", *steps, options=options)
 
     assert (done.status, empty.status) == (status, status)
-    assert b"its status: loading 3 of 7" in done.err
-    assert b"its status" not in empty.err
+    assert b"it last said: loading 3 of 7" in done.err
+    assert b"it last said" not in empty.err
     family.nobody()
 
 
@@ -220,7 +220,7 @@ def test_the_status_of_an_interrupted_launch(family: Family) -> None:
         _, err = wrapper.communicate(timeout=20)
 
     assert wrapper.returncode == 128 + signal.SIGTERM
-    assert b"its status: migrating; " in err
+    assert b"it last said: migrating; " in err
     family.nobody()
 
 
@@ -502,7 +502,7 @@ def test_a_flood_keeps_nobody_from_the_timeout(family: Family) -> None:
         _, err = wrapper.communicate(timeout=20)
 
     assert wrapper.returncode == 124
-    assert b"its status: flood" in err
+    assert b"it last said: flood" in err
     family.nobody()
 
 

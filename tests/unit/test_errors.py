@@ -261,7 +261,7 @@ def test_what_the_server_said_about_itself(error: LaunchError) -> None:
     """In every error of a launch in which it may have said something; an empty status, and 0, say nothing."""
     error.told = {"status": "no \x1b[2Jroom", "errno": errno.ENOSPC, "exit_status": 3}
     assert (
-        "; its status: no \\x1b[2Jroom; its error: No space left on device; it announced exit status 3"
+        "; it last said: no \\x1b[2Jroom; its error: No space left on device; it announced exit status 3"
         in str(error)
     )
 
