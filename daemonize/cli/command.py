@@ -24,8 +24,14 @@ server's own when it died before that. Options end at COMMAND.
 """
 
 _EPILOG = """\
-Exit status: 0 ready; the server's own, or 128+N for signal N; 2 usage; 124 not ready in time; 125 daemonize itself
-failed; 126, 127 the command cannot be executed, was not found. More: man daemonize.
+Exit status: 0 ready; the server's own, or 128+N for signal N; 1 it exited 0 before --ready held, or --strict; 2 usage; 75
+already running: the lock file, pid file, port or socket is taken; 124 not ready in time; 125 daemonize itself failed; 126,
+127 the command cannot be executed, was not found.
+
+\b
+More: man -M DIR/share/man daemonize
+(DIR is where it was installed, as in DIR/bin/daemonize: /opt/daemonize, say.
+`man daemonize` alone may show another program of that name.)
 """
 
 

@@ -92,10 +92,11 @@ def launch(
     program that others may write to. pid_file: file for the pid. lock_file: file to be locked as long as the server runs.
     relay_stdout, relay_stderr: where its start-up output goes: a descriptor, a file, or None for nowhere.
 
-    Raises LaunchError (Exited, NotExecuted, TimedOut, Cancelled, Lost, StrictFailure) with the facts and `exit_status`;
-    AlreadyRunning if the lock or the pid file is taken, or a port or a socket that is waited for; UsageError for arguments
-    that cannot be used; SetupError if something of ours failed. If anything else is raised meanwhile (KeyboardInterrupt),
-    the server is stopped first. Never exits, never forks a copy of the caller that lives on.
+    Raises LaunchError (Exited, NotExecuted, Unsafe, TimedOut, Cancelled, Lost, StrictFailure) with the facts and
+    `exit_status`; AlreadyRunning if the lock file or the pid file is taken, or the port or the socket of `ready` (of
+    `port`, `unix`, `http`, `https`); UsageError for arguments that cannot be used; SetupError if something of ours failed.
+    If anything else is raised meanwhile (KeyboardInterrupt), the server is stopped first. Never exits, never forks a copy
+    of the caller that lives on.
     """
     _check_kinds(locals())
     try:
