@@ -234,7 +234,8 @@ WAYS = (
     Way("sshd-D", ("notify",), SSHD.run_with("-D"), "nobody"),
     # It points its streams at /dev/null before it binds: of a taken port nobody would hear.
     Way("sshd", ("notify", *DAEMON), SSHD, "nobody"),
-    Way("stunnel4", ("streams",), STUNNEL),
+    # Its streams are at /dev/null before it forks: that alone would name its first process.
+    Way("stunnel4", ("exit",), STUNNEL),
     Way("stunnel4-foreground", ("port:PORT",), STUNNEL_FOREGROUND),
     Way("lighttpd-D", ("port:PORT",), LIGHTTPD.run_with("-D")),
     Way("lighttpd", DAEMON, LIGHTTPD),
