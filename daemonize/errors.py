@@ -349,7 +349,7 @@ class TimedOut(LaunchError):
             "it lets go by calling daemonize.ready(), a child by being started afterwards or without them; "
             "if it is only slow, give it a longer timeout"
             if self.by_option
-            else "if it never lets go, say how it becomes ready: --ready alive:2s"
+            else "if it never lets go, say how it becomes ready: --ready port, log:REGEX, or alive:2s"
         )
         return f"{line}. It, or a child of it, holds {held}; {remedy}"
 

@@ -32,8 +32,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from daemonize.launcher.progress import Progress
     from daemonize.launcher.ready import Ready
+    from daemonize.launcher.words import Waiting
 
 
 def main() -> NoReturn:
@@ -101,10 +101,10 @@ class Run:
             from daemonize.launcher.foreground import Foreground
 
             return Foreground(
-                self.request, self.targets, say=self._say, on_ready=self._report, progress=self._progress()
+                self.request, self.targets, say=self._say, on_ready=self._report, waiting=self._waiting()
             ).run()
         queue = catch_interrupts()
-        wrapper = Wrapper(self.request, self.targets, queue=queue, say=self._say, progress=self._progress())
+        wrapper = Wrapper(self.request, self.targets, queue=queue, say=self._say, waiting=self._waiting())
         try:
             outcome = wrapper.run()
         except BaseException:
@@ -117,9 +117,9 @@ class Run:
             self._complain(problem)
         return outcome
 
-    def _progress(self) -> Progress | None:
+    def _waiting(self) -> Waiting | None:
         """For people; those who asked for every step have those."""
-        return None if self.quiet or self.verbose else words.progress(HINT)
+        return None if self.quiet or self.verbose else words.waiting(HINT)
 
     def _report(self, outcome: Ready | DaemonizeError) -> None:
         """Say what happened, where the server has not said it itself."""

@@ -19,9 +19,9 @@ from daemonize.posix.loop import POLLIN
 if TYPE_CHECKING:
     from daemonize.errors import LaunchError
     from daemonize.launcher.outputs import Targets
-    from daemonize.launcher.progress import Progress
     from daemonize.launcher.ready import Ready
     from daemonize.launcher.request import Request
+    from daemonize.launcher.words import Waiting
 
 
 class Continued(Wrapper):
@@ -32,7 +32,7 @@ class Continued(Wrapper):
     """
 
     def __init__(
-        self, request: Request, targets: Targets, *, takes_over: bool, progress: Progress | None = None
+        self, request: Request, targets: Targets, *, takes_over: bool, waiting: Waiting | None = None
     ) -> None:
         # Of a program that is not the server's, also what it opened itself: pytest keeps its own stdout as a copy, and a
         # pipe there would be held as long as the server runs.
@@ -40,7 +40,7 @@ class Continued(Wrapper):
         relayed_to = {target for target in (targets.stdout, targets.stderr) if target is not None}
         self._before = fds.still_open() - (set() if takes_over else relayed_to)
         self._takes_over = takes_over
-        super().__init__(request, targets, progress=progress)
+        super().__init__(request, targets, waiting=waiting)
 
     def launch(self) -> Ready | LaunchError | None:
         """The outcome, or None: this is the server, in which signals are still blocked. Raises as `run` does."""

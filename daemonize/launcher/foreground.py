@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemonize.launcher.outputs import Targets
-    from daemonize.launcher.progress import Progress
     from daemonize.launcher.request import Request
+    from daemonize.launcher.words import Waiting
 
 FORWARDED = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH)
 
@@ -60,11 +60,11 @@ class Foreground(Wrapper):
         *,
         say: Callable[[str], None],
         on_ready: Callable[[Ready], None],
-        progress: Progress | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
         # By default nobody waits for readiness: it stays with its reader.
-        shown = progress if request.moves_streams else None
-        super().__init__(request, targets, queue=_open_queue(), say=say, progress=shown)
+        shown = waiting if request.moves_streams else None
+        super().__init__(request, targets, queue=_open_queue(), say=say, waiting=shown)
         self._on_ready = on_ready
         self._serving = False
         self._passed_on: set[int] = set()
@@ -133,7 +133,10 @@ class Foreground(Wrapper):
             return
         self._write_pid()
         self._on_ready(self._result_of(self.outcome))
-        self._serving, self.progress = True, None
+        self._serving = True
+        if self.waiting:
+            self.waiting.close()
+            self.waiting = self.outputs.screen = None
         self._rewind()
         self.deadline = Deadline(float("inf"))
 

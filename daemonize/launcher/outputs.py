@@ -221,9 +221,9 @@ class Outputs:
     def _follow(self, stream: str, written: int) -> None:
         """Follow a regular file; a fifo, a terminal or /dev/null cannot be read back.
 
-        Nor is a file that is the caller's stdout as well: what we relay would be followed, and relayed again.
+        Nor is a file that is the caller's stdout or stderr as well: what we relay would be followed, and relayed again.
         """
-        relayed = not _is_same(written, self._targets[stream])
+        relayed = not any(_is_same(written, target) for target in self._targets.values())
         if not stat.S_ISREG(os.fstat(written).st_mode) or not (relayed or self._heard):
             return
         from daemonize.posix.follow import FileRelay
@@ -251,7 +251,7 @@ class Outputs:
 
     def _sink(self, stream: str) -> Sink:
         sink = Sink(self._targets[stream])
-        if sink.is_terminal:
+        if sink.may_show:
             sink.screen = self.screen
         self._sinks.append(sink)
         return sink
@@ -318,6 +318,11 @@ class Outputs:
         """What is there now belongs to the launch: `caught_up` tells when all of it is with the caller."""
         for relay in self.relays:
             relay.mark()
+
+    def unmark(self) -> None:
+        """The launch goes on: so does the relaying."""
+        for relay in self.relays:
+            relay.unmark()
 
     @property
     def caught_up(self) -> bool:

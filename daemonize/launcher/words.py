@@ -10,12 +10,15 @@ from daemonize.posix.fds import write_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from daemonize.errors import DaemonizeError
     from daemonize.launcher.progress import Progress
     from daemonize.launcher.ready import Ready
     from daemonize.launcher.wrapper import Wrapper
+
+#: Seconds before people are shown what is waited for.
+MOMENT = 1.0
 
 
 def complain(text: str, program: str = "daemonize") -> None:
@@ -26,13 +29,46 @@ def complain(text: str, program: str = "daemonize") -> None:
         pass
 
 
-def progress(hint: str, program: str = "daemonize") -> Progress | None:
-    """What shows people at a terminal what is waited for; None where stderr is none. program, hint: as of Progress."""
-    if not os.isatty(2):
-        return None
-    from daemonize.launcher.progress import Progress
+class Waiting:
+    """Shows people at a terminal what is waited for, when they have waited for a moment.
 
-    return Progress(monotonic(), program, hint)
+    program: who says it. hint: a line for those who wait long for `streams`. due: monotonic time of the next turn.
+    """
+
+    def __init__(self, hint: str, program: str = "daemonize", fd: int = 2) -> None:
+        self._hint, self._program, self._fd = hint, program, fd
+        self._began = monotonic()
+        self.due = self._began + MOMENT
+        self._progress: Progress | None = None
+        self._free = True  # nothing of the server's stands in the row
+
+    def update(self, now: float, unmet: Sequence[str], told: Mapping[str, str | int]) -> None:
+        """It is time. unmet: what is waited for. told: what the server says of itself."""
+        if self._progress is None:
+            from daemonize.launcher.progress import Progress
+
+            self._progress = Progress(self._began, self._program, self._hint, self._fd)
+        self.due = self._progress.update(now, unmet, told, free=self._free)
+
+    def clear(self) -> None:
+        """Somebody else is going to write there."""
+        if self._progress:
+            self._progress.clear()
+
+    def wrote(self, last: int) -> None:
+        """Somebody has written; the last byte of it."""
+        self._free = last == ord("\n")
+
+    def close(self) -> None:
+        """The launch is over, or nobody waits for it any more."""
+        if self._progress:
+            self._progress.close()
+            self._progress = None
+
+
+def waiting(hint: str, program: str = "daemonize") -> Waiting | None:
+    """What shows people what is waited for; None where stderr is no terminal. program, hint: as of Waiting."""
+    return Waiting(hint, program) if os.isatty(2) else None
 
 
 def needs_words(failure: DaemonizeError) -> bool:

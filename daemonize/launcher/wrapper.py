@@ -7,8 +7,8 @@
 
 One loop: wait, dispatch, decide. What happens only changes facts (launcher/family.py, launcher/outputs.py); `_judge` and
 launcher/decision.py alone turn facts into an outcome, and an outcome is carried out in this order: stop what is to be
-stopped, relay what is left, look again whether a ready server still lives, leave a drain, write the pid file, detach, and
-wait for the intermediate parent, so that the server already belongs to init when the caller goes on.
+stopped, relay what is left, look again whether a ready server still lives, leave a drain, write the pid file, detach, close
+everything, and wait for the intermediate parent, so that the server already belongs to init when the caller goes on.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Targets
-    from daemonize.launcher.progress import Progress
     from daemonize.launcher.request import Request
+    from daemonize.launcher.words import Waiting
 
     Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
 
@@ -69,7 +69,7 @@ def catch_interrupts(also: Iterable[int] = ()) -> signals.SignalQueue:
 class Wrapper:
     """One launch. `run` gives its outcome. `say` is told of progress, for those who want to hear it.
 
-    progress: what shows it to people at a terminal (launcher/progress.py), or None.
+    waiting: what shows people at a terminal what is waited for (launcher/words.py), or None.
     """
 
     def __init__(
@@ -79,11 +79,11 @@ class Wrapper:
         *,
         queue: signals.SignalSource | None = None,
         say: Callable[[str], None] = lambda _text: None,
-        progress: Progress | None = None,
+        waiting: Waiting | None = None,
     ) -> None:
         _refuse_setuid()
         self.request, self.queue, self.say = request, queue, say
-        self.progress = progress
+        self.waiting = waiting
         self.began = monotonic()
         self.context, self.account = program.find_context(request)
         self.probes = Probes(request.ready, request.timeout)
@@ -93,7 +93,7 @@ class Wrapper:
         heir = self._heir
         self.logs = find_logs(request.name or request.command[0], self.outer, heir.login if heir else "")
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
-        self.outputs.screen = progress
+        self.outputs.screen = waiting
         self.claims = Claims()
         self.family = Family(self.loop, self.owner, say)
         self.deadline = Deadline(request.timeout)
@@ -101,6 +101,7 @@ class Wrapper:
         self.program: child.Program
         self.goes_on = False  # this is the server, which is the caller's own program (launcher/continued.py)
         self._control = -1
+        self._leaving = 0  # pid of an intermediate parent that has been let go
         self._life = Judge(self.family)
         self._decision = Decision(request, self.family, self.outputs, self.probes, self._life, self.token)
         self._remains = Remains(self.loop, self.family, self.token, request.stop_timeout, say)
@@ -230,13 +231,13 @@ class Wrapper:
         if self.outcome is None:
             self.outcome = self._judge(now)
         self._continue()
-        if self.progress and self.outcome is None and now >= self.progress.due:
-            self.progress.update(now, self.probes.unmet, self.family.told)
+        if self.waiting and self.outcome is None and now >= self.waiting.due:
+            self.waiting.update(now, self.probes.unmet, self.family.told)
 
     def _continue(self) -> None:
         if self.outcome is not None:
-            if self.progress:
-                self.progress.clear()
+            if self.waiting:
+                self.waiting.clear()
             self._carry_out()
 
     def _patience(self) -> float | None:
@@ -247,7 +248,7 @@ class Wrapper:
             waits.append(self.deadline.slice())
             moments = (self.probes.due, self._life.due, self._decision.due)
             waits += [moment - now for moment in moments if moment is not None]
-            waits += [self.progress.due - now] if self.progress else []
+            waits += [self.waiting.due - now] if self.waiting else []
         return min((max(wait, 0.0) for wait in waits if wait is not None), default=None)
 
     def _signalled(self, _events: int) -> None:
@@ -318,6 +319,7 @@ class Wrapper:
     def _rewind(self) -> None:
         """Back to watching."""
         self.outcome, self._stopped, self._marked = None, False, False
+        self.outputs.unmark()
 
     def _conclude(self) -> None:
         """Everything is in order; let go. The pid file is complete before anybody is told."""
@@ -350,7 +352,7 @@ class Wrapper:
         self.say(f"a pipe is still held: the drain (pid {self.outcome.drain}) copies it to the log")
 
     def _detach(self) -> None:
-        """Let the intermediate parent go, and wait until it is gone: then the server is init's child."""
+        """Let the intermediate parent go. While it ends, everything else is put in order: see `_close`."""
         if self.queue and self._leaves_running:
             # A signal that ends this process no longer ends the server, and must not look as if it had. For good: it is
             # the wrapper's own process, which has nothing left to do but to leave.
@@ -359,7 +361,7 @@ class Wrapper:
             os.write(self._control, intermediate.DETACH)
         except BrokenPipeError:
             pass  # it has been killed
-        intermediate.reap(self.family.parent, KILL_GRACE)
+        self._leaving = self.family.parent
 
     def _abandon(self) -> None:
         """Something was raised: a closed control pipe makes the intermediate parent stop the server."""
@@ -370,13 +372,15 @@ class Wrapper:
         self.claims.remove()
 
     def _close(self) -> None:
-        if self.progress:
-            self.progress.clear()
+        if self.waiting:
+            self.waiting.close()
         self._remains.close()
         self.probes.close()
         self.family.close()
         self.outputs.stop()
         self.owner.close()
+        # When it is gone the server is init's child; only then does the caller go on.
+        intermediate.reap(self._leaving, KILL_GRACE)
 
     def _result(self) -> Ready | LaunchError:
         """The outcome with its facts."""

@@ -106,8 +106,8 @@ def fork(request: Request, targets: Targets, say: Callable[[str], None], *, take
     say: is given every line that is to be said. takes_over: as of Continued. Raises DaemonizeError, and EndedError if the
     server did not come to go on.
     """
-    progress = words.progress(HINT, program_name()) if takes_over else None
-    wrapper = Continued(request, targets, takes_over=takes_over, progress=progress)
+    waiting = words.waiting(HINT, program_name()) if takes_over else None
+    wrapper = Continued(request, targets, takes_over=takes_over, waiting=waiting)
     flush()  # or what is in the buffers would be written twice
     try:
         outcome = wrapper.launch()
@@ -237,8 +237,8 @@ def main(arguments: list[str]) -> NoReturn:
         with open(int(arguments[0]), "rb") as file:
             file.seek(0)
             request, program, mask = pickle.load(file)  # noqa: S301 (from the program that this process was)
-        progress = words.progress(HINT, program)
-        wrapper = Wrapper(request, Targets(), queue=catch_interrupts(), progress=progress)
+        waiting = words.waiting(HINT, program)
+        wrapper = Wrapper(request, Targets(), queue=catch_interrupts(), waiting=waiting)
         signals.restore_mask(mask)
         outcome = wrapper.run()
         for line in words.lines(wrapper, outcome):

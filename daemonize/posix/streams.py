@@ -57,15 +57,16 @@ def is_writable(fd: int) -> bool:
 class Sink:
     """A descriptor of the caller's that is written to without ever waiting for its reader. None: nowhere.
 
-    error: what ended it, or None; from then on everything is thrown away. fd: what to poll for POLLOUT. screen: who else
-    writes to this terminal, to be told of every write. Raises OSError when there is no descriptor to be had.
+    error: what ended it, or None; from then on everything is thrown away. fd: what to poll for POLLOUT. may_show: whether
+    it is a terminal, or a pipe, which may lead to one. screen: who else writes to that terminal, to be told of every write.
+    Raises OSError when there is no descriptor to be had.
     """
 
     def __init__(self, fd: int | None) -> None:
         self.fd = -1
         self.error: OSError | None = None
         self.discards = fd is None
-        self.splices = self.is_terminal = False
+        self.splices = self.may_show = False
         self.screen: Screen | None = None
         self._socket: socket | None = None
         self._limit = _CHUNK
@@ -85,10 +86,11 @@ class Sink:
         if stat.S_ISSOCK(mode):
             self._open_socket()
             return
-        self.is_terminal = os.isatty(fd)
-        if self.is_terminal or stat.S_ISFIFO(mode):
+        terminal = os.isatty(fd)
+        self.may_show = terminal or stat.S_ISFIFO(mode)
+        if self.may_show:
             self._open_anew(fd)
-        self.splices = _splice is not None and not self.is_terminal and not flags & os.O_APPEND
+        self.splices = _splice is not None and not terminal and not flags & os.O_APPEND
 
     def _open_anew(self, fd: int) -> None:
         """An open file description of our own, so that O_NONBLOCK does not show in the caller's."""
@@ -252,7 +254,12 @@ class PipeRelay(Relay):
 
     def _move(self) -> None:
         for _ in range(_ROUNDS):
-            if not self._flush() or not self._move_some():
+            if not self._flush():
+                return
+            if self._goal is not None and self.caught_up:
+                self.loop.watch(self.source, 0, self._readable)  # the rest is for whoever comes after us
+                return
+            if not self._move_some():
                 return
 
     def _move_some(self) -> bool:
@@ -275,7 +282,8 @@ class PipeRelay(Relay):
         It hands on each write of the server as a buffer of its own, and a pipe has 16 of them: a few words would fill the
         reader's, and a caller who reads stderr only when stdout has ended would wait for ever.
         """
-        return self.sink.splices and not self.keep and not self.hear and self.total > _BULK
+        seen = self.keep or self.hear or self.sink.screen
+        return self.sink.splices and not seen and self.total > _BULK
 
     def _splice(self) -> int:
         if _splice is None:
@@ -331,9 +339,19 @@ class PipeRelay(Relay):
         return full
 
     def mark(self) -> None:
-        """Note how much there is now: `caught_up` then means that all of it has been relayed."""
+        """Note how much there is now: `caught_up` then means that all of it has been relayed.
+
+        No more than that is taken until `unmark`: a server that goes on writing faster than the reader reads would keep us.
+        """
         if not self.hung_up:
             self._goal = self.total + self.available()
+
+    def unmark(self) -> None:
+        """The launch goes on."""
+        if self._goal is not None:
+            self._goal = None
+            if not self.finished and not self._waiting:
+                self.loop.watch(self.source, POLLIN, self._readable)
 
     @property
     def caught_up(self) -> bool:

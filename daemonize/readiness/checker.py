@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
     from daemonize.readiness.probe import Launch
 
-#: Seconds between two checks: the first pause, and the longest, which is also the time after which a lost checker is
-#: started again. A pause is never shorter than the check was, unless that took longer than this.
-_FIRST, _LONGEST = 0.005, 0.25
+#: Seconds between two checks: the shortest pause, and the longest, which is also the time after which a lost checker is
+#: started again. A pause is this share of the time that has been waited so far, and never shorter than the check was, unless
+#: that took longer than the longest.
+_FIRST, _LONGEST, _SHARE = 0.005, 0.25, 0.1
 _PATIENCE = 0.5  # seconds after which the first check that has not ended is a reason
 _KILL_GRACE = 5.0  # seconds that a checker has to end what it has started
 _MOST_WORDS = 500  # characters of a reason that are told: a line goes through the pipe in one piece
 
 
 class Check:
-    """What is repeated, in the checker. growth: of the pause. starts: whether it starts processes, which it ends itself."""
+    """What is repeated, in the checker. starts: whether it starts processes, which it ends itself."""
 
-    growth = 2.0
     starts = False
 
     def begin(self) -> None:
@@ -209,10 +209,9 @@ def _repeat(check: Check, tells: int) -> None:
     """Until it holds, or nobody listens."""
     poll = select.poll()
     poll.register(tells, 0)
-    pause, told = _FIRST, ""
-    gone = False
+    first = began = monotonic()
+    told, gone = "", False
     while not gone:
-        began = monotonic()
         try:
             problem = check.run(tells)
         except Exception as error:  # noqa: BLE001 (whatever a check raises, it has not held)
@@ -223,9 +222,10 @@ def _repeat(check: Check, tells: int) -> None:
         if problem != told:
             told = problem
             _tell(tells, f"not yet {printable(problem)[:_MOST_WORDS]}")
-        took = monotonic() - began
-        gone = bool(poll.poll(min(max(pause, took), _LONGEST) * 1000))
-        pause = min(pause * check.growth, _LONGEST)
+        now = monotonic()
+        pause = max(_FIRST, now - began, (now - first) * _SHARE)
+        gone = bool(poll.poll(min(pause, _LONGEST) * 1000))
+        began = monotonic()
 
 
 def _tell(tells: int, line: str) -> None:

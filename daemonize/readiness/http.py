@@ -100,8 +100,6 @@ def _split(authority: str) -> tuple[str, str, str]:
 class _Get(Check):
     """Asks once."""
 
-    growth = 1.25
-
     def __init__(self, host: str, port: int, target: str, *, secure: bool) -> None:
         self._host, self._port, self._target, self._secure = host, port, target, secure
         self._context: ssl.SSLContext | None = None

@@ -1,13 +1,15 @@
 r"""`log:REGEX`: a line of the server's output matches.
 
-Each of its streams by itself, complete lines only: what stands there before the end of the line may go on. REGEX is looked
-for anywhere in the line (`re.search`); `^` and `$` are its ends. What is not UTF-8 is replaced by U+FFFD.
+Each of its streams by itself, complete lines only: what stands there before the end of the line may go on ("ready" as
+"ready in 40 s"). REGEX is looked for anywhere in the line (`re.search`); `^` and `$` are its ends. What is not UTF-8 is
+replaced by U+FFFD.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
+import warnings
 
 from daemonize.errors import UsageError, printable
 from daemonize.readiness.probe import Probe
@@ -19,31 +21,39 @@ _SHOWN = 200
 
 
 class Line:
-    """The line that a stream is at. start: where a search begins: after a character that stands for what was cut off."""
+    """The line that a stream is at. A long one is searched in parts, each from _KEPT characters before its beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._text, self._start = "", 0
+        self._text = ""
+        self._start = (
+            0  # of a search: after one character that stands for what was cut off, so that `^` is not here
+        )
+        self._found: str | None = None
 
-    def search(self, pattern: re.Pattern[str], data: bytes) -> str | None:
-        """Take what has been written. A line that matches, of a long one what is left of it; None: none does."""
+    def search(self, data: bytes) -> str | None:
+        """Take what has been written. The line that matches, of a long one a part of it; None: none does."""
         *lines, rest = (self._text + self._decoder.decode(data)).split("\n")
         for line in lines:
-            start, self._start = self._start, 0
-            found = pattern.search(line.removesuffix("\r"), start)
-            if found:
-                return line[start:]
+            found = self._found or self._matching(line.removesuffix("\r"))
+            if found is not None:
+                return found
+            self._start = 0
         self._text = rest
-        return self._search_long(pattern) if len(rest) > _LONGEST else None
-
-    def _search_long(self, pattern: re.Pattern[str]) -> str | None:
-        found = pattern.search(self._text, self._start)
-        if found and found.end() < len(
-            self._text
-        ):  # a match at the end may be one of `$`, which is not there yet
-            return self._text[found.start() :]
-        self._text, self._start = self._text[-_KEPT:], 1
+        if len(rest) > _LONGEST:
+            self._shorten()
         return None
+
+    def _matching(self, line: str) -> str | None:
+        return line[self._start :] if self._pattern.search(line, self._start) else None
+
+    def _shorten(self) -> None:
+        found = self._pattern.search(self._text, self._start)
+        # A match at the end may be one of `$`, which is not there yet.
+        if found and found.end() < len(self._text) and self._found is None:
+            self._found = self._text[found.start() :][:_SHOWN]
+        self._text, self._start = self._text[-_KEPT:], 1
 
 
 class Log(Probe):
@@ -56,14 +66,16 @@ class Log(Probe):
         if not argument:
             raise UsageError("it would match any line; alive:0.1s says that something runs")
         try:
-            self._pattern = re.compile(argument)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what may mean something else one day
+                pattern = re.compile(argument)
         except (re.error, OverflowError, RecursionError) as error:
             raise UsageError(f"it is not a regular expression: {printable(str(error))}") from None
-        self._lines = {"out": Line(), "err": Line()}
+        self._lines = {"out": Line(pattern), "err": Line(pattern)}
         self.problem = "no line matches"
 
     def said(self, stream: str, data: bytes) -> None:
         """Look for a line that matches."""
-        line = self._lines[stream].search(self._pattern, data)
+        line = self._lines[stream].search(data)
         if line is not None:
-            self.held, self.problem, self.found = True, "", printable(line[:_SHOWN])
+            self.held, self.problem, self.found = True, "", printable(line)[:_SHOWN]

@@ -384,9 +384,9 @@ def test_a_flood_from_outside(uid: int | None, count: int, trigger: Trigger, ser
     steps = (f"waits={trigger.path}", "send=READY=1")
     with launching(*steps, options=("-v",)) as (wrapper, address):
         data = b"READY=1\nSTATUS=flood"
-        forked.call(lambda: send(address, data, count), uid)
-        trigger.release()
-        _, err = wrapper.communicate(timeout=20)
+        with forked.holding(lambda: send(address, data, count), uid):  # one that had gone would be believed
+            trigger.release()
+            _, err = wrapper.communicate(timeout=20)
 
     assert wrapper.returncode == 0
     assert err.count(STRANGER) == 1

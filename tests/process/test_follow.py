@@ -140,6 +140,31 @@ def test_a_truncated_file_is_read_from_its_beginning(
     following.expect(b"one\ntwo\n")
 
 
+@pytest.mark.parametrize("before", [b"", b"old words\n" * 500])
+def test_a_truncated_file_that_has_grown_again(
+    way: str, stack: contextlib.ExitStack, tmp_path: Path, before: bytes
+) -> None:
+    """Between two looks it was emptied and became longer than it had been: not by its size, but by what is in it."""
+    following = Following(stack, tmp_path / "log", before=before)
+    following.say(b"one\n")
+    following.expect(b"one\n")
+    os.truncate(following.path, 0)
+    following.say(b"two\n" * 5000)
+
+    following.expect(b"one\n" + b"two\n" * 5000)
+
+
+def test_a_file_that_was_truncated_before_the_first_word(
+    way: str, stack: contextlib.ExitStack, tmp_path: Path
+) -> None:
+    """What was there before the launch is known, too."""
+    following = Following(stack, tmp_path / "log", before=b"old\n")
+    os.truncate(following.path, 0)
+    following.say(b"new words\n")
+
+    following.expect(b"new words\n")
+
+
 def test_a_removed_file_is_followed_on(way: str, stack: contextlib.ExitStack, tmp_path: Path) -> None:
     """It is the open file that is followed, whatever its name is now."""
     following = Following(stack, tmp_path / "log")
@@ -161,6 +186,58 @@ def test_a_mark_takes_all_that_is_there(way: str, stack: contextlib.ExitStack, t
 
     assert following.received == b"last words\n"
     assert following.relay.caught_up
+
+
+def test_a_mark_takes_no_more(way: str, stack: contextlib.ExitStack, tmp_path: Path) -> None:
+    """What is written afterwards is not the launch's, until there is no mark any more."""
+    following = Following(stack, tmp_path / "log")
+    following.say(b"one\n")
+    following.relay.mark()
+    following.say(b"two\n")
+    for _ in range(3):
+        following.loop.run_once(0)
+        following.relay.look()
+    following.take()
+    assert following.received == b"one\n"
+    assert following.relay.caught_up
+
+    following.relay.unmark()
+    following.say(b"three\n")
+    following.expect(b"one\ntwo\nthree\n")
+
+
+def test_a_fast_server_and_a_slow_reader(stack: contextlib.ExitStack, tmp_path: Path) -> None:
+    """A server that goes on writing faster than the reader reads does not keep the wrapper: a mark is reached."""
+    following = Following(stack, tmp_path / "log")
+    following.say(b"x" * 200_000)
+    following.relay.mark()
+    taken = 0
+    while not following.relay.caught_up:
+        assert taken < 400_000
+        following.say(b"y" * 20_000)
+        taken += len(os.read(following.read, 10_000))
+        following.loop.run_once(0)
+        following.relay.look()
+    following.take()
+
+    assert taken + len(following.received) == 200_000
+
+
+@pytest.mark.parametrize("after", [b"", b"longer than that\n"])
+def test_a_file_that_is_truncated_after_a_mark(
+    stack: contextlib.ExitStack, tmp_path: Path, after: bytes
+) -> None:
+    """What was not relayed by then has gone, and what comes is not the launch's: nobody waits for it."""
+    following = Following(stack, tmp_path / "log")
+    following.say(b"one\n")
+    following.relay.mark()
+    os.truncate(following.path, 0)
+    following.say(after)
+    following.relay.look()
+    following.take()
+
+    assert following.relay.caught_up
+    assert following.received == b"one\n"
 
 
 def test_a_stuck_reader_loses_nothing(way: str, stack: contextlib.ExitStack, tmp_path: Path) -> None:

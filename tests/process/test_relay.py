@@ -492,6 +492,60 @@ def test_a_mark_covers_what_is_there(stack: contextlib.ExitStack, way: int) -> N
     assert os.read(read, 5000) == b"a" * 3000
 
 
+def test_a_mark_takes_no_more(stack: contextlib.ExitStack, way: int) -> None:
+    """What is written afterwards stays in the pipe, for the drain, and wakes nobody; until there is no mark any more."""
+    read, write = pipe(stack)
+    relaying = Relaying(stack, write, way)
+    os.write(relaying.write, b"one\n")
+    relaying.relay.mark()
+    relaying.run(lambda: relaying.relay.caught_up)
+    os.write(relaying.write, b"two\n")
+    relaying.loop.run_once(0)
+
+    assert not relaying.loop._poll.poll(0)
+    assert relaying.relay.total == 4
+    relaying.relay.unmark()
+    relaying.run(lambda: relaying.relay.total == 8)
+    assert os.read(read, 100) == b"one\ntwo\n"
+
+
+def test_the_end_after_a_mark(stack: contextlib.ExitStack, way: int) -> None:
+    """At the end nobody can add anything: all of it is the launch's."""
+    read, write = pipe(stack)
+    relaying = Relaying(stack, write, way)
+    os.write(relaying.write, b"one\n")
+    relaying.relay.mark()
+    relaying.run(lambda: relaying.relay.caught_up)
+    os.write(relaying.write, b"two\n")
+    relaying.close_write()
+    relaying.run(lambda: relaying.relay.finished)
+
+    assert relaying.relay.caught_up
+    assert os.read(read, 100) == b"one\ntwo\n"
+
+
+def test_a_fast_server_and_a_slow_reader(stack: contextlib.ExitStack, way: int) -> None:
+    """A server that goes on writing faster than the reader reads does not keep the wrapper: a mark is reached."""
+    read, write = pipe(stack)
+    relaying = Relaying(stack, write, way)
+    os.set_blocking(relaying.write, False)
+    relaying.relay.mark()
+    taken = 0
+    while relaying.relay.total < 1 << 19 or not relaying.relay.caught_up:
+        assert taken < 1 << 22
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(relaying.write, b"y" * 65536)
+        if relaying.relay.total < 1 << 19:
+            relaying.relay.unmark()
+            relaying.relay.mark()
+        relaying.loop.run_once(0)
+        if relaying.relay.stalled:
+            taken += len(os.read(read, 4096))
+
+    assert relaying.relay.total < 1 << 22
+
+
 def test_an_empty_pipe_is_caught_up_at_once(stack: contextlib.ExitStack, way: int) -> None:
     """Nothing said, nothing to wait for."""
     _, write = pipe(stack)

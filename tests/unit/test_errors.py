@@ -143,7 +143,7 @@ def test_an_error_is_one_line(error: DaemonizeError) -> None:
 @pytest.mark.parametrize(("error", "_status"), launch_errors(), ids=identify)
 def test_an_error_names_the_log(error: LaunchError, _status: int) -> None:
     """A reader of the line knows where more is written; without a log nothing is said of one."""
-    assert "log" not in str(error)
+    assert "(log" not in str(error)
     error.log = "/var/log/daemonize/server.err"
     assert "(log: /var/log/daemonize/server.err)" in str(error)
 
