@@ -213,7 +213,7 @@ class Family:
     @property
     def chosen(self) -> Process | None:
         """The main process of a server that is ready: the one that it has named itself, if that lives."""
-        return self._named if self._named and not self._named.ended else self.main
+        return self._named if self._named and _stays(self._named) else self.main
 
     def _forget_named(self) -> None:
         if self._named:
@@ -245,7 +245,12 @@ class Family:
         """The last look: whether the main process is there and not on its way out."""
         if self.ended is not None or self.lost:
             return False
-        return self.main is None or not (self.main.ended or standing(self.main.pid) in (EXITING, GONE))
+        return self.main is None or _stays(self.main)
+
+
+def _stays(process: Process) -> bool:
+    """Whether it is there and not on its way out."""
+    return not (process.ended or standing(process.pid) in (EXITING, GONE))
 
 
 def _rank(pid: int) -> tuple[bool, int, int]:

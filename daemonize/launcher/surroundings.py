@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from daemonize.launcher.probes import attempt
-from daemonize.posix.identity import is_below
+from daemonize.posix.identity import is_below, is_process
 from daemonize.posix.loop import POLLIN
 from daemonize.posix.tree import descendants
 
@@ -82,7 +82,7 @@ class Surroundings:
 
     def name_main(self, pid: int) -> bool:
         """The server says which process is its main one."""
-        return self.owns(pid) and self._family.name_main(pid)
+        return is_process(pid) and self.owns(pid) and self._family.name_main(pid)
 
     def tell(self, fact: str, value: str | int) -> None:
         """What the server said about itself."""

@@ -337,7 +337,11 @@ class Wrapper:
 
     def _write_pid(self) -> None:
         main = self.family.chosen
-        self.claims.write(main.pid if main else None, main.start if main else 0)
+        pid, start = (main.pid, main.start) if main else (None, 0)
+        if isinstance(self.outcome, Ready):
+            # While the rest of its words were relayed, the server may have named another one, or that one may have ended.
+            self.outcome.pid, self.outcome.start = pid, start
+        self.claims.write(pid, start)
 
     def _leave_drain(self) -> None:
         pipes = self.outputs.held() if self._leaves_running else []

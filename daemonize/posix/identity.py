@@ -129,6 +129,11 @@ def is_below(pid: int, ancestor: int) -> bool:
     return pid == ancestor
 
 
+def is_process(pid: int) -> bool:
+    """Whether it is the number of a process, not of another thread of one: /proc shows those, too, if asked by name."""
+    return b"\nTgid:\t%d\n" % pid in (read_file(f"/proc/{pid}/status") or b"")
+
+
 def has_sleeper(pid: int) -> bool:
     """Whether a thread of the process waits for something. One that is on its way out does not."""
     return any(task.state in "STt" and not task.exiting for task in _tasks(pid) or ())

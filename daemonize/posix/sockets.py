@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from daemonize.posix.holders import NOBODY, Holder, oldest_of
+from daemonize.posix.identity import read_stat
 from daemonize.posix.sockdiag import listeners
 
 TYPE_CHECKING = False
@@ -71,7 +72,7 @@ def open_of(pid: int, inodes: Collection[int]) -> set[int]:
     Another OSError: it has ended.
     """
     found = set()
-    directory = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = os.open(_descriptors(pid), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for number in os.listdir(directory):
             try:
@@ -83,6 +84,17 @@ def open_of(pid: int, inodes: Collection[int]) -> set[int]:
     finally:
         os.close(directory)
     return found
+
+
+def _descriptors(pid: int) -> str:
+    """Where /proc shows them: with another thread, if the first one has left, and those that stay share them."""
+    stat = read_stat(pid)
+    if stat and stat.exiting:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            other = read_stat(pid, int(task))
+            if other and not other.exiting:
+                return f"/proc/{pid}/task/{task}/fd"
+    return f"/proc/{pid}/fd"
 
 
 def open_here(fds: Iterable[int]) -> set[int]:

@@ -12,7 +12,7 @@ from time import thread_time
 from typing import TYPE_CHECKING
 
 from daemonize.errors import AlreadyRunning, SetupError, printable, user_name
-from daemonize.posix.identity import has_proc, read_stat
+from daemonize.posix.identity import EXITING, GONE, has_proc, read_stat, standing
 from daemonize.posix.sockets import holder_of, open_here, open_of
 from daemonize.readiness.probe import Probe
 
@@ -140,7 +140,9 @@ class Listening(Probe):
             try:
                 own |= open_of(pid, inodes)
             except PermissionError:
-                hider = f"pid {pid}"
+                # A process on its way out is root's; it has nothing open any more, or soon.
+                if standing(pid) not in (EXITING, GONE):
+                    hider = f"pid {pid}"
             except OSError:
                 pass  # it has ended
             if own == inodes:

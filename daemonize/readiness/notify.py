@@ -1,7 +1,7 @@
 """`notify`: `READY=1` on the socket in NOTIFY_SOCKET, as sd_notify(3) sends it.
 
-Whoever knows the address can send to it, so what comes is believed only from root, from our user and the server's, and of
-these only from a process of the server's tree, or one that has already gone: systemd-notify(1) in a script.
+Whoever knows the address can send to it, so what comes is believed only from a process of the server's tree, or from one of
+root's, our user's or the server's that has already gone: systemd-notify(1) in a script.
 
 The socket is read as long as the launch lasts, also when this has held: a sender waits where the queue is full, and it
 holds ten messages.
@@ -10,11 +10,12 @@ holds ten messages.
 from __future__ import annotations
 
 import os
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from daemonize.errors import printable, user_name
 from daemonize.notify import FOREVER, SOCKET, listen, number, receive
-from daemonize.posix.identity import GONE, has_proc, standing
+from daemonize.posix.identity import GONE, has_proc, read_stat, standing
 from daemonize.readiness.probe import Probe
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ _AT_ONCE, _AT_THE_END = 64, 4096
 #: The largest errno and pid, the largest exit status.
 _ERRNO, _PID, _STATUS = 4095, (1 << 31) - 1, 255
 _STRANGER = "a message from a stranger"
+
+
+#: It asks, after READY=1, whether that has been read (BARRIER=1). If nobody listens any more it fails, and many a script that
+#: has called it goes no further.
+_CLIENT = "systemd-notify"
+_PAUSE = 0.001
 
 
 class Notify(Probe):
@@ -80,10 +87,12 @@ class Notify(Probe):
 
     def _believes(self, message: Message) -> bool:
         pid = message.pid
+        if pid and self._launch.owns(pid):
+            return True  # whoever it has become by now (mariadbd --user=mysql)
         if not pid or message.uid not in self._users():
             return False
         # A second look: a process above it may have ended during the first, and left it to another.
-        return self._launch.owns(pid) or standing(pid) == GONE or self._launch.owns(pid) or not has_proc()
+        return standing(pid) == GONE or self._launch.owns(pid) or not has_proc()
 
     def _users(self) -> tuple[int, ...]:
         return 0, os.getuid(), self._launch.uid
@@ -108,9 +117,16 @@ class Notify(Probe):
                 shown = printable(os.fsdecode(fields[name]))[:40]
                 self._note(f"{name.decode()} of no use", shown)
         if fields.get(b"READY") == b"1":
-            self.held, self.problem = True, ""
+            self.tick(monotonic())
         elif not self.held and not self._suspected:
             self.problem = "what has been sent to NOTIFY_SOCKET is not READY=1"
+
+    def tick(self, now: float) -> None:
+        """READY=1 has come: let systemd-notify(1) have its answer."""
+        if any(stat.name == _CLIENT for stat in map(read_stat, self._launch.members()) if stat):
+            self.problem, self.due = f"{_CLIENT} has not ended", now + _PAUSE
+        else:
+            self.held, self.problem, self.due = True, "", None
 
     # Each says whether it could use the value.
 

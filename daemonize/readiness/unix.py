@@ -18,7 +18,7 @@ from daemonize.posix.sockets import elsewhere
 from daemonize.readiness.listening import Listening
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
     from daemonize.posix.sockdiag import Bound
     from daemonize.readiness.probe import Launch
@@ -93,9 +93,14 @@ class Unix(Listening):
             if inode != status.st_ino & 0xFFFFFFFF:
                 return False
             # The kernel's own number of a device (12 bits and 20 bits); btrfs and overlayfs tell another one in stat(2).
-            return os.makedev(device >> 20, device & 0xFFFFF) == status.st_dev or same_name
+            if os.makedev(device >> 20, device & 0xFFFFF) == status.st_dev:
+                return True
         # Only names that may be it are followed: another's file system may not answer.
-        return same_name and any(os.path.samestat(other, status) for other in _files(socket.name, members))
+        if not same_name:
+            return False
+        files = _files(socket.name, members)
+        # One that leads nowhere by now (a relative name, and another directory since): then the inode must do.
+        return any(os.path.samestat(other, status) for other in files) or not (files or socket.file is None)
 
     def answers(self) -> str:
         """See Listening."""
@@ -123,11 +128,21 @@ class Unix(Listening):
         return ""
 
 
-def _files(name: bytes, members: Sequence[int]) -> Iterator[os.stat_result]:
-    """What a name that was given to bind(2) may be, for us and for the members."""
+def _files(name: bytes, members: Sequence[int]) -> list[os.stat_result]:
+    """What a name that was given to bind(2) is for the members: the same path may be another file in their mounts.
+
+    Where it is nothing to them (they have another root or directory since, or hide it), what it is for us.
+    """
     base = "root" if name.startswith(b"/") else "cwd"
-    for place in (b"", *(b"/proc/%d/%s/" % (pid, base.encode()) for pid in members)):
+    places = [b"/proc/%d/%s/" % (pid, base.encode()) for pid in members]
+    return _there([place + name for place in places]) or _there([name])
+
+
+def _there(paths: Iterable[bytes]) -> list[os.stat_result]:
+    found = []
+    for path in paths:
         try:
-            yield os.stat(place + name)
+            found.append(os.stat(path))
         except OSError:
             pass  # not there
+    return found

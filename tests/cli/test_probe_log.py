@@ -305,6 +305,40 @@ def test_with_the_streams_protocol(servers: Family) -> None:
     assert b"waited for: log:^never$: no line matches" in never.err
 
 
+def test_a_burst(servers: Family) -> None:
+    """Ten megabytes on each stream just before it is ready: all of it is there when the command is gone."""
+    burst = "head -c 10000000 /dev/zero >&2 & head -c 10000000 /dev/zero; wait; echo; echo ready"
+    done = launch("^ready$", burst)
+
+    assert done.status == 0
+    assert done.out == bytes(10_000_000) + b"\nready\n"
+    assert done.err == bytes(10_000_000)
+
+
+def test_a_reader_that_does_not_read(servers: Family) -> None:
+    """The command leaves when its reader has everything, not sooner; the server is never held up: it writes to a file."""
+    with cli.popen(
+        "-r", "log:^ready$", *server("head -c 1000000 /dev/zero; echo; echo ready; echo done >&2")
+    ) as wrapper:
+        assert wrapper.stdout
+        assert wrapper.stderr
+        assert wrapper.stderr.read(5) == b"done\n"
+        assert not procs.wait_ended(wrapper.pid, 0.3)
+        assert wrapper.stdout.read(2_000_000) + wrapper.stdout.read() == bytes(1_000_000) + b"\nready\n"
+        assert wrapper.wait(10) == 0
+
+
+def test_a_reader_that_leaves(servers: Family) -> None:
+    """`| head -1`: what it does not want to hear is heard all the same."""
+    script = "echo one; head -c 1000000 /dev/zero; echo; echo ready"
+    with cli.popen("-r", "log:^ready$", *server(script)) as wrapper:
+        assert wrapper.stdout
+        assert wrapper.stdout.readline() == b"one\n"
+        wrapper.stdout.close()
+        assert wrapper.wait(10) == 0
+    assert servers.only()
+
+
 def test_in_the_foreground(family: Family) -> None:
     """Until it is ready, and the output goes on afterwards."""
     words = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -72,6 +73,32 @@ def test_systemd_notify_in_a_script(servers: Family) -> None:
     assert servers.only()
 
 
+CLIENT = f"""#!{sys.executable}
+import os, socket
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    manager.connect(os.environ["NOTIFY_SOCKET"].replace("@", chr(0)))
+    manager.send(b"READY=1")
+    open(os.environ["TRIGGER"]).read(1)
+    socket.send_fds(manager, [b"BARRIER=1"], [1])
+"""
+
+
+def test_systemd_notify_is_answered(trigger: Trigger, tmp_path: Path, servers: Family) -> None:
+    """It asks whether READY=1 has been read, and fails if nobody is there any more: with it, the script would."""
+    client = tmp_path / "systemd-notify"
+    client.write_text(CLIENT)
+    client.chmod(0o755)
+    script = f"TRIGGER={trigger.path} {client} && exec sleep 100"
+    with cli.popen("-v", "-r", "notify", SHELL, "-c", script) as wrapper:
+        assert wrapper.stderr
+        assert any(b"not yet: systemd-notify has not ended" in said for said in wrapper.stderr)
+        trigger.release()
+        wrapper.communicate(timeout=20)
+
+    assert wrapper.returncode == 0
+    procs.eventually(lambda: servers.running(["sleep", "100"]))
+
+
 @pytest.mark.parametrize("way", ["command", "library"])
 def test_our_own_ready(way: str, servers: Family) -> None:
     """A server of ours needs nothing else, whoever starts it."""
@@ -107,11 +134,11 @@ def test_ready(said: str, servers: Family) -> None:
     ],
 )
 def test_not_ready(said: str, problem: str, family: Family) -> None:
-    """Neither another value, nor a message that is too long, or none: 124, and why."""
-    done = launch(f"send={said}", options=("-t", "300ms"))
+    """Neither another value, nor a message that is too long, or none; and why is said."""
+    done = launch(f"send={said}", "barrier", "exit=7", options=("-v",))
 
-    assert done.status == 124
-    assert f"waited for: notify: {problem}".encode() in done.err
+    assert done.status == 7
+    assert f"notify: not yet: {problem}".encode() in done.err
     family.nobody()
 
 
@@ -166,7 +193,7 @@ def test_its_last_words_are_read(family: Family) -> None:
 @pytest.mark.parametrize(
     ("steps", "options", "status"),
     [
-        ((), ("-t", "300ms"), 124),
+        ((), ("-t", "1s"), 124),
         (("exit=0",), (), 1),
         (("exit=7",), (), 7),
     ],
@@ -255,6 +282,66 @@ def test_a_forged_main_process(who: str, trigger: Trigger, tmp_path: Path, serve
     assert IGNORED + b"MAINPID of no use: " in err
 
 
+NOTIFIES = """
+import os, signal, socket, sys, threading
+signal.alarm(100)
+manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+manager.connect(os.environ["NOTIFY_SOCKET"].replace("@", chr(0)))
+def barrier():
+    end, sent = os.pipe()
+    socket.send_fds(manager, [b"BARRIER=1"], [sent])
+    os.close(sent)
+    os.read(end, 1)
+"""
+
+
+def test_a_thread_is_no_main_process(tmp_path: Path, servers: Family) -> None:
+    """/proc answers for the number of a thread as well, but nobody can signal or wait for it."""
+    code = (
+        "thread = threading.Thread(target=signal.pause, daemon=True); thread.start();"
+        "manager.send(b'MAINPID=%d\\nREADY=1' % thread.native_id); signal.pause()"
+    )
+    done = cli.run("-v", "-p", tmp_path / "pid", "-r", "notify", sys.executable, "-c", NOTIFIES + code)
+
+    assert done.status == 0
+    assert (tmp_path / "pid").read_text() == f"{servers.only().pid}\n"
+    assert IGNORED + b"MAINPID of no use: " in done.err
+
+
+def test_a_main_process_on_its_way_out(tmp_path: Path, servers: Family) -> None:
+    """It may take long to end, but will not stay: the server itself is the main process."""
+    code = (
+        "print(os.getpid(), flush=True); end, started = os.pipe(); child = os.fork()\n"
+        "if not child:\n"
+        "    held = b'x' * (300 << 20); os.write(started, b'x'); signal.pause()\n"
+        "os.read(end, 1); os.kill(child, 9)\n"
+        "while not int(open(f'/proc/{child}/stat').read().rpartition(')')[2].split()[6]) & 4: pass\n"
+        "manager.send(b'MAINPID=%d\\nREADY=1' % child); os.waitpid(child, 0); signal.pause()"
+    )
+    done = cli.run("-p", tmp_path / "pid", "-r", "notify", sys.executable, "-c", NOTIFIES + code)
+
+    assert done.status == 0
+    assert (tmp_path / "pid").read_bytes() == done.out
+    assert servers.living()
+
+
+def test_a_main_process_that_ends_while_the_output_is_relayed(tmp_path: Path, servers: Family) -> None:
+    """The pid file and --json name the same process, one that lives."""
+    ended = tmp_path / "ended"
+    code = (
+        "child = os.fork() or signal.pause(); print('x' * 300_000, flush=True)\n"
+        "manager.send(b'MAINPID=%d\\nREADY=1' % child); barrier(); barrier()\n"
+        f"os.kill(child, 9); os.waitpid(child, 0); open({str(ended)!r}, 'w').close(); signal.pause()"
+    )
+    options = ("--json", "-p", str(tmp_path / "pid"), "-r", "notify")
+    with cli.popen(*options, sys.executable, "-c", NOTIFIES + code) as wrapper:
+        procs.eventually(ended.stat)
+        out, _ = wrapper.communicate(timeout=20)
+
+    assert wrapper.returncode == 0
+    assert json.loads(out)["pid"] == int((tmp_path / "pid").read_text()) == servers.only().pid
+
+
 # --- whom it believes -----------------------------------------------------------------------------------------------
 
 
@@ -280,14 +367,30 @@ def test_strangers(uid: int | None, trigger: Trigger, servers: Family) -> None:
     assert b"MAINPID of no use" not in err
 
 
-def test_why_a_server_is_not_believed_is_said(family: Family) -> None:
-    """One that became another user by itself: its READY=1 is nobody's that was named, and the error says so."""
+def test_a_server_that_has_become_another_user(servers: Family) -> None:
+    """By itself, as many do that root starts: what counts is that it is the server's."""
     forked.need_root()
-    done = launch(f"user={forked.NOBODY}", "send=READY=1", "send=STATUS=x", options=("-t", "300ms"))
+    done = launch(f"user={forked.NOBODY}", "send=READY=1")
 
-    assert done.status == 124
-    assert b"of user nobody, who is neither root nor the server's user" in done.err
-    assert b"its status" not in done.err
+    assert (done.status, done.err) == (0, b"")
+    assert servers.only()
+
+
+def test_why_a_process_is_not_believed_is_said(trigger: Trigger, tmp_path: Path, family: Family) -> None:
+    """One that became another user by itself, and has gone: nobody can tell any more that it was the server's."""
+    forked.need_root()
+    out = tmp_path / "out"
+    steps = (f"waits={trigger.path}", f"user={forked.NOBODY}", "child=READY=1", "say=sent", "exit=7")
+    with launching(*steps, options=("-v", "-o", str(out))) as (wrapper, _):
+        wrapper.send_signal(signal.SIGSTOP)
+        procs.eventually(lambda: is_stopped(wrapper.pid))
+        trigger.release()
+        procs.eventually(lambda: has_said(out, b"sent"))
+        wrapper.send_signal(signal.SIGCONT)
+        _, err = wrapper.communicate(timeout=20)
+
+    assert wrapper.returncode == 7
+    assert b"of user nobody, who is neither root nor the server's user" in err
     family.nobody()
 
 

@@ -132,6 +132,29 @@ def test_a_worker_listens(port: int, servers: Family) -> None:
     assert len(servers.living()) == 2
 
 
+def test_a_thread_listens_when_the_first_has_left(port: int, family: Family) -> None:
+    """The process is a zombie for those who look at its first thread only; the others have its descriptors."""
+    code = (
+        "say(os.getpid())",
+        "import ctypes, threading",
+        "leave = {'x86_64': 60, 'aarch64': 93, 'riscv64': 93, 'armv7l': 1, 'i686': 1}[os.uname().machine]",
+        "def go_on():",
+        "    while open(f'/proc/self/task/{os.getpid()}/stat').read().rpartition(') ')[2][0] != 'Z': pass",
+        f"    listen({HOST!r}, {port})",
+        "    stay()",
+        "threading.Thread(target=go_on).start()",
+        "ctypes.CDLL(None).syscall(leave, 0)",
+    )
+    done = cli.run("-t", "5", "-r", f"port:{port}", *server(*code))
+
+    assert (done.status, done.err) == (0, b"")
+    assert ports.accepts(port)
+    pid = int(done.out)
+    os.kill(pid, signal.SIGKILL)  # the family does not count it either
+    assert procs.wait_ended(pid, 10)
+    family.nobody()
+
+
 def test_a_daemon_listens_after_its_parents_have_left(port: int, trigger: Trigger, servers: Family) -> None:
     """Forked twice, with a session of its own: it is the main process."""
     code = (
@@ -299,6 +322,28 @@ def test_a_stranger_who_is_hidden(port: int, family: Family) -> None:
 
     assert wrapper.returncode == 75
     assert err == f"daemonize: port {port} is already in use by somebody of user root\n".encode()
+
+
+def test_a_stranger_beside_children_that_end(port: int, family: Family) -> None:
+    """A process on its way out shows its descriptors to root alone: that is not a server that hides."""
+    need_root()
+    churn = (
+        "size = bytearray(100 << 20)",
+        "while True:",
+        "    pid = os.fork()",
+        "    pid or os._exit(0)",
+        "    if len(kept) > 20: os.waitpid(kept.pop(0), 0)",
+        "    kept.append(pid)",
+    )
+    with as_nobody("-v", "-t", "3s", "-r", f"port:{port}", *server(*churn)) as wrapper:
+        assert wrapper.stderr
+        line_with(wrapper.stderr, b"nobody listens there")
+        with stranger(f"listen({HOST!r}, {port})"):
+            _, err = wrapper.communicate(timeout=20)
+
+    assert wrapper.returncode == 124
+    assert b"may not be read" not in err
+    family.nobody()
 
 
 # -- where less can be seen -------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -205,6 +207,51 @@ def test_hidden(family: Family) -> None:
         assert wrapper.returncode == 0
         assert b"may not be read: a socket of its user, or of root, will do" in err
         family.end()
+
+
+def test_the_same_number_in_another_file_system(tmp_path: Path, family: Family) -> None:
+    """A socket of the same name and inode, on another device, is another one: two new tmpfs count alike."""
+    need_root()
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    dead = server(f"bind('{here}/socket'); print(os.stat('{here}/socket').st_ino); sys.exit()")
+    lives = server(f"bind('{there}/socket').listen(); print(os.stat('{there}/socket').st_ino, flush=True)")
+    mount = f"mount -t tmpfs none {here} && mount -t tmpfs none {there} && {shlex.join(dead)}"
+    launch = shlex.join(cli.command("-t", "300ms", "-r", f"unix:{here}/socket", *lives))  # type: ignore[arg-type]
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"{mount} && exec {launch}"],
+        capture_output=True,
+        check=False,
+        timeout=20,
+    )
+    if done.stderr.startswith((b"unshare", b"mount")):
+        pytest.skip("no mount namespace here")
+
+    dead_one, living_one = done.stdout.split()
+    assert dead_one == living_one
+    assert done.returncode == 124
+    assert b": nobody listens there)" in done.stderr
+    family.nobody()
+
+
+def test_the_same_path_in_mounts_of_its_own(tmp_path: Path, family: Family) -> None:
+    """The file that a dead server has left is not the one that the server has made at its own path of that name."""
+    need_root()
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    front = ["unshare", "-n", "-m", "sh", "-c", f'mount -t tmpfs none {tmp_path} && exec "$@"', "sh"]
+    if subprocess.run([*front, "true"], capture_output=True, check=False, timeout=20).returncode:
+        pytest.skip("no namespaces here")
+    done = cli.run(
+        "-t", "1s", "-r", f"unix:{path}", *front, *server(f"bind({str(path)!r}).listen(); say('done')")
+    )
+
+    assert done.status == 124
+    assert done.out == b"done\n"
+    assert b": nobody listens there)" in done.err
+    family.nobody()
 
 
 def test_in_another_root(tmp_path: Path, launch: Callable[..., object], servers: Family) -> None:
