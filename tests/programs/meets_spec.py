@@ -1,16 +1,16 @@
 """Meets one readiness spec, by doing what the spec waits for, and serves on.
 
-meets_spec.py SPEC [daemonizes] [waits=FIFO] [says=TEXT] [dies=STATUS]
+meets_spec.py SPEC [daemonizes] [waits=FIFO] [takes=MILLISECONDS] [says=TEXT] [dies=STATUS] [listens=PORT]
 
-    it says "waiting" first; daemonizes: in a child, when its parent has exited 0; waits: until the test lets it;
-    says: on stderr; dies: exits with that status, and meets nothing
+    it says "waiting" first; daemonizes: in a child, when its parent has exited 0; waits: until the test lets it; takes: so
+    long to start; says: on stderr; dies: exits with that status, and meets nothing; listens: right before it meets the spec
 """
 
 import _socket
 import os
 import sys
 
-from _common import daemon_fork, repoint, say, serve
+from _common import daemon_fork, pause, repoint, say, serve
 
 spec, *words = sys.argv[1:]
 options = dict(word.partition("=")[::2] for word in words)
@@ -98,9 +98,13 @@ if "waits" in options:
     fd = os.open(options["waits"], os.O_RDONLY)
     os.read(fd, 1)
     os.close(fd)
+if "takes" in options:
+    pause(float(options["takes"]))
 if "says" in options:
     say(options["says"], to=2)
 if "dies" in options:
     os._exit(int(options["dies"]))
+if "listens" in options:
+    tcp(options["listens"])
 ACTIONS[kind]()
 serve()

@@ -1,6 +1,6 @@
 """Servers whose first process exits before they listen: ready is all that their exit says, reachable comes later.
 
-A port probe says more, and will be the better spec for them.
+A spec that says both is in tests/support/known_servers.py.
 """
 
 from __future__ import annotations

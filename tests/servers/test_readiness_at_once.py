@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import users
 from tests.support.known_servers import WAYS, Way
 from tests.support.ports import free_port
 from tests.support.servers import launched
 
 if TYPE_CHECKING:
     from tests.support.family import Family
+
+#: Launches of each (a tenth of DAEMONIZE_TESTS_RACES).
+RACES = int(os.environ.get("DAEMONIZE_TESTS_RACES", "200")) // 10
 
 pytestmark = [pytest.mark.servers, pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)]
 
@@ -24,3 +29,11 @@ def test_it_is_answered_at_once(way: Way, place: str, servers: Family) -> None:
 
     assert answer.endswith(way.server.answer)
     servers.nobody()
+
+
+@pytest.mark.stress
+def test_it_is_answered_at_once_every_time(way: Way, servers: Family) -> None:
+    """No start of many is reported too early, and none names a process that is about to exit."""
+    for _ in range(RACES):
+        with users.open_directory() as place:
+            test_it_is_answered_at_once(way, place, servers)

@@ -30,6 +30,7 @@ DECEIVED = (
 NOT_DECEIVED = (
     Way("uvicorn's workers listen", UVICORN_SPECS, WORKERS),
     Way("gunicorn sends READY=1", ("notify",), GUNICORN.run_with("--preload")),
+    Way("gunicorn answers", ("http://127.0.0.1:PORT/",), GUNICORN),
     Way("gunicorn -D exits, and listens", DAEMON, DETACHED),
 )
 

@@ -222,6 +222,7 @@ WAYS = (
     Way("haproxy-Ws", ("notify",), HAPROXY.run_with("-Ws")),
     Way("haproxy-D", ("streams",), HAPROXY.run_with("-D")),
     Way("postgres", ("notify",), POSTGRES, "nobody"),
+    # Its port alone would not do: who connects before it is ready is told that it is starting up.
     Way("postgres-port", ("port:PORT", "log:ready to accept connections"), POSTGRES, "nobody"),
     Way("pg_ctl", ("exit",), PG_CTL, "nobody"),
     Way("mariadbd", ("notify",), MARIADBD, "nobody"),
@@ -234,12 +235,14 @@ WAYS = (
     Way("sshd-D", ("notify",), SSHD.run_with("-D"), "nobody"),
     # It points its streams at /dev/null before it binds: of a taken port nobody would hear.
     Way("sshd", ("notify", *DAEMON), SSHD, "nobody"),
-    Way("stunnel4", ("streams",), STUNNEL),
+    # Its streams are at /dev/null before it forks: that alone would name its first process.
+    Way("stunnel4", ("exit",), STUNNEL),
     Way("stunnel4-foreground", ("port:PORT",), STUNNEL_FOREGROUND),
     Way("lighttpd-D", ("port:PORT",), LIGHTTPD.run_with("-D")),
     Way("lighttpd", DAEMON, LIGHTTPD),
     # Its port is named so that one that is taken is refused at once: it would try for 5 s.
     Way("gunicorn-preload", ("notify", "port:PORT"), GUNICORN.run_with("--preload")),
+    Way("gunicorn-http", ("http://127.0.0.1:PORT/",), GUNICORN),
     Way("gunicorn-D", DAEMON, GUNICORN.run_with("-D")),
     Way("uvicorn", UVICORN_SPECS, UVICORN),
     Way("uvicorn-http", ("http://127.0.0.1:PORT/",), UVICORN),
