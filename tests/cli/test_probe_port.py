@@ -324,6 +324,26 @@ def test_a_stranger_who_is_hidden(port: int, family: Family) -> None:
     assert err == f"daemonize: port {port} is already in use by somebody of user root\n".encode()
 
 
+def test_any_port_is_not_that_of_a_stranger(family: Family) -> None:
+    """Where a server hides its descriptors from an ordinary user: any new socket of root's would do."""
+    need_root()
+    hides = (
+        "import ctypes",
+        "ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)",
+        "print('hidden', flush=True)",
+        "signal.pause()",
+    )
+    with as_nobody("-v", "-t", "2s", "-r", "port", *server(*hides)) as wrapper:
+        assert wrapper.stdout
+        assert wrapper.stdout.readline() == b"hidden\n"
+        with ports.taken():
+            _, err = wrapper.communicate(timeout=20)
+
+    assert wrapper.returncode == 124
+    assert b"may not be read: name the port" in err
+    family.nobody()
+
+
 def test_a_stranger_beside_children_that_end(port: int, family: Family) -> None:
     """A process on its way out shows its descriptors to root alone: that is not a server that hides."""
     need_root()

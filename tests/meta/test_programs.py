@@ -352,6 +352,19 @@ def test_notifies(tmp_path: Path) -> None:
     assert (done.returncode, said) == (4, [b"A=1\nB=2", b"C=3", b"D", b"D"])
 
 
+def test_answers() -> None:
+    """One status after the other, the last for ever."""
+    port = ports.free_port()
+    with subprocess.Popen(program("answers", port, "statuses=503,200"), stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"waiting\n"
+        assert process.stdout.readline() == b"listening\n"
+        found = [ports.get(port).split(b"\r\n")[0].split()[1] for _ in range(3)]
+        process.kill()
+
+    assert found == [b"503", b"200", b"200"]
+
+
 def test_every_program_is_tried() -> None:
     """No program without a test above."""
     with open(__file__) as file:
