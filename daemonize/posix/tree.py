@@ -76,21 +76,21 @@ def descendants(root: int, besides: Collection[int] = ()) -> list[int]:
     Much cheaper than a Tree where the kernel lists children (CONFIG_PROC_CHILDREN), on a machine with many processes.
     """
     found: list[int] = []
-    waiting = _children(root)
+    waiting = children(root)
     if waiting is None:
         return [stat.pid for stat in Tree({root}, exclude={root, *besides}).living()]
     while waiting:
         pid = waiting.pop()
         if pid in besides or pid in found:
             continue
-        waiting += _children(pid) or []
+        waiting += children(pid) or []
         stat = read_stat(pid)
         if stat and not _ended(stat):
             found.append(pid)
     return sorted(found)
 
 
-def _children(pid: int) -> list[int] | None:
+def children(pid: int) -> list[int] | None:
     """The children of a process, of all its threads; None where the kernel does not list them."""
     try:
         tasks = os.listdir(f"/proc/{pid}/task") if has_proc() else []

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from daemonize.errors import printable, user_name
 from daemonize.notify import FOREVER, SOCKET, listen, number, receive
 from daemonize.posix.identity import GONE, has_proc, read_stat, standing
+from daemonize.posix.tree import children
 from daemonize.readiness.probe import Probe
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _STRANGER = "a message from a stranger"
 
 
 #: It asks, after READY=1, whether that has been read (BARRIER=1). If nobody listens any more it fails, and many a script
-#: that has called it goes no further.
+#: that has called it goes no further. It sends as itself or, as root, in the name of its parent.
 _CLIENT = "systemd-notify"
 _PAUSE = 0.001
 
@@ -45,6 +46,7 @@ class Notify(Probe):
         super().__init__(spec, argument)
         self._launch: Launch
         self._fd = -1
+        self._sender = 0  # of what was believed last
         self._suspected = False  # READY=1 has come from somebody who is not believed
         self._noted: set[str] = set()
 
@@ -78,6 +80,7 @@ class Notify(Probe):
             self._note(f"a message, since {error}", f"from pid {message.pid}")
             return
         if self._believes(message):
+            self._sender = message.pid
             self._obey(fields)
             return
         if _STRANGER not in self._noted:
@@ -123,7 +126,8 @@ class Notify(Probe):
 
     def tick(self, now: float) -> None:
         """READY=1 has come: let systemd-notify(1) have its answer."""
-        if any(stat.name == _CLIENT for stat in map(read_stat, self._launch.members()) if stat):
+        asking = (self._sender, *(children(self._sender) or ()))
+        if any(stat.name == _CLIENT and not stat.exiting for stat in map(read_stat, asking) if stat):
             self.problem, self.due = f"{_CLIENT} has not ended", now + _PAUSE
         else:
             self.held, self.problem, self.due = True, "", None

@@ -99,6 +99,25 @@ def test_systemd_notify_is_answered(trigger: Trigger, tmp_path: Path, servers: F
     procs.eventually(lambda: servers.running(["sleep", "100"]))
 
 
+def test_systemd_notify_that_nobody_reaps(trigger: Trigger, tmp_path: Path, servers: Family) -> None:
+    """It has ended all the same."""
+    client = tmp_path / "systemd-notify"
+    client.write_text(CLIENT)
+    client.chmod(0o755)
+    code = (
+        "import signal, subprocess, sys; p = subprocess.Popen(sys.argv[1]); signal.alarm(100); signal.pause()"
+    )
+    server = [sys.executable, "-S", "-E", "-c", code, os.fspath(client)]
+    with cli.popen("-v", "-r", "notify", "-E", f"TRIGGER={trigger.path}", *server) as wrapper:
+        assert wrapper.stderr
+        assert any(b"not yet: systemd-notify has not ended" in said for said in wrapper.stderr)
+        trigger.release()
+        wrapper.communicate(timeout=20)
+
+    assert wrapper.returncode == 0
+    assert servers.only()
+
+
 @pytest.mark.parametrize("way", ["command", "library"])
 def test_our_own_ready(way: str, servers: Family) -> None:
     """A server of ours needs nothing else, whoever starts it."""
