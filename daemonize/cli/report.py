@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from daemonize.launcher.ready import Ready
 
 #: Facts of a failed launch that are told where there are any.
-_FACTS = ("signal", "stage", "errno", "what", "unmet", "waiting_for", "problems", "told", "left", "log")
+_FACTS = ("signal", "stage", "errno", "what", "unmet", "met", "waiting_for", "problems", "listens", "told", "left",
+          "log")  # fmt: skip
 
 
 def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
@@ -36,6 +37,6 @@ def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
         report |= {
             fact: getattr(outcome, fact)
             for fact in _FACTS
-            if getattr(outcome, fact, None) not in (None, "", {})
+            if getattr(outcome, fact, None) not in (None, "", {}, [])
         }
     return json.dumps(report).encode("ascii") + b"\n"

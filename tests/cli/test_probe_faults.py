@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import daemonize
-from tests.support import cli, ports
+from tests.support import cli, ports, procs
 from tests.support.programs import SHELL, Trigger, program
 
 if TYPE_CHECKING:
@@ -55,12 +55,21 @@ def test_a_squatter_does_not_answer_for_the_server(tmp_path: Path, family: Famil
     family.nobody()
 
 
-def test_one_that_notifies_and_goes(family: Family) -> None:
-    """It was ready for a moment, and nothing is running: no success."""
-    done = cli.run("-r", "notify", *program("notifies", "send=READY=1", "exit=0"))
+def test_one_that_notifies_and_goes(trigger: Trigger, family: Family) -> None:
+    """It was ready for a moment, and nothing is running when the wrapper comes to look: no success."""
+    steps = ("say=up", f"waits={trigger.path}", "send=READY=1", "exit=0")
+    with cli.popen("-r", "notify", *program("notifies", *steps)) as wrapper:
+        assert wrapper.stdout
+        assert wrapper.stdout.readline() == b"up\n"
+        server = family.running(program("notifies", *steps))
+        wrapper.send_signal(signal.SIGSTOP)
+        trigger.release()
+        assert procs.wait_ended(server.pid, start=server.start)
+        wrapper.send_signal(signal.SIGCONT)
+        _, err = wrapper.communicate(timeout=20)
 
-    assert done.status == 1
-    assert b"nothing is running" in done.err
+    assert wrapper.returncode == 1
+    assert b"when 'notify' had held: nothing is running" in err
     family.nobody()
 
 
