@@ -18,6 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from launching import (
+    OPTION_SERVERS,
     Bench,
     CannotMeasureError,
     copied_by_cat,
@@ -149,20 +150,25 @@ def relay(bench: Bench, rounds: int) -> Iterator[Result]:
 
 
 def by_option(bench: Bench, rounds: int) -> Iterator[Result]:
-    """Row 4: a click command with `--daemonize`, against the same command in the foreground until it is ready."""
-    pairs = alternate(rounds, partial(launch_by_option, bench), partial(ready_in_foreground, bench))
-    yield Result(
-        4,
-        "server --daemonize",
-        "x its foreground",
-        1.15,
-        pairs.ratio,
-        facts={
-            "--daemonize ms": 1000 * median(pairs.left),
-            "foreground ms": 1000 * median(pairs.right),
-            **pairs.spread,
-        },
-    )
+    """Row 4: click commands with `--daemonize`, against the same commands in the foreground until they are ready."""
+    for name, server in OPTION_SERVERS.items():
+        ours, foreground = (
+            partial(launch_by_option, bench, server),
+            partial(ready_in_foreground, bench, server),
+        )
+        pairs = alternate(rounds, ours, foreground)
+        yield Result(
+            4,
+            f"server --daemonize ({name})",
+            "x its foreground",
+            1.15,
+            pairs.ratio,
+            facts={
+                "--daemonize ms": 1000 * median(pairs.left),
+                "foreground ms": 1000 * median(pairs.right),
+                **pairs.spread,
+            },
+        )
 
 
 def specs_seen(bench: Bench, rounds: int) -> Iterator[Result]:

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SERVER = [sys.executable, "-S", "-E", str(HERE / "server.py")]
-OPTION_SERVER = [sys.executable, str(HERE / "option_server.py")]
+#: Servers with the option: the smallest that there can be, and an application.
+OPTION_SERVERS = {
+    "smallest": [sys.executable, str(HERE / "option_server.py")],
+    "Flask": [sys.executable, str(HERE / "option_app.py")],
+}
 PR_SET_CHILD_SUBREAPER = 36
 PATIENCE = 60.0
 
@@ -128,19 +132,19 @@ def launch(bench: Bench, server: list[str]) -> float:
     return detached(bench, [bench.command, *server])
 
 
-def launch_by_option(bench: Bench) -> float:
+def launch_by_option(bench: Bench, server: list[str]) -> float:
     """Seconds of one whole run of a server's own command line with the option."""
-    return detached(bench, [*OPTION_SERVER, "--daemonize"])
+    return detached(bench, [*server, "--daemonize"])
 
 
-def ready_in_foreground(bench: Bench) -> float:
+def ready_in_foreground(bench: Bench, server: list[str]) -> float:
     """Seconds from the start of the same command line without the option to the moment it says that it is ready."""
     reading, writing = os.pipe()
     os.set_inheritable(writing, True)
     bench.environment["NOTIFY_FD"] = str(writing)
     before = time.perf_counter_ns()
     try:
-        pid = bench.spawn(OPTION_SERVER)
+        pid = bench.spawn(server)
     finally:
         del bench.environment["NOTIFY_FD"]
         os.close(writing)
