@@ -163,7 +163,7 @@ def test_an_empty_path_entry_in_a_deleted_directory(tmp_path: Path, servers: Fam
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert servers.running(["sleep", "60"])
+    assert procs.eventually(lambda: servers.running(["sleep", "60"]))
 
 
 def test_a_relative_state_directory_in_a_deleted_directory(tmp_path: Path, servers: Family) -> None:
@@ -186,7 +186,7 @@ def test_a_read_only_state_directory(tmp_path: Path, servers: Family) -> None:
     assert (done.returncode, done.stdout) == (0, b"")
     assert b"no log is kept" in done.stderr
     assert b"Read-only file system" in done.stderr
-    assert servers.running(["sleep", "60"])
+    assert procs.eventually(lambda: servers.running(["sleep", "60"]))
 
 
 # --- /proc ---------------------------------------------------------------------------------------------------------
@@ -279,7 +279,7 @@ def test_a_stopped_parent_does_not_hold_ready_up(trigger: Trigger, servers: Fami
         trigger.release()
         trigger.close()
         assert process.wait(8) == 0
-    assert servers.running(["sleep", "60"])
+    assert procs.eventually(lambda: servers.running(["sleep", "60"]))
     assert len(servers.living()) == 1
 
 
@@ -354,7 +354,7 @@ def test_a_signal_after_the_end_of_the_launch(servers: Family) -> None:
     done = driver(patch, *SERVER)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert servers.running(["sleep", "60"])
+    assert procs.eventually(lambda: servers.running(["sleep", "60"]))
 
 
 # --- output after ready --------------------------------------------------------------------------------------------

@@ -565,4 +565,5 @@ def test_relative_directory(directory: str, servers: Family) -> None:
 
     assert (there, said) == ((0, ""), 'Can\'t change working directory to "sub": No such file or directory\n')
     assert here == (0, "")
-    assert servers.running(["sleep", "60"])
+    # `started` is before the shell executes it.
+    assert procs.eventually(lambda: servers.running(["sleep", "60"]))
