@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from daemonize.errors import Exited, LaunchError, Lost, StrictFailure, TimedOut
+from daemonize.errors import Exited, LaunchError, Lost, SetupError, StrictFailure, TimedOut
 from daemonize.launcher.ready import Ready
 
 TYPE_CHECKING = False
@@ -80,7 +80,6 @@ class Decision:
 
     def _listens(self) -> list[str]:
         """Where the server listens, as shown to people who wait for something else."""
-        from daemonize.errors import SetupError
         from daemonize.posix.sockets import listeners_of
         from daemonize.posix.tree import descendants
 

@@ -1,4 +1,4 @@
-"""What the kernel says in another order than it happened."""
+"""What happens, or is said by the kernel, in another order than usual."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemonize import NotExecuted
-from daemonize.launcher import api
+from daemonize.launcher import api, intermediate
 from daemonize.launcher.family import Family
 from daemonize.posix import loop
+from tests.support.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.support.family import Family as Processes
 
@@ -57,4 +59,24 @@ def test_an_end_does_not_overtake_its_reason(monkeypatch: pytest.MonkeyPatch, fa
         api.launch(["true"], cwd="/no/such/directory", relay_stdout=None, relay_stderr=None)
 
     assert caught.value.stage == "directory"
+    family.nobody()
+
+
+def test_an_interrupt_at_the_very_last_moment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, family: Processes
+) -> None:
+    """Raised while the intermediate parent, which has been let go, is waited for: the server is stopped all the same."""
+    wait: Callable[[int, float], bool] = intermediate.wait_for_end
+    interrupts = iter([KeyboardInterrupt()])
+
+    def interrupted(pid: int, timeout: float) -> bool:
+        for interrupt in interrupts:
+            raise interrupt
+        return wait(pid, timeout)
+
+    monkeypatch.setattr(intermediate, "wait_for_end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        api.launch(program("repoints"), pid_file=tmp_path / "pid", relay_stdout=None, relay_stderr=None)
+
+    assert not (tmp_path / "pid").exists()
     family.nobody()
