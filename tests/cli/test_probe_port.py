@@ -16,8 +16,9 @@ from daemonize.launcher import api
 from daemonize.posix import sockdiag, sockets
 from tests.support import cli, ports, procs, users
 from tests.support.forked import need_root
-from tests.support.listening import as_nobody, cpu_share, in_own_network, line_with, server, stranger
+from tests.support.listening import as_nobody, cpu_share, in_own_network, server, stranger
 from tests.support.ports import HOST
+from tests.support.progress import line_with
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,8 @@ from daemonize.launcher import api
 from daemonize.posix import sockdiag
 from tests.support import cli, procs, users
 from tests.support.forked import need_root
-from tests.support.listening import as_nobody, in_own_network, line_with, server, stranger
+from tests.support.listening import as_nobody, in_own_network, server, stranger
+from tests.support.progress import line_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable

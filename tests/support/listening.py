@@ -93,17 +93,6 @@ def in_own_network(*command: str) -> list[str]:
     return [*words, *command]
 
 
-def line_with(stream: object, text: bytes) -> bytes:
-    """The first line that has it; an AssertionError if there is none."""
-    lines = []
-    for line in stream:  # type: ignore[attr-defined]
-        lines.append(line)
-        if text in line:
-            found: bytes = line
-            return found
-    raise AssertionError(f"no {text!r} in {lines}")
-
-
 def cpu_share(pid: int, seconds: float) -> float:
     """How much of one CPU a process uses in the next seconds. An AssertionError if it ends in the meantime."""
     before = _ticks(pid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from tests.support import cli
 
@@ -11,15 +11,20 @@ if TYPE_CHECKING:
     import subprocess
 
 
+def line_with(stream: IO[bytes] | None, text: bytes) -> bytes:
+    """The next line of a pipe that has it. An AssertionError if none has."""
+    assert stream
+    said = []
+    for line in stream:
+        said.append(line)
+        if text in line:
+            return line
+    raise AssertionError(f"{text!r} is not in {said!r}")
+
+
 def await_line(wrapper: subprocess.Popen[bytes], text: str) -> None:
     """Read its stderr until a line has `text` in it. An AssertionError if none has."""
-    assert wrapper.stderr
-    said = []
-    for line in wrapper.stderr:
-        said.append(line)
-        if text.encode() in line:
-            return
-    raise AssertionError(f"{text!r} is not in {said!r}")
+    line_with(wrapper.stderr, text.encode())
 
 
 def assert_not_yet(reason: str, *words: cli.Word, **how: Any) -> None:
