@@ -290,11 +290,13 @@ class Wrapper:
         if not self._marked:
             self._marked = True
             self.outputs.mark()
-        if not self.outputs.caught_up and not self._hurried:
+        if not self._has_relayed():
             return
         if self._leaves_running and self._is_overtaken():
             self._carry_out()  # the other outcome, now: there may be no event that would wake us for it
             return
+        if not self._has_relayed():
+            return  # somebody said his last words, and closed the pipe, before the last look: no drain would have them
         if self._leaves_running and not self.family.lives:
             # It died while the rest of its words were relayed. Nothing is running: its status will be here at once,
             self._rewind()
@@ -304,6 +306,9 @@ class Wrapper:
                 self._continue()
             return
         self._conclude()
+
+    def _has_relayed(self) -> bool:
+        return self.outputs.caught_up or self._hurried
 
     def _is_overtaken(self) -> bool:
         """Whether a signal came before the event that made the outcome.

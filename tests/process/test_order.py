@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import select
+from threading import Thread
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,10 @@ import pytest
 from daemonize import NotExecuted
 from daemonize.launcher import api, intermediate
 from daemonize.launcher.family import Family
+from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import loop
-from tests.support.programs import program
+from tests.support import procs
+from tests.support.programs import SHELL, Trigger, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,3 +84,42 @@ def test_an_interrupt_at_the_very_last_moment(
 
     assert not (tmp_path / "pid").exists()
     family.nobody()
+
+
+HELD = """
+sleep 60 >/dev/null 2>&1 &
+(head -c1 <release >/dev/null; echo LAST WORDS; exec >/dev/null 2>&1; echo >ended) &
+"""
+
+
+def test_last_words_before_the_last_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, servers: Processes
+) -> None:
+    """A pipe is closed just before the wrapper lets go, and the reader is slow: what was said into it is relayed."""
+    look: Callable[[Wrapper], bool] = Wrapper._is_overtaken
+    words, relay = os.pipe()
+    os.set_blocking(relay, False)
+    full = os.write(relay, bytes(1 << 20))
+    read: list[bytes] = []
+    reader = Thread(target=lambda: read.extend(iter(lambda: os.read(words, 1 << 16), b"")))
+    with Trigger(tmp_path, "release") as release, Trigger(tmp_path, "ended") as ended:
+
+        def late(wrapper: Wrapper) -> bool:
+            if not reader.ident:
+                release.release()
+                assert procs.readable(ended._fd)  # it has closed the pipe
+            overtaken = look(wrapper)
+            if not reader.ident:
+                reader.start()
+            return overtaken
+
+        monkeypatch.setattr(Wrapper, "_is_overtaken", late)
+        try:
+            api.launch([SHELL, "-c", HELD], cwd=tmp_path, relay_stdout=relay, relay_stderr=None)
+        finally:
+            os.close(relay)
+            reader.join()
+            os.close(words)
+
+    assert b"".join(read)[full:] == b"LAST WORDS\n"
+    assert len(servers.living()) == 1
