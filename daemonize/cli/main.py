@@ -19,6 +19,7 @@ from daemonize.launcher import words
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import Request
 from daemonize.launcher.wrapper import Wrapper, catch_interrupts
+from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard, write_all
 from daemonize.posix.streams import is_writable
 
@@ -94,6 +95,8 @@ class Run:
         except OSError as error:
             outcome = SetupError("prepare", "the launch", error)
         self._report(outcome)
+        if self.request.foreground and isinstance(outcome, Exited) and outcome.signal:
+            signals.die_of(outcome.signal)  # whoever asks the kernel is told what it would be of the server
         return outcome.exit_status
 
     def _launch(self) -> Ready | LaunchError:
@@ -132,7 +135,8 @@ class Run:
             self._say(f"ready after {outcome.seconds:.3f} s: pid {outcome.pid}")
             for spec, found in outcome.found.items():
                 self._say(f"{spec}: {found}")
-            self._say(f"files for its output: {', '.join(map(printable, outcome.files))}")
+            if not self.request.foreground:
+                self._say(f"files for its output: {', '.join(map(printable, outcome.files))}")
         if self.json:
             from daemonize.cli.report import json_line
 

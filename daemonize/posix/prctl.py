@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PTRACE_DETACH = 17
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -39,6 +40,11 @@ def _prctl(option: int, value: int) -> bool:
 def become_subreaper() -> bool:
     """Orphans below this process become its children (PR_SET_CHILD_SUBREAPER); False where the system cannot."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def be_undumpable() -> bool:
+    """No core file is written of this process, nor handed to a program that wants one (PR_SET_DUMPABLE)."""
+    return _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def let_go(pid: int, number: int) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
+from daemonize.posix import prctl
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
@@ -21,8 +23,9 @@ else:
 
 SIGALRM, SIGCHLD, SIGCONT, SIGHUP = _signal.SIGALRM, _signal.SIGCHLD, _signal.SIGCONT, _signal.SIGHUP
 SIGINT, SIGKILL, SIGQUIT, SIGTERM = _signal.SIGINT, _signal.SIGKILL, _signal.SIGQUIT, _signal.SIGTERM
+SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU = _signal.SIGSTOP, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU
 SIGPIPE, SIGTRAP, SIGXFSZ = _signal.SIGPIPE, _signal.SIGTRAP, _signal.SIGXFSZ
-SIGUSR1, SIGUSR2, SIGWINCH = _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGWINCH
+SIGUSR1, SIGUSR2, SIGVTALRM, SIGWINCH = _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGVTALRM, _signal.SIGWINCH
 
 if hasattr(_signal, "pidfd_send_signal"):
     pidfd_send_signal = _signal.pidfd_send_signal
@@ -144,6 +147,21 @@ def end_on_interrupt() -> None:
         _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 
+def die_of(number: int) -> None:
+    """End this process by the signal, as another that it stands for has ended; without a second core file.
+
+    Returns where that cannot be: the first process of a pid namespace is not ended by signals of its own.
+    """
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    prctl.be_undumpable()
+    if number not in (SIGKILL, SIGSTOP):
+        _signal.signal(number, _signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (number,))
+
+
 def is_ignored(number: int) -> bool:
     """Whether the signal is ignored, as under nohup(1)."""
     return _signal.getsignal(number) == _signal.SIG_IGN
@@ -199,10 +217,13 @@ class SignalQueue(SignalSource):
         os.close(self._write)
 
 
-def _parse(record: bytes) -> tuple[int, int]:
-    """(ssi_signo, ssi_pid) of a struct signalfd_siginfo; pid 0 where the kernel itself is the sender."""
+def _parse(record: bytes) -> tuple[int, int | None]:
+    """(ssi_signo, ssi_pid) of a struct signalfd_siginfo; pid 0 where the kernel itself is the sender.
+
+    None: a process outside of our pid namespace, who has no pid in it (`docker stop`).
+    """
     number, _, code, pid = (int.from_bytes(record[at : at + 4], sys.byteorder) for at in (0, 4, 8, 12))
-    return number, 0 if code == _KERNEL else pid
+    return number, 0 if code == _KERNEL else pid or None
 
 
 class SignalDescriptor(SignalSource):
@@ -226,7 +247,7 @@ class SignalDescriptor(SignalSource):
             raise OSError(ctypes.get_errno(), "signalfd")
 
     def read(self) -> list[tuple[int, int | None]]:
-        """What has arrived: (signal, pid of the sender; 0: the kernel, for the terminal), in order."""
+        """What has arrived, in order: see SignalSource."""
         try:
             data = os.read(self.fd, 128 * 32)
         except BlockingIOError:

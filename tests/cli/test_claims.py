@@ -311,7 +311,7 @@ def test_in_the_foreground_the_pid_file_lasts_as_long_as_the_server(
         (server,) = procs.children(wrapper.pid)
         assert (tmp_path / "run/pid").read_bytes() == b"%d\n" % server.pid
         procs.send(server.pid, signal.SIGKILL, server.start)
-        assert wrapper.wait(20) == 137
+        assert wrapper.wait(20) == -signal.SIGKILL
 
     assert os.listdir(tmp_path / "run") == ["lock"]
 

@@ -227,7 +227,7 @@ def test_in_the_foreground(case: Case, trigger: Trigger, family: Family) -> None
         wrapper.send_signal(signal.SIGTERM)
         wrapper.communicate(timeout=20)
 
-    assert wrapper.returncode == 128 + signal.SIGTERM
+    assert wrapper.returncode == -signal.SIGTERM
     family.nobody()
 
 
