@@ -100,7 +100,7 @@ def open_logs() -> None:
 
 def _tell(status: str | None) -> None:
     if not _Memory.told:
-        told = [_let_go(), notify.tell_ready(status), _tell_descriptor()]
+        told = [_let_go(), notify.tell_ready(status), notify.tell_descriptor()]
         _Memory.told = any(told)
     elif notify.is_reloading():
         notify.tell_ready(status)
@@ -256,21 +256,3 @@ def _repoint(fd: int, file: int) -> None:
             os.dup2(file, fd, inheritable=fd <= 2 or os.get_inheritable(fd))
     except OSError:
         pass
-
-
-# --- descriptor ---------------------------------------------------------------------------------------------------
-
-
-def _tell_descriptor() -> bool:
-    """A newline to NOTIFY_FD, as s6 and dinit want it, if that can be what the variable means; True if it was written."""
-    value = notify.variable(notify.DESCRIPTOR)
-    try:
-        fd = int(value) if value.isdigit() else -1
-        mode = os.fstat(fd).st_mode
-        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) or os.write(fd, b"\n") != 1:
-            return False
-        if fd > 2:
-            os.close(fd)
-    except (OSError, OverflowError, ValueError):
-        return False
-    return True

@@ -11,6 +11,7 @@ that is started by hand calls them all the same.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 
 TYPE_CHECKING = False
@@ -24,10 +25,10 @@ STDERR = b"DAEMONIZE_STDERR"
 ID = b"DAEMONIZE_ID"
 DESCRIPTOR = b"NOTIFY_FD"
 SOCKET = b"NOTIFY_SOCKET"
-_WATCHDOG, _WATCHED = b"WATCHDOG_USEC", b"WATCHDOG_PID"
+WATCHDOG, _WATCHED = b"WATCHDOG_USEC", b"WATCHDOG_PID"
 
 #: What a child of the server must not answer in its name. ID stays: by it a stop finds what the server has started.
-_SERVERS_OWN = (SOCKET, DESCRIPTOR, _WATCHDOG, _WATCHED, STREAMS, STDOUT, STDERR)
+_SERVERS_OWN = (SOCKET, DESCRIPTOR, WATCHDOG, _WATCHED, STREAMS, STDOUT, STDERR)
 #: Bytes. A longer message is dropped altogether, by systemd too, and with a STATUS= that is too long the READY=1 beside it.
 _LONGEST_MESSAGE = 4096
 _LONGEST_STATUS = 2048
@@ -99,7 +100,7 @@ def watchdog() -> bool:
 
 def watchdog_interval() -> float | None:
     """How often to call `watchdog()`, in seconds: half of the manager's limit. None: nobody waits for this process."""
-    limit, pid = variable(_WATCHDOG), variable(_WATCHED)
+    limit, pid = variable(WATCHDOG), variable(_WATCHED)
     if not limit.isdigit() or len(limit) > _LONGEST_LIMIT or pid not in {b"", b"%d" % os.getpid()}:
         return None
     return int(limit) / 2e6 or None
@@ -142,13 +143,51 @@ def variable(name: bytes) -> bytes:
     return os.environb.get(name) or _Memory.removed.get(name, b"")
 
 
+def tell_descriptor() -> bool:
+    """A newline to NOTIFY_FD, as s6 and dinit want it, if that can be what the variable means; True if it was written."""
+    fd = _descriptor()
+    try:
+        if fd is None or os.write(fd, b"\n") != 1:
+            return False
+        if fd > 2:
+            os.close(fd)
+    except OSError:
+        return False
+    return True
+
+
+def has_socket() -> bool:
+    """Whether there is a manager that NOTIFY_SOCKET leads to, of a kind that we know."""
+    return variable(SOCKET).startswith((b"/", b"@"))
+
+
+def has_descriptor() -> bool:
+    """Whether NOTIFY_FD is what somebody waits at for a newline."""
+    return _descriptor() is not None
+
+
+def _descriptor() -> int | None:
+    value = variable(DESCRIPTOR)
+    try:
+        fd = int(value) if value.isdigit() else -1
+        mode = os.fstat(fd).st_mode
+    except (OSError, OverflowError, ValueError):
+        return None
+    return fd if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
+
+
+def pass_on(*lines: bytes) -> bool:
+    """Tell the manager what somebody else has said; whether it has it. Not waited for as for what is said once."""
+    return _send(*lines, patience=_LITTLE)
+
+
 def _send(*lines: bytes, patience: float = _PATIENCE) -> bool:
     """Send one message to the manager; whether it has it."""
-    name = variable(SOCKET)
-    if not name.startswith((b"/", b"@")):
+    if not has_socket():
         return False  # no manager, or one behind a kind of socket that we do not know (vsock)
     import socket
 
+    name = variable(SOCKET)
     address = b"\0" + name[1:] if name.startswith(b"@") else name
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

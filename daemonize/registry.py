@@ -119,8 +119,8 @@ class Logs:
         os.set_blocking(fd, True)
         return fd
 
-    def give_up(self, problem: SetupError) -> None:
-        """There can be no logs after all."""
+    def give_up(self, problem: SetupError | None = None) -> None:
+        """There can be no logs after all; None: none is wanted."""
         self.directory, self.problem = None, problem
 
     def next(self) -> None:

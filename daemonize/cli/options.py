@@ -127,6 +127,8 @@ OPTIONS = (
     Option(("--keep-fd",), "keep_fds", MANY, "Open descriptor that the server inherits.", metavar="N",
            convert=parse_descriptor),
     Option(("-f", "--foreground"), "foreground", FLAG, "Stay the server's parent: relay, forward signals, exit as it does."),
+    Option(("--watchdog",), "watchdog", VALUE, "With -f: feed the service manager's watchdog as long as this holds: "
+           "http://HOST[:PORT][/PATH], https://HOST[:PORT][/PATH], exec:COMMAND.", metavar="SPEC"),
     Option(("--json",), "json", FLAG, "Print one line of JSON about the launch; the server's stdout goes to stderr."),
     Option(("-q", "--quiet"), "quiet", FLAG, "Print no line of daemonize's own."),
     Option(("-v", "--verbose"), "verbose", FLAG, "Print what happens, on stderr."),

@@ -63,7 +63,9 @@ class Decision:
         specs = [spec for spec in self._request.ready if spec not in ("streams", "started")]
         unmet = [spec for spec in self._probes.unmet if spec != "streams"]
         met = specs[0] if specs and not (unmet or served) else None
-        return Exited(status or family.orphan_status, unmet[0] if unmet else None, met)
+        # In the foreground orphans come and go as long as the server runs: only one that was waited for says anything of it.
+        orphan = 0 if served or not self._request.moves_streams else family.orphan_status
+        return Exited(status or orphan, unmet[0] if unmet else None, met)
 
     def _of_time(self, deadline: Deadline) -> LaunchError | None:
         """The outcome if the time is up."""

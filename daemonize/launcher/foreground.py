@@ -2,6 +2,7 @@
 
     caller ── wrapper ── fork ── server        (same session, same terminal, same stdin)
                  │ relays, forwards signals, reaps, exits as the server does
+                 └ tells a service manager above it of the server (launcher/outward.py)
 
 The wrapper adopts what the server leaves behind, so that a server that daemonizes itself stays in the foreground all the
 same. A wrapper that is killed with SIGKILL takes the server along: the kernel sends it SIGTERM.
@@ -11,43 +12,64 @@ from __future__ import annotations
 
 import gc
 import os
+from time import monotonic
 
+from daemonize import notify
 from daemonize.errors import Exited, LaunchError, SetupError
 from daemonize.launcher.deadline import Deadline
 from daemonize.launcher.intermediate import Reaper
+from daemonize.launcher.outward import Outward
 from daemonize.launcher.ready import Ready
+from daemonize.launcher.watchdog import Watchdog
 from daemonize.launcher.wrapper import Wrapper
+from daemonize.notify import SOCKET
 from daemonize.posix import child, prctl, signals
 from daemonize.posix.identity import is_below
 from daemonize.posix.signals import (
     SIGALRM,
     SIGCHLD,
+    SIGCONT,
     SIGHUP,
     SIGINT,
+    SIGKILL,
+    SIGPIPE,
     SIGQUIT,
+    SIGSTOP,
     SIGTERM,
+    SIGTSTP,
+    SIGTTIN,
+    SIGTTOU,
     SIGUSR1,
     SIGUSR2,
+    SIGVTALRM,
     SIGWINCH,
+    SIGXFSZ,
 )
+from daemonize.readiness import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
     from daemonize.launcher.words import Waiting
+    from daemonize.readiness.probe import Probe
 
-FORWARDED = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH)
+#: What is not the server's: what nobody can catch, job control, which is for the process group, and what we need ourselves
+#: (SIGVTALRM: signals.TimeLimit).
+_KEPT = frozenset((SIGKILL, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGCHLD, SIGVTALRM))
+#: What the kernel sends in our own name to whoever writes to a pipe that nobody reads, or makes a file too large.
+_ABOUT_US = (SIGPIPE, SIGXFSZ)
+#: What is passed on where there is no signalfd(2): our own faults would be taken for others' words.
+_ASKING = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH)
 
 
 def _open_queue() -> signals.SignalQueue | signals.SignalDescriptor:
-    numbers = (*FORWARDED, SIGCHLD)
     try:
-        return signals.SignalDescriptor(numbers)
+        return signals.SignalDescriptor({*signals.valid() - _KEPT, SIGCHLD})
     except OSError:
-        return signals.SignalQueue(numbers)
+        return signals.SignalQueue((*_ASKING, SIGCHLD))
 
 
 class Foreground(Wrapper):
@@ -62,14 +84,28 @@ class Foreground(Wrapper):
         on_ready: Callable[[Ready], None],
         waiting: Waiting | None = None,
     ) -> None:
+        self._outward = Outward(say, feeds=request.watchdog is not None)
+        if self._outward.waits and not request.names_readiness:
+            request.ready = (
+                "notify",
+            )  # the manager expects it of the server; closed streams say it only to us
+        self._watchdog = Watchdog(request.watchdog) if request.watchdog is not None else None
+        self._besides = tuple(self._find_besides(request))
         # By default nobody waits for readiness: it stays with its reader.
         shown = waiting if request.moves_streams else None
         super().__init__(request, targets, queue=_open_queue(), say=say, waiting=shown)
         self._on_ready = on_ready
-        self._serving = False
+        self._serving = self._started = False
+        self._written: int | None = None
         self._passed_on: set[int] = set()
         self._early: list[tuple[int, int | None]] = []  # signals that came before the server was at its gate
         self._reaper: Reaper | None = None
+
+    def _find_besides(self, request: Request) -> Iterator[Probe]:
+        if self._watchdog:
+            yield self._watchdog
+        if self._outward.hears and "notify" not in request.ready and SOCKET not in request.environment:
+            yield parse("notify")
 
     def run(self) -> Ready | LaunchError:
         """Start the server, and return when it has ended."""
@@ -93,10 +129,34 @@ class Foreground(Wrapper):
         self._reaper = Reaper(server, self.family.helpers)
         self.family.note([b"forked", b"%d" % server])
 
+    @property
+    def _variables(self) -> dict[bytes, bytes]:
+        return {**super()._variables, **self._outward.variables}
+
+    def _pass_on(self, fields: Mapping[bytes, bytes]) -> None:
+        self._outward.pass_on(fields)
+
     def _round(self) -> None:
         super()._round()
         while self._early and self.family.main:
             self._forward(*self._early.pop(0))
+        if self.family.executed and not self._started:
+            self._started = True
+            self._begin_to_wait()
+        if self._watchdog and self._serving:
+            self._watchdog.tick(monotonic())
+
+    def _begin_to_wait(self) -> None:
+        if not self.request.names_readiness:
+            self._write_pid()  # nobody has said how it becomes ready, and most servers never say
+        if not self._serving:
+            self._outward.waiting(self.probes.unmet)
+
+    def _patience(self) -> float | None:
+        waits = [super()._patience()]
+        if self._watchdog and self._serving and self._watchdog.due is not None:
+            waits.append(max(0.0, self._watchdog.due - monotonic()))
+        return min((wait for wait in waits if wait is not None), default=None)
 
     def _signalled(self, _events: int) -> None:
         for number, sender in self.queue.read() if self.queue else ():
@@ -110,6 +170,8 @@ class Foreground(Wrapper):
         main = self.family.main
         if main is None:
             self._early.append((number, sender))
+            return
+        if number in _ABOUT_US and sender == os.getpid():
             return
         if sender == 0 and _has_been_told(main.pid, number):
             return  # twice is something else to many a server
@@ -132,13 +194,32 @@ class Foreground(Wrapper):
             self._finished = True
             return
         self._write_pid()
-        self._on_ready(self._result_of(self.outcome))
+        outcome = self._result_of(self.outcome)
+        self._on_ready(outcome)
         self._serving = True
+        self._outward.ready(outcome, self.request.ready)
+        self._begin_to_feed()
         if self.waiting:
             self.waiting.close()
             self.waiting = self.outputs.screen = None
         self._rewind()
         self.deadline = Deadline(float("inf"))
+
+    def _write_pid(self) -> None:
+        main = self.family.chosen
+        if main and main.pid == self._written:
+            return
+        super()._write_pid()
+        self._written = main.pid if main else None
+
+    def _begin_to_feed(self) -> None:
+        if not self._watchdog:
+            return
+        interval = notify.watchdog_interval()
+        if interval is None:
+            self.say("no service manager waits for a watchdog (WATCHDOG_USEC): it is not fed")
+        else:
+            self._watchdog.start(monotonic(), interval, self._outward.feed)
 
     def _result(self) -> Ready | LaunchError:
         outcome = super()._result()

@@ -107,10 +107,16 @@ class Outputs:
         self.program_stdout, self.program_stderr = (self._open_pipe(stream, hung_up) for stream in _STREAMS)
 
     def open_files(self, request: Request, logs: Logs) -> None:
-        """Two files, in append mode. Raises SetupError."""
+        """Two files, in append mode; in the foreground pipes for those that were not named. Raises SetupError."""
         self._take(request, logs)
         wanted = [stream for stream in _STREAMS if stream not in self._given]
-        opened = {**self._given, **dict(zip(wanted, self._claim(wanted), strict=True))}
+        if request.foreground:
+            # Their reader stays. A log beside him would say everything twice, and grow for as long as the server runs.
+            logs.give_up()
+            made = [self._open_pipe(stream) for stream in wanted]
+        else:
+            made = self._claim(wanted)
+        opened = {**self._given, **dict(zip(wanted, made, strict=True))}
         self._name_files(request)
         self.program_stdout, self.program_stderr = (opened[stream] for stream in _STREAMS)
         self._follow("out", self.program_stdout)

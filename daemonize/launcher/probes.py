@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 class Probes:
     """All that were asked for, told of what happens as one. Raises UsageError for a spec that cannot be, or cannot hold.
 
-    specs: readiness specs. timeout: seconds that there are.
+    specs: readiness specs. timeout: seconds that there are. besides: probes that are told what happens, and not waited for.
     """
 
-    def __init__(self, specs: Sequence[str], timeout: float) -> None:
+    def __init__(self, specs: Sequence[str], timeout: float, besides: Sequence[Probe] = ()) -> None:
         self._probes = [parse(spec) for spec in dict.fromkeys(specs)]
+        self._all = [*self._probes, *besides]
         self._told_executed = self._told_ended = False
         self._said: dict[Probe, str] = {}
         for probe in self._probes:
@@ -43,7 +44,7 @@ class Probes:
     @property
     def need_launch(self) -> bool:
         """Whether `prepare` is to be called."""
-        return any(probe.needs_launch for probe in self._probes)
+        return any(probe.needs_launch for probe in self._all)
 
     @property
     def held(self) -> bool:
@@ -68,12 +69,12 @@ class Probes:
     @property
     def variables(self) -> dict[bytes, bytes]:
         """For the server's environment."""
-        return {name: value for probe in self._probes for name, value in probe.variables.items()}
+        return {name: value for probe in self._all for name, value in probe.variables.items()}
 
     @property
     def placed(self) -> dict[int, int]:
         """What the server is to have at which descriptor number."""
-        return {number: fd for probe in self._probes for number, fd in probe.placed.items()}
+        return {number: fd for probe in self._all for number, fd in probe.placed.items()}
 
     @property
     def due(self) -> float | None:
@@ -88,7 +89,7 @@ class Probes:
         Raises UsageError.
         """
         taken = {*kept}
-        for probe in self._probes:
+        for probe in self._all:
             if probe.number in taken:
                 raise UsageError(
                     f"{probe.spec}: the server is to have something else at descriptor {probe.number}"
@@ -99,7 +100,7 @@ class Probes:
 
     def prepare(self, launch: Launch) -> None:
         """Before anything is started or written. Raises UsageError, AlreadyRunning, SetupError."""
-        for probe in self._probes:
+        for probe in self._all:
             try:
                 probe.prepare(launch)
             except DaemonizeError:
@@ -110,7 +111,7 @@ class Probes:
     def refuse_variables(self, given: Collection[bytes]) -> None:
         """A variable says one thing. given: those that the user gives the server. Raises UsageError."""
         taken = {*given}
-        for probe in self._probes:
+        for probe in self._all:
             for name in taken.intersection(probe.variables):
                 shown = printable(os.fsdecode(name))
                 raise UsageError(f"{printable(probe.spec)}: the server is to find something else in {shown}")
@@ -120,7 +121,7 @@ class Probes:
         """That the command has been executed, once; that it is time to look."""
         if family.executed and not self._told_executed:
             self._told_executed = True
-            for probe in self._probes:
+            for probe in self._all:
                 attempt(probe, probe.executed, now)
         for probe in self._probes:
             if not probe.held and probe.due is not None and now >= probe.due:
@@ -144,12 +145,12 @@ class Probes:
         """That the server has ended, once: it may have told something just before."""
         if not self._told_ended:
             self._told_ended = True
-            for probe in self._probes:
+            for probe in self._all:
                 attempt(probe, probe.ended)
 
     def close(self) -> None:
         """The launch is over."""
-        for probe in self._probes:
+        for probe in self._all:
             probe.close()
 
 

@@ -30,7 +30,8 @@ class Request:
     environment: added (or replaced) variables. clear_environment: start from nothing. stdout, stderr: files to write to.
     append: do not truncate them. stdin: a file to read. keep_fds: descriptors (3 and up) the server inherits.
     foreground: stay its parent. user, chroot, umask, nice, core, limits: as `daemonize.context`. safe: as root, refuse a
-    program that others may write to. pid_file, lock_file: paths.
+    program that others may write to. pid_file, lock_file: paths. watchdog: the readiness spec by which the service
+    manager's watchdog is fed, in the foreground.
 
     For servers that are the caller's own program: name: of the daemon (None: the command's). assigns_pid: `NAME=VALUE` for
     its environment, with %d for its pid. makes_context: whether it is given its context; else it makes that itself.
@@ -63,6 +64,7 @@ class Request:
         safe: bool = False,
         pid_file: StrPath | None = None,
         lock_file: StrPath | None = None,
+        watchdog: str | None = None,
     ) -> None:
         if isinstance(command, (str, bytes)) or not command:
             raise UsageError("the command must be a list: the program and its arguments")
@@ -71,7 +73,8 @@ class Request:
             raise UsageError("a readiness spec must be text")
         #: Whether a server that takes part is to move its streams to its log when it is ready. In the foreground they have
         #: a reader for as long as it runs, and stay with him, unless that is asked for.
-        self.moves_streams = bool(ready) or not foreground
+        self.names_readiness = bool(ready)
+        self.moves_streams = self.names_readiness or not foreground
         self.ready = tuple(ready) or (("started",) if stdout or stderr else ("streams",))
         if timeout is None:
             timeout = float("inf") if foreground else START_TIMEOUT
@@ -85,6 +88,7 @@ class Request:
         self.keep_fds = tuple(keep_fds)
         self.user, self.umask, self.nice, self.core, self.limits = user, umask, nice, core, dict(limits or {})
         self.safe, self.pid_file, self.lock_file = safe, _path(pid_file), _path(lock_file)
+        self.watchdog = watchdog
         self.name: bytes | None = None
         self.assigns_pid: bytes | None = None
         self.makes_context = True
@@ -116,6 +120,8 @@ class Request:
             raise UsageError(f"{printable(os.fsdecode(self.pid_file))} cannot be pid file and log in one")
         if self.append and not (self.stdout or self.stderr):
             raise UsageError("to append, name a file for stdout or stderr (-o, -e)")
+        if self.watchdog is not None and not self.foreground:
+            raise UsageError("a watchdog is fed as long as the server runs, by who stays its parent: add -f")
         if self.foreground and self.on_timeout == "leave":
             raise UsageError("in the foreground nothing can be left running on a timeout")
         check_settings(user=self.user, umask=self.umask, nice=self.nice, core=self.core, limits=self.limits)

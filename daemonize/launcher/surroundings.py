@@ -34,9 +34,11 @@ class Surroundings:
         uid: int,
         kept: Sequence[int],
         say: Callable[[str], None],
+        pass_on: Callable[[Mapping[bytes, bytes]], None],
     ) -> None:
         self.loop, self.owner, self.environment, self.uid = loop, owner, environment, uid
         self.helpers, self.kept = family.helpers, kept
+        self.pass_on = pass_on
         self.taken: set[int] = set()
         self._family, self._deadline, self._say = family, deadline, say
         try:

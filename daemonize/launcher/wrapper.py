@@ -44,13 +44,14 @@ from daemonize.registry import find_logs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any, TypeVar
 
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
     from daemonize.launcher.words import Waiting
+    from daemonize.readiness.probe import Probe
 
     Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
 
@@ -72,6 +73,9 @@ class Wrapper:
     waiting: what shows people at a terminal what is waited for (launcher/words.py), or None.
     """
 
+    #: Probes that are told what happens without being waited for.
+    _besides: tuple[Probe, ...] = ()
+
     def __init__(
         self,
         request: Request,
@@ -86,7 +90,7 @@ class Wrapper:
         self.waiting = waiting
         self.began = monotonic()
         self.context, self.account = program.find_context(request)
-        self.probes = Probes(request.ready, request.timeout)
+        self.probes = Probes(request.ready, request.timeout, self._besides)
         self.owner, self.loop = Descriptors(), Loop()
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         self.outer = caller_environment()
@@ -159,7 +163,7 @@ class Wrapper:
         self.program = program.build(
             self.request, self.outer, self.token, self.outputs, self.owner,
             context=self.context, account=self.account, keep=self.claims.inherited, kind=self._kind,
-            variables=self.probes.variables, placed=self.probes.placed,
+            variables=self._variables, placed=self.probes.placed,
         )  # fmt: skip
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
@@ -171,13 +175,21 @@ class Wrapper:
             self.owner.shut(report, gate, *self.probes.placed.values())
             self.outputs.forked()
 
+    @property
+    def _variables(self) -> dict[bytes, bytes]:
+        """For the server's environment."""
+        return self.probes.variables
+
+    def _pass_on(self, fields: Mapping[bytes, bytes]) -> None:
+        """What the server says of itself: here there is nobody who wants to know."""
+
     def _prepare_probes(self) -> None:
         from daemonize.launcher.surroundings import Surroundings
 
         surroundings = Surroundings(
             self.loop, self.owner, self.family, self.deadline,
             environment=self.outer, uid=self.account.uid if self.account else os.getuid(),
-            kept=self.request.keep_fds, say=self.say,
+            kept=self.request.keep_fds, say=self.say, pass_on=self._pass_on,
         )  # fmt: skip
         surroundings.taken |= self.probes.take_numbers(self.request.keep_fds)
         self.probes.prepare(surroundings)

@@ -130,10 +130,13 @@ class PidFile:
         return self._reservation is None
 
     def write(self, pid: int, start: int) -> None:
-        """Put the pid in place, once; start: of that process, in clock ticks since boot (0: unknown). Raises SetupError."""
+        """Put the pid in place; start: of that process, in clock ticks since boot (0: unknown). Raises SetupError.
+
+        Another one, of a server in the foreground that has put itself in the background, is written over it.
+        """
         data = b"%d\n" % pid
         try:
-            if self._reservation:
+            if self._reservation and not self._place.holds(self._fd):
                 _overwrite(self._fd, data)  # first: the room for it must not be given away
                 os.ftruncate(self._fd, len(data))
                 mark(self._fd, pid, start)
@@ -143,7 +146,8 @@ class PidFile:
                 os.ftruncate(self._fd, 0)
                 _overwrite(self._fd, data)
                 mark(self._fd, pid, start)
-                self._check_lock_file()
+                if not self._reservation:
+                    self._check_lock_file()
         except OSError as error:
             raise SetupError("write", self._path, error) from None
 

@@ -59,7 +59,7 @@ class Check:
 class Checked(Probe):
     """A probe with a checker, which looks as soon as the server has been executed."""
 
-    needs_launch = True
+    needs_launch = repeats = True
 
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
@@ -80,6 +80,11 @@ class Checked(Probe):
 
     def executed(self, now: float) -> None:
         """From now on it may hold."""
+        self._start(now)
+
+    def again(self, now: float) -> None:
+        """Start a checker."""
+        self.held, self.problem = False, ""
         self._start(now)
 
     def tick(self, now: float) -> None:

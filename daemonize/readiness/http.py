@@ -53,6 +53,12 @@ class Http(Checked):
         """One request."""
         return _Get(self.host, self.port, self.target, secure=self.secure)
 
+    def again(self, now: float) -> None:
+        """Whoever answers must still be the server."""
+        if self._listener:
+            self._listener.held = False
+        super().again(now)
+
     def confirm(self) -> str:
         """On this machine it must be the server that has answered."""
         listener = self._listener

@@ -119,6 +119,7 @@ class Notify(Probe):
             if name in fields and not act(fields[name]):
                 shown = printable(os.fsdecode(fields[name]))[:40]
                 self._note(f"{name.decode()} of no use", shown)
+        self._launch.pass_on(fields)
         if fields.get(b"READY") == b"1":
             self.tick(monotonic())
         elif not self.held and not self._suspected:

@@ -66,6 +66,10 @@ if TYPE_CHECKING:
         def tell(self, fact: str, value: str | int) -> None:
             """What the server said about itself: `status`, `errno`, `exit_status`."""
 
+        @property
+        def pass_on(self) -> Callable[[Mapping[bytes, bytes]], None]:
+            """To be called with all that the server said: there may be a service manager who wants to know."""
+
 
 class Probe:
     """Watches for one readiness spec. All hooks do nothing by default.
@@ -75,10 +79,10 @@ class Probe:
     due: the monotonic time at which `tick` wants to be called, or None. problem: why it has not held yet, as shown to
     people. found: what made it hold, where that is of interest. variables: for the server's environment. placed: what the
     server is to have at which descriptor number; ours is closed when it has its own. number: the descriptor that is asked
-    for by number, or 0.
+    for by number, or 0. repeats: whether `again` may be called: the server itself gives the answer, each time anew.
     """
 
-    uses_pipes = hears_output = needs_launch = False
+    uses_pipes = hears_output = needs_launch = repeats = False
     least = 0.0
     number = 0
 
@@ -107,6 +111,9 @@ class Probe:
 
     def tick(self, now: float) -> None:
         """`due` has passed."""
+
+    def again(self, now: float) -> None:
+        """It has held: find out whether it holds now."""
 
     def ended(self) -> None:
         """The main process has ended."""
