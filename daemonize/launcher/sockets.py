@@ -2,7 +2,8 @@
 
 They are bound, and listen, before anything is forked, so that clients can connect before there is a server: they wait in
 the kernel's queue. The server has them as sd_listen_fds(3) says: from descriptor 3 on, with LISTEN_FDS, LISTEN_PID and
-LISTEN_FDNAMES. We close ours when it has its own, so that the clients of a dead one are refused.
+LISTEN_FDNAMES. One whose command line names a descriptor ({fd}) knows enough: gunicorn that is told of one in both ways
+takes it twice, and dies of that. We close ours when it has its own, so that the clients of a dead one are refused.
 """
 
 from __future__ import annotations
@@ -230,7 +231,7 @@ class Sockets:
         for fd in request.keep_fds:
             if fd in self.numbers:
                 raise UsageError(f"descriptor {fd} cannot be kept: it is where the server finds a socket")
-        for name in listen.VARIABLES:
+        for name in () if self._are_named else listen.VARIABLES:
             if name in request.environment:
                 raise UsageError(f"{name.decode()} cannot be given: it tells the server of its sockets")
         known = self.listeners
@@ -243,14 +244,22 @@ class Sockets:
 
     def _add_to(self, request: Request) -> None:
         """Our own copy of the request, with what there is for the server, as far as it is known."""
-        names = ":".join(given.name for given in self.all)
-        request.environment = {
-            **request.environment,
-            listen.COUNT: b"%d" % len(self.all),
-            listen.NAMES: names.encode(),
-        }
-        request.assigns_pid = (*request.assigns_pid, listen.PID + b"=%d")
+        if not self._are_named:
+            names = ":".join(given.name for given in self.all)
+            told = {listen.COUNT: b"%d" % len(self.all), listen.NAMES: os.fsencode(names)}
+            request.environment = {**request.environment, **told}
+            request.assigns_pid = (*request.assigns_pid, listen.PID + b"=%d")
         self._fill()
+
+    @property
+    def _ports(self) -> list[int | None]:
+        return [_SOME_PORT if given.port == 0 else given.port for given in self.all]
+
+    @property
+    def _are_named(self) -> bool:
+        """Whether the command has a placeholder for a descriptor."""
+        others = range(len(self.all))
+        return any(self._fill_in(word) != fill(word, others, self._ports) for word in self._asked.command)
 
     def _fill(self) -> None:
         asked, filled = self._asked, self.request
@@ -262,8 +271,7 @@ class Sockets:
         return os.fsdecode(self._fill_in(os.fsencode(spec))) if spec.startswith(_FILLED) else spec
 
     def _fill_in(self, word: bytes) -> bytes:
-        ports = [_SOME_PORT if given.port == 0 else given.port for given in self.all]
-        return fill(word, self.numbers, ports)
+        return fill(word, self.numbers, self._ports)
 
 
 def parse(text: str) -> Given:

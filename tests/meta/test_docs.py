@@ -208,14 +208,8 @@ def servers_variables() -> set[str]:
 def real_functions() -> dict[str, set[str]]:
     """The functions for servers, and the parameters of each."""
     room = inspect.getsource(notify).partition("# --- for servers ---")[2].partition("\n# --- ")[0]
-    names = [
-        "ready",
-        "listen_fds",
-        "listen_fds_with_names",
-        "daemonize_option",
-        "add_daemonize_arguments",
-        "daemonize_if_asked",
-    ]
+    names = ["ready", "listen_fds", "listen_fds_with_names"]
+    names += ["daemonize_option", "add_daemonize_arguments", "daemonize_if_asked"]
     functions = {name: getattr(daemonize, name) for name in names}
     functions |= {
         f"notify.{name}": getattr(notify, name) for name in re.findall(r"^def (\w+)", room, re.MULTILINE)

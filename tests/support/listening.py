@@ -5,17 +5,37 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import cli, procs, users
+from tests.support import cli, ports, procs, users
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tests.support.users import Account
 
+#: Executes the words after the third with sockets at descriptors from 3 on, and the variables changed (None: removed).
+_HAND = """
+import ast, os, socket, sys
+addresses, names, changes = map(ast.literal_eval, sys.argv[1:4])
+given = []
+for address in addresses:
+    kind = socket.AF_UNIX if isinstance(address, (str, bytes)) else socket.AF_INET
+    given.append(socket.socket(kind))
+    given[-1].bind(address)
+    given[-1].listen()
+away = [os.dup2(s.fileno(), 100 + n) for n, s in enumerate(given)]
+for n, fd in enumerate(away):
+    os.dup2(fd, 3 + n)
+    os.close(fd)
+variables = {"LISTEN_FDS": str(len(given)), "LISTEN_PID": str(os.getpid()), "LISTEN_FDNAMES": names}
+kept = {name: value for name, value in {**os.environ, **variables, **changes}.items() if value is not None}
+os.closerange(3 + len(given), 100)
+os.execve(sys.argv[4], sys.argv[4:], kept)
+"""
 PRELUDE = """
 import os, select, signal, socket, sys
 signal.alarm(120)
@@ -103,3 +123,18 @@ def cpu_share(pid: int, seconds: float) -> float:
 def _ticks(pid: int) -> int:
     fields = procs.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def handed(
+    names: Sequence[str],
+    *words: str,
+    addresses: Sequence[object] = (),
+    environment: Mapping[str, str | None] | None = None,
+) -> list[str]:
+    """The words of a command (a path first) that is executed as systemd would: it is given a socket for each name.
+
+    addresses: what they are bound to, by default any loopback port. environment: changes to it, after LISTEN_*.
+    """
+    bound = addresses or [(ports.HOST, 0)] * len(names)
+    given = [repr(list(bound)), repr(":".join(names)), repr(dict(environment or {}))]
+    return [sys.executable, "-S", "-E", "-c", _HAND, *given, *words]
