@@ -10,6 +10,8 @@ import os
 FIRST = 3
 COUNT, PID, NAMES = b"LISTEN_FDS", b"LISTEN_PID", b"LISTEN_FDNAMES"
 VARIABLES = (COUNT, PID, NAMES)
+#: With it, newer managers name the process a second time. It says nothing more to us.
+_REMOVED = (*VARIABLES, b"LISTEN_PIDFDID")
 _UNNAMED = "unknown"
 #: Digits of a pid, or of a number of descriptors.
 _LONGEST_NUMBER = 10
@@ -53,7 +55,7 @@ def _take() -> list[int]:
 
 
 def _forget(variables: bool) -> None:
-    for name in VARIABLES if variables else ():
+    for name in _REMOVED if variables else ():
         os.environb.pop(name, None)
 
 

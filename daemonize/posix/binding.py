@@ -114,6 +114,8 @@ class Open:
                 self.address, self.port = name[:2]
             elif held.family == AF_UNIX:
                 self.address = name if isinstance(name, bytes) else os.fsencode(name)
+        except OSError:
+            pass  # of a kind that Python does not know
         finally:
             held.detach()
 

@@ -185,6 +185,17 @@ def test_who_is_told_by_a_word_is_not_told_by_the_variables(there: str, servers:
     assert (done.status, done.out) == (0, b"fd://3 4 LISTEN_FDS=x\n")
 
 
+def test_a_port_that_was_just_in_use_can_be_taken_again(servers: Family) -> None:
+    """Connections of the one before, which the kernel still remembers, are in nobody's way."""
+    address = f"127.0.0.1:{ports.free_port()}"
+    first = cli.run("--json", "--listen", address, *serves()).json
+    greeted(address)  # the server hangs up first, so that it is at its end where the connection is remembered
+    procs.stop(first["pid"], signal.SIGKILL)
+
+    assert cli.run("--listen", address, *serves()).status == 0
+    assert greeted(address) == "3"
+
+
 def test_control_without_sockets_braces_are_braces(servers: Family) -> None:
     """Negative control: nothing is replaced, and no variable set."""
     found = facts(cli.run("--json", *serves("{fd}", "{{port}}")))

@@ -1,0 +1,232 @@
+"""Sockets that are bound for a server: whoever else wants the same file, and systems that have less than this one."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from daemonize.errors import AlreadyRunning, SetupError
+from daemonize.launcher import api
+from daemonize.posix import binding, paths, sockdiag
+from daemonize.posix.fds import Descriptors
+from tests.support import listening, ports
+from tests.support.programs import program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.family import Family
+
+READY = program("repoints", "ready")
+
+
+@pytest.fixture
+def owner() -> Iterator[Descriptors]:
+    """Whatever a test opens."""
+    found = Descriptors()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> bytes:
+    """A stale socket file."""
+    name = os.fsencode(os.path.realpath(tmp_path)) + b"/socket"
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(name)
+    return name
+
+
+def refuse_if_live(path: bytes) -> None:
+    """By connecting, as the last resort does."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        if asking.connect_ex(path) == 0:
+            raise AlreadyRunning("socket", os.fsdecode(path))
+
+
+@pytest.mark.parametrize("way", ["O_PATH", "without"])
+def test_a_file_is_made_and_removed(
+    way: str, path: bytes, owner: Descriptors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once; another that lies there by then is left alone. Also where a file cannot be held without being opened."""
+    if way == "without":
+        monkeypatch.setattr(binding, "O_PATH", 0)
+        monkeypatch.setattr(paths, "O_PATH", 0)
+    file = binding.SocketFile(path, owner, ())
+    fd = file.listen(0o077, lambda: None)
+    file.give(os.getuid(), os.getgid())
+    mode = os.stat(path).st_mode & 0o777
+    with pytest.raises(AlreadyRunning):
+        refuse_if_live(path)
+    file.remove()
+    gone = not os.path.exists(path)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        file.remove()
+        left = os.path.exists(path)
+
+    assert (mode, gone, left) == (0o700, True, True)
+    assert binding.Open(fd).accepts
+
+
+def test_who_comes_second_waits_until_the_first_is_done(path: bytes, owner: Descriptors) -> None:
+    """Else he would take the file of the first one, who has just found it stale and made it anew, for stale too."""
+    looked = threading.Event()
+    refused: list[BaseException] = []
+
+    def look() -> None:
+        looked.set()
+        refuse_if_live(path)
+
+    def second() -> None:
+        try:
+            binding.SocketFile(path, owner, ()).listen(None, look)
+        except AlreadyRunning as error:
+            refused.append(error)
+
+    other = threading.Thread(target=second)
+
+    def first_looks() -> None:
+        other.start()
+        assert not looked.wait(0.2)
+
+    binding.SocketFile(path, owner, ()).listen(None, first_looks)
+    other.join()
+
+    assert looked.is_set()
+    assert len(refused) == 1
+
+
+def test_whoever_locks_the_directory_is_waited_for_only_so_long(
+    path: bytes, owner: Descriptors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody who can read it can do that."""
+    monkeypatch.setattr(binding, "_PATIENCE", 0.05)
+    fcntl.flock(owner.open(os.path.dirname(path), os.O_RDONLY), fcntl.LOCK_EX)
+
+    assert binding.Open(binding.SocketFile(path, owner, ()).listen(None, lambda: None)).accepts
+
+
+def test_a_file_that_is_replaced_at_once_is_refused(
+    path: bytes, owner: Descriptors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root must not give away what a stranger has put in its place."""
+    listen_to = binding.listen_to
+
+    def robbed(name: bytes, owner: Descriptors) -> int:
+        fd = listen_to(name, owner)
+        os.unlink(name)
+        os.mkfifo(name)
+        return fd
+
+    monkeypatch.setattr(binding, "listen_to", robbed)
+    file = binding.SocketFile(path, owner, ())
+    with pytest.raises(OSError, match="somebody else has changed it meanwhile"):
+        file.listen(None, lambda: None)
+    file.remove()
+
+    assert os.path.exists(path)
+
+
+@pytest.mark.parametrize("code", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_without_ipv6_it_is_all_addresses_of_ipv4(
+    code: int, owner: Descriptors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel that has none says so in either way."""
+    stream = binding._stream
+
+    def without(family: int) -> Any:
+        if family == socket.AF_INET6:
+            raise OSError(code, os.strerror(code))
+        return stream(family)
+
+    monkeypatch.setattr(binding, "_stream", without)
+
+    assert binding.Open(binding.listen_at(None, 0, owner)).address == "0.0.0.0"
+
+
+def test_another_error_is_none_of_the_kind(owner: Descriptors) -> None:
+    """A port that is taken on one of the two is taken."""
+    with ports.taken() as port, pytest.raises(OSError, match="Address already in use"):
+        binding.listen_at(None, port, owner)
+
+
+def test_the_queue_is_as_long_as_the_system_permits(owner: Descriptors) -> None:
+    """A crowd may come before the server does."""
+    fd = binding.listen_at(("127.0.0.1", 0), 0, owner)
+    with open("/proc/sys/net/core/somaxconn") as file:
+        most = int(file.read())
+    with socket.socket(fileno=os.dup(fd)) as listener:
+        # Of a socket that listens: how many wait to be accepted, and how many may (tcpi_unacked, tcpi_sacked).
+        info = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64)
+
+    assert struct.unpack_from("=II", info, 24) == (0, most)
+
+
+@pytest.fixture
+def no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that tells nothing of its sockets."""
+
+    def hidden(*_: object, **__: object) -> Any:
+        raise SetupError("read", "the kernel's table of sockets", OSError(2, "No such file or directory"))
+
+    monkeypatch.setattr(sockdiag, "listeners", hidden)
+    monkeypatch.setattr(sockdiag, "bound", hidden)
+
+
+@pytest.mark.usefixtures("no_tables")
+def test_where_the_kernel_does_not_tell_connecting_does(path: bytes, servers: Family) -> None:
+    """A live socket and a port that is taken are refused, by nobody's name; a stale one is replaced."""
+    text, port = os.fsdecode(path), ports.free_port()
+    with listening.stranger(f"bind({text!r} + '2').listen(); listen('127.0.0.1', {port})"):
+        with pytest.raises(AlreadyRunning) as socket_taken:
+            api.launch(READY, listen=f"unix:{text}2")
+        with pytest.raises(AlreadyRunning) as port_taken:
+            api.launch(READY, listen=f"127.0.0.1:{port}")
+    daemon = api.launch(READY, listen=f"unix:{text}")
+
+    assert str(socket_taken.value) == f"socket {text}2 is already in use"
+    assert str(port_taken.value) == f"port {port} is already in use"
+    assert daemon.listen == [f"unix:{text}"]
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "shown"),
+    [
+        (socket.AF_INET, ("127.0.0.1", 0), "127.0.0.1:"),
+        (socket.AF_INET6, ("::1", 0), "[::1]:"),
+        (socket.AF_UNIX, "\0a b", "unix:@a b"),
+        (socket.AF_UNIX, "", "unix:"),
+    ],
+    ids=str,
+)
+def test_what_somebody_else_has_opened(family: int, name: Any, shown: str) -> None:
+    """It is told as an address; a socket that does not listen is known as such."""
+    with socket.socket(family) as made:
+        if name:
+            made.bind(name)
+        before = binding.Open(made.fileno())
+        if name:
+            made.listen()
+            assert binding.Open(made.fileno()).accepts
+
+    assert str(before).startswith(shown)
+    assert not before.accepts
+
+
+def test_what_is_no_socket() -> None:
+    """Only its number can be told."""
+    end, other = os.pipe()
+    shown = str(binding.Open(end))
+    os.close(end)
+    os.close(other)
+
+    assert shown == f"fd:{end}"
