@@ -365,6 +365,46 @@ def test_answers() -> None:
     assert found == [b"503", b"200", b"200"]
 
 
+def test_connects() -> None:
+    """Whoever is refused, answered with something else, or answered, is counted as such; it ends when it is let."""
+    port = ports.free_port()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        program("connects", port, 2, 20, ""), stdin=pipe, stdout=pipe, bufsize=0
+    ) as clients:
+        assert clients.stdout
+        assert clients.stdout.readline() == b"refused\n"
+        with subprocess.Popen(
+            program("answers", port, "statuses=503,200"), stdout=subprocess.DEVNULL
+        ) as server:
+            out, _ = clients.communicate(timeout=20)
+            server.kill()
+    counts = json.loads(out)
+
+    assert counts["refused"] > 0
+    assert counts["failed"] == 1
+    assert counts["answered"] >= 20
+
+
+def test_connects_before_there_is_an_answer() -> None:
+    """It says so when as many are connected as are to be, and asks on; who hangs up without a word has not answered."""
+    with socket.create_server((ports.HOST, 0)) as listener:
+        pipe = subprocess.PIPE
+        command = program("connects", listener.getsockname()[1], 2, 1, "hello")
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, bufsize=0) as clients:
+            assert clients.stdout
+            assert clients.stdout.readline() == b"connected\n"
+            for answer in (b"", b"HTTP/1.0 200 OK\r\n\r\nno", b"HTTP/1.0 200 OK\r\n\r\nhello"):
+                client, _ = listener.accept()
+                with client:
+                    client.recv(1000)
+                    client.sendall(answer)
+            out, _ = clients.communicate(timeout=20)
+
+    counts = json.loads(out)
+    assert (counts["refused"], counts["failed"], counts["answered"]) == (0, 2, 1)
+
+
 def test_every_program_is_tried() -> None:
     """No program without a test above."""
     with open(__file__) as file:
