@@ -77,7 +77,7 @@ class _Handed(Given):
         if found.accepts and isinstance(found.address, bytes):
             self.listener = Bound(found.address, 0)
         elif found.accepts and isinstance(found.address, str):
-            self.listener = Listener(pack(found.address), found.port or 0, 0, 0, dual=True)
+            self.listener = Listener(pack(found.address), found.port or 0, 0, 0, dual=found.dual)
 
     def bind(self, setting: Setting) -> None:
         """It is bound already; from here on it is the launch's."""
@@ -94,9 +94,6 @@ class _Tcp(Given):
             self._address = binding.find(host, self.port) if host else None
         except OSError as error:
             raise SetupError("listen on", text, error) from None
-        self._set_listener()
-
-    def _set_listener(self) -> None:
         packed = pack(self._address[0]) if self._address else bytes(16)
         self.listener = Listener(packed, self.port or 0, 0, 0, dual=True)
 
@@ -187,13 +184,15 @@ class Sockets:
         self.all: list[Given] = []
         if request.hands_on:
             self.all += _handed(say)
-        self.all += [parse(text) for text in request.listen]
+        made = [parse(text) for text in request.listen]
+        self.all += made
         for name in listen.VARIABLES:
             outer.pop(name, None)
         self._asked = request
         self.request = copy.copy(request)
         if self.all:
             self._check(request)
+            _refuse_twice([given.listener for given in made if given.listener])
             self._add_to(self.request)
 
     def bind(self, setting: Setting) -> None:
@@ -234,13 +233,6 @@ class Sockets:
         for name in () if self._are_named else listen.VARIABLES:
             if name in request.environment:
                 raise UsageError(f"{name.decode()} cannot be given: it tells the server of its sockets")
-        known = self.listeners
-        for at, one in enumerate(known):
-            for other in known[:at]:
-                if _exclude(one, other):
-                    raise UsageError(
-                        f"the server cannot be given {printable(str(one))} and {printable(str(other))}"
-                    )
 
     def _add_to(self, request: Request) -> None:
         """Our own copy of the request, with what there is for the server, as far as it is known."""
@@ -294,6 +286,16 @@ def _handed(say: Callable[[str], None]) -> Sequence[Given]:
     if not found and listen.is_addressed():
         say("LISTEN_FDS is ignored: it, or LISTEN_FDNAMES, is not as sd_listen_fds(3) has it")
     return [_Handed(name, fd) for fd, name in found.items()]
+
+
+def _refuse_twice(listeners: Sequence[Listener | Bound]) -> None:
+    """Raises UsageError if two of those that we are to make cannot both be."""
+    for at, one in enumerate(listeners):
+        for other in listeners[:at]:
+            if _exclude(one, other):
+                raise UsageError(
+                    f"the server cannot be given {printable(str(one))} and {printable(str(other))}"
+                )
 
 
 def _exclude(one: Listener | Bound, other: Listener | Bound) -> bool:

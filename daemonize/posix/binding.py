@@ -94,13 +94,22 @@ class Open:
     """A descriptor that somebody else has opened, as far as it is a socket.
 
     address: IP address, or the name of a UNIX socket (a NUL before an abstract one); None: it is neither. port: of TCP and
-    UDP, else None. accepts: it listens.
+    UDP, else None. accepts: it listens. dual: it takes IPv4 as well as IPv6.
     """
 
     def __init__(self, fd: int) -> None:
-        from _socket import AF_INET, AF_INET6, AF_UNIX, SO_ACCEPTCONN, SOL_SOCKET, socket
+        from _socket import (
+            AF_INET,
+            AF_INET6,
+            AF_UNIX,
+            IPPROTO_IPV6,
+            IPV6_V6ONLY,
+            SO_ACCEPTCONN,
+            SOL_SOCKET,
+            socket,
+        )
 
-        self.fd, self.accepts = fd, False
+        self.fd, self.accepts, self.dual = fd, False, False
         self.address: bytes | str | None = None
         self.port: int | None = None
         try:
@@ -112,6 +121,7 @@ class Open:
             self.accepts = bool(held.getsockopt(SOL_SOCKET, SO_ACCEPTCONN))
             if held.family in (AF_INET, AF_INET6):
                 self.address, self.port = name[:2]
+                self.dual = held.family == AF_INET6 and not held.getsockopt(IPPROTO_IPV6, IPV6_V6ONLY)
             elif held.family == AF_UNIX:
                 self.address = name if isinstance(name, bytes) else os.fsencode(name)
         except OSError:

@@ -744,6 +744,17 @@ def test_a_port_that_was_handed_over_is_there_already(family: Family) -> None:
     assert b"port would hold before the server runs" in done.stderr
 
 
+def test_one_port_of_ipv4_and_ipv6_can_be_handed_over(servers: Family) -> None:
+    """Two sockets, as units with BindIPv6Only=ipv6-only have them: they are there, so there can be both."""
+    port = ports.free_port()
+    addresses = [("0.0.0.0", port), ("::", port)]
+    words = handed(["four", "six"], *map(str, cli.command("--json", *serves())), addresses=addresses)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=20)
+
+    assert json.loads(done.stdout)["listen"] == [f"0.0.0.0:{port}", f"[::]:{port}"]
+    assert [greeted(f"127.0.0.1:{port}"), greeted(f"[::1]:{port}")] == ["3", "4"]
+
+
 def test_a_fifo_can_be_handed_over(servers: Family) -> None:
     """Systemd has more than sockets; a placeholder for its port is a mistake."""
     script = 'exec 3<>fifo; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'

@@ -24,7 +24,10 @@ addresses, names, changes = map(ast.literal_eval, sys.argv[1:4])
 given = []
 for address in addresses:
     kind = socket.AF_UNIX if isinstance(address, (str, bytes)) else socket.AF_INET
+    kind = socket.AF_INET6 if ":" in address[0] else kind
     given.append(socket.socket(kind))
+    if kind == socket.AF_INET6:
+        given[-1].setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     given[-1].bind(address)
     given[-1].listen()
 away = [os.dup2(s.fileno(), 100 + n) for n, s in enumerate(given)]
