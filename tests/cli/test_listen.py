@@ -238,7 +238,7 @@ def test_in_the_foreground_clients_of_a_dead_server_are_refused(family: Family) 
         server = int(wrapper.stdout.readline())
         theirs, ours = procs.descriptors(server), procs.descriptors(wrapper.pid)
         procs.send(server, signal.SIGKILL)
-        assert wrapper.wait(20) == 137
+        assert wrapper.wait(20) == -signal.SIGKILL
 
     assert theirs[3].startswith("socket:")
     assert theirs[3] not in ours.values()
@@ -604,6 +604,8 @@ def test_the_path_is_outside_of_a_new_root(there: str, servers: Family) -> None:
         (("-o", "/no/such/directory/log", "true"), 125),
         (("-f", SHELL, "-c", "exit 7"), 7),
         (("-f", "true"), 0),
+        (("-f", SHELL, "-c", "kill -KILL $$"), -signal.SIGKILL),
+        (("-f", "-r", "alive:50ms", SHELL, "-c", "sleep 0.2; exit 3"), 3),
     ],
     ids=str,
 )
