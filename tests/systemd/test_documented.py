@@ -35,9 +35,15 @@ DOCUMENTED = {
         "daemonize.7": (ROOT / "man" / "daemonize.7").read_text(),
     }.items()
 }
-#: Those of a server that anybody might have, and those of one that takes part.
-COMMANDS = {name: [text for text in found if "bin/daemonize " in text] for name, found in DOCUMENTED.items()}
-OWN = [(name, text) for name, found in DOCUMENTED.items() for text in found if text not in COMMANDS[name]]
+#: Those of a server that anybody might have, in the background and in the foreground, and those of one that takes part.
+COMMANDS = {
+    name: [text for text in found if re.search(r"bin/daemonize (?!-f)", text)]
+    for name, found in DOCUMENTED.items()
+}
+FOREGROUND = [
+    (name, text) for name, found in DOCUMENTED.items() for text in found if "bin/daemonize -f" in text
+]
+OWN = [(name, text) for name, found in DOCUMENTED.items() for text in found if "bin/daemonize " not in text]
 
 
 def test_the_documents_have_units() -> None:
@@ -47,6 +53,7 @@ def test_the_documents_have_units() -> None:
         "daemonize.1": 1,
         "daemonize.7": 0,
     }
+    assert [name for name, _ in FOREGROUND] == ["README", "daemonize.1"]
     kinds = [(name, *re.findall(r"^Type=(\w+)", text, re.MULTILINE)) for name, text in OWN]
     assert kinds == [(name, kind) for name in ("README", "daemonize.7") for kind in ("notify", "forking")]
 
@@ -69,6 +76,63 @@ def test_a_documented_unit(system_manager: Manager, document: str) -> None:
     assert procs.command_line(main.pid) == command
     assert "hello" in unit.journal()
     assert not [line for line in unit.journal() if "PID file" in line or "not our child" in line]
+
+
+def http_server() -> tuple[str, int]:
+    """A server that knows nothing of systemd: its command line, and the port where it is going to serve."""
+    port = ports.free_port()
+    return f"{PLACE}/venv/bin/python -m http.server --bind {ports.HOST} {port}", port
+
+
+def of_the_machine(text: str, command: str, port: int) -> str:
+    """What is documented, with the names that there are here: of daemonize, of the server, of its port."""
+    text = text.replace("\\e\n", "\\\n").replace("/opt/daemonize/bin/daemonize", COMMAND)
+    return text.replace("/usr/bin/server", command).replace("8080", str(port))
+
+
+@pytest.mark.parametrize(("document", "service"), FOREGROUND)
+def test_a_documented_unit_around_a_server_that_knows_nothing_of_systemd(
+    system_manager: Manager, document: str, service: str
+) -> None:
+    """When `systemctl start` returns it serves; `status` has the words; it ends as a server that was stopped."""
+    command, port = http_server()
+    unit = system_manager.add(of_the_machine(service, command, port))
+    unit.start()
+    answer = ports.get(port)
+    kind, text = unit.show("Type", "StatusText")
+    assert unit.ctl("stop") == 0
+    state, result = unit.show("ActiveState", "Result")
+
+    assert answer.startswith(b"HTTP/1.0 200 OK")
+    assert kind == "notify"
+    assert re.fullmatch(rf"ready after .* s: port:{port} \({ports.HOST}:{port}\)", text)
+    assert (state, result) == ("inactive", "success")
+    assert not unit.complaints()
+
+
+def test_the_readme_shows_it_with_systemd_run(system_manager: Manager) -> None:
+    """The command lines of the recipe, as root: the first client is answered, and the words are those that are shown."""
+    (text,) = re.findall(r"^```sh\n(sudo systemd-run .*?)^```$", README, re.MULTILINE | re.DOTALL)
+    port = ports.free_port()
+    typed = (
+        text.replace("/opt/daemonize/bin/daemonize", COMMAND).replace("8000", str(port)).replace("sudo ", "")
+    )
+    done = system_manager.run("bash", "-c", f"set -e; PATH={PLACE}/venv/bin:$PATH; {typed}")
+
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done
+    assert [line.rstrip() for line in lines[:1]] == ["HTTP/1.0 200 OK"]
+    assert re.fullmatch(rf"StatusText=ready after .* s: port:{port} \({ports.HOST}:{port}\)", lines[1])
+
+
+def test_control_a_unit_whose_server_never_listens_there(system_manager: Manager) -> None:
+    """Negative control: it is the port that is waited for."""
+    (service,) = [text for name, text in FOREGROUND if name == "README"]
+    unit = system_manager.add(
+        of_the_machine(service, "/bin/sleep 1000", ports.free_port()).replace("-t 80s", "-t 500ms")
+    )
+
+    assert unit.ctl("start") != 0
 
 
 @pytest.fixture
