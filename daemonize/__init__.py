@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from daemonize.launcher.api import launch
     from daemonize.launcher.context import Context, context
     from daemonize.launcher.daemon import Daemon
+    from daemonize.listen import listen_fds, listen_fds_with_names
     from daemonize.option.for_argparse import add_daemonize_arguments, daemonize_if_asked
     from daemonize.option.for_click import daemonize_option
     from daemonize.posix.identity import Identity
@@ -52,6 +53,8 @@ _MODULES = {
     "daemonize_if_asked": "option.for_argparse",
     "daemonize_option": "option.for_click",
     "launch": "launcher.api",
+    "listen_fds": "listen",
+    "listen_fds_with_names": "listen",
     "notify": "notify",
     "ready": "announce",
 }
@@ -78,6 +81,8 @@ __all__ = [
     "daemonize_if_asked",
     "daemonize_option",
     "launch",
+    "listen_fds",
+    "listen_fds_with_names",
     "notify",
     "ready",
 ]

@@ -141,6 +141,7 @@ class LaunchError(DaemonizeError):
     files: paths of the files for stdout and stderr.
     drain: pid of the drain process, where one was left. survivors: (pid, name) of what could not be stopped.
     told: what the server said about itself over its notification socket: `status`, `errno`, `exit_status`.
+    listen: where the sockets listened that it was given.
     """
 
     outcome = "failed"
@@ -155,6 +156,7 @@ class LaunchError(DaemonizeError):
     drain: int | None = None
     survivors: Sequence[tuple[int, str]] = ()
     told: Mapping[str, str | int] = {}
+    listen: Sequence[str] = ()
     #: Whether the server is the caller's own program, started by an option of its command line.
     by_option = False
 
@@ -350,12 +352,17 @@ class TimedOut(LaunchError):
         )
         waited = ", ".join(map(self._waited, self.waiting_for)) + _told(self.told)
         line = f"{self.shown} was not ready within {self.timeout:g} s (waited for: {waited}); {fate}"
-        if self.listens:
-            line += f"; it listens on {', '.join(self.listens)}"
+        if self._own:
+            line += f"; it listens on {', '.join(self._own)}"
         if "streams" not in self.waiting_for:
             return line
         held = " and ".join(self.still_open) or "stdout and stderr"
         return f"{line}. It, or a child of it, holds {held}; {self._remedy}"
+
+    @property
+    def _own(self) -> list[str]:
+        """Where it listens by itself; what it was given says nothing of it."""
+        return [address for address in self.listens if address not in self.listen]
 
     @property
     def _remedy(self) -> str:
@@ -364,9 +371,11 @@ class TimedOut(LaunchError):
                 "it lets go by calling daemonize.ready(), a child by being started afterwards or without them; "
                 "if it is only slow, give it a longer timeout"
             )
-        if self.listens:
-            port = self.listens[0].rpartition(":")[2]
+        if self._own:
+            port = self._own[0].rpartition(":")[2]
             return f"if it never lets go, say how it becomes ready: --ready port:{port}"
+        if self.listen:
+            return "if it never lets go, say how it becomes ready: --ready http://HOST:PORT/, log:REGEX, or alive:2s"
         return "if it never lets go, say how it becomes ready: --ready port, log:REGEX, or alive:2s"
 
     def _waited(self, spec: str) -> str:

@@ -82,6 +82,7 @@ class Run:
                 raise UsageError("--core and --no-core exclude each other")
             given["core"] = False
         self.request = Request(words, **given)  # type: ignore[arg-type]
+        self.request.hands_on = True
         self.targets = Targets(2 if self.json else 1, 2)
 
     def status(self) -> int:

@@ -126,6 +126,8 @@ OPTIONS = (
     Option(("--stdin",), "stdin", VALUE, "File for the server's stdin [default: /dev/null].", metavar="FILE"),
     Option(("--keep-fd",), "keep_fds", MANY, "Open descriptor that the server inherits.", metavar="N",
            convert=parse_descriptor),
+    Option(("--listen",), "listen", MANY, "Socket that the server finds open, from descriptor 3 on (LISTEN_FDS): "
+           "[HOST:]PORT, unix:PATH. {fd} and {port} in the command are replaced.", metavar="[NAME=]ADDR"),
     Option(("-f", "--foreground"), "foreground", FLAG, "Stay the server's parent: relay, forward signals, exit as it does."),
     Option(("--watchdog",), "watchdog", VALUE, "With -f: feed the service manager's watchdog as long as this holds: "
            "http://HOST[:PORT][/PATH], https://HOST[:PORT][/PATH], exec:COMMAND.", metavar="SPEC"),

@@ -27,6 +27,7 @@ def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
         "command": command,
         "files": dict(zip(("stdout", "stderr"), getattr(outcome, "files", ()), strict=False)) or None,
         "pid_file": getattr(outcome, "pid_file", None),
+        "listen": list(getattr(outcome, "listen", ())) or None,
         "found": getattr(outcome, "found", None) or None,
         "drain": getattr(outcome, "drain", None),
         "message": str(outcome) if isinstance(outcome, Exception) else None,

@@ -42,6 +42,7 @@ _KINDS = (
     (("env", "limits"), Mapping, "a mapping"),
     (("keep_fds",), Iterable, "a list of descriptors"),
     (("ready",), Iterable, "a readiness spec, or a list of them"),
+    (("listen",), Iterable, "an address to listen on, or a list of them"),
     (("timeout", "stop_timeout"), (int, float, str), "a number of seconds, or text such as '5s'"),
 )
 
@@ -69,6 +70,7 @@ def launch(
     append: bool = False,
     stdin: StrPath | None = None,
     keep_fds: Sequence[int] = (),
+    listen: str | Sequence[str] | None = None,
     user: str | int | None = None,
     chroot: StrPath | None = None,
     umask: int | None = None,
@@ -88,13 +90,14 @@ def launch(
     `leave` it running. stop_timeout: seconds between SIGTERM and SIGKILL. strict: anything on stderr before ready is a
     failure. cwd: directory to run in. env: variables to set. clear_env: no others. stdout, stderr: files to write to,
     truncated unless `append`. stdin: file to read (default /dev/null). keep_fds: descriptors the server inherits.
+    listen: `[NAME=]ADDRESS` of sockets that it finds open (`daemonize.listen_fds()`), each [HOST:]PORT or unix:PATH.
     user, chroot, umask, nice, core, limits: as of `daemonize.context` (cwd is inside the new root). safe: as root, refuse a
     program that others may write to. pid_file: file for the pid. lock_file: file to be locked as long as the server runs.
     relay_stdout, relay_stderr: where its start-up output goes: a descriptor, a file, or None for nowhere.
 
     Raises LaunchError (Exited, NotExecuted, Unsafe, TimedOut, Cancelled, Lost, StrictFailure) with the facts and
-    `exit_status`; AlreadyRunning if the lock file or the pid file is taken, or the port or the socket of `ready` (of
-    `port`, `unix`, `http`, `https`); UsageError for arguments that cannot be used; SetupError if something of ours failed.
+    `exit_status`; AlreadyRunning if the lock file or the pid file is taken, or a port or a socket of `listen` or of `ready`
+    (`port`, `unix`, `http`, `https`); UsageError for arguments that cannot be used; SetupError if something of ours failed.
     If anything else is raised meanwhile (KeyboardInterrupt), the server is stopped first. Never exits, never forks a copy
     of the caller that lives on.
     """
@@ -115,6 +118,7 @@ def launch(
             append=append,
             stdin=stdin,
             keep_fds=keep_fds,
+            listen=(listen,) if isinstance(listen, str) else tuple(listen or ()),
             user=user,
             chroot=chroot,
             umask=umask,

@@ -1,4 +1,4 @@
-"""What a launch claims for itself alone: a lock file, a pid file."""
+"""What a launch claims for itself alone: a lock file, a pid file, the files of its sockets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from daemonize.launcher.request import Request
+    from daemonize.posix.binding import SocketFile
     from daemonize.posix.fds import Descriptors
     from daemonize.posix.locks import LockFile, PidFile
 
 
 class Claims:
-    """Both files of a launch, as far as they were asked for; nothing where they were not.
+    """The files of a launch, as far as they were asked for; nothing where they were not.
 
     inherited: descriptors that the server must inherit. kept: those that the intermediate parent needs for `remove`.
     """
@@ -29,6 +30,7 @@ class Claims:
         self._lock: LockFile | None = None
         self._pid_file: PidFile | None = None
         self._path = ""
+        self._socket_files: list[SocketFile] = []
 
     def claim(self, request: Request, owner: Descriptors, trusted: Collection[int]) -> None:
         """Take them, before anything else is touched. Raises AlreadyRunning, SetupError.
@@ -47,6 +49,11 @@ class Claims:
             self._pid_file = PidFile(request.pid_file, owner, self._lock, trusted)
             self.kept = self._pid_file.descriptors
 
+    def add(self, file: SocketFile) -> None:
+        """A socket has been made, or has not, with a file of its own."""
+        self._socket_files.append(file)
+        self.kept |= file.descriptors
+
     @property
     def shares(self) -> bool:
         """Whether the pid file is the lock file."""
@@ -63,5 +70,7 @@ class Claims:
 
     def remove(self) -> None:
         """The launch has failed, or the server has ended: nothing is running."""
+        for file in self._socket_files:
+            file.remove()
         if self._pid_file:
             self._pid_file.remove()

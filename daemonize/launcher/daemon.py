@@ -25,6 +25,7 @@ class Daemon:
     name: the daemon's name. seconds: how long the launch took. stdout, stderr: paths of the files its streams go to, or
     that it was asked to continue in. pid_file: path, or None. drain: pid of the drain, None if there was no need for one.
     found: what made a readiness spec hold, by spec, where that is of interest (`{"port": "127.0.0.1:43210"}`).
+    listen: where the sockets listen that it was given, in order: "127.0.0.1:43210", "[::]:8080", "unix:/run/socket".
     """
 
     def __init__(self, ready: Ready) -> None:
@@ -32,7 +33,7 @@ class Daemon:
         self.identity = Identity.of(ready.pid, ready.start) if ready.pid else None
         self.name, self.seconds, self.drain = ready.name, ready.seconds, ready.drain
         self.stdout, self.stderr = ready.files
-        self.pid_file, self.found = ready.pid_file, ready.found
+        self.pid_file, self.found, self.listen = ready.pid_file, ready.found, ready.listen
         self._pid_file_is_locked = ready.pid_file_is_locked
         self._session, self._token = ready.session, ready.token
 

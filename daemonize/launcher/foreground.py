@@ -49,10 +49,11 @@ from daemonize.readiness import parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
+    from daemonize.launcher.sockets import Sockets
     from daemonize.launcher.words import Waiting
     from daemonize.readiness.probe import Probe
 
@@ -89,8 +90,7 @@ class Foreground(Wrapper):
             request.ready = (
                 "notify",
             )  # the manager expects it of the server; closed streams say it only to us
-        self._watchdog = Watchdog(request.watchdog) if request.watchdog is not None else None
-        self._besides = tuple(self._find_besides(request))
+        self._watchdog: Watchdog | None = None
         # By default nobody waits for readiness: it stays with its reader.
         shown = waiting if request.moves_streams else None
         super().__init__(request, targets, queue=_open_queue(), say=say, waiting=shown)
@@ -101,11 +101,20 @@ class Foreground(Wrapper):
         self._early: list[tuple[int, int | None]] = []  # signals that came before the server was at its gate
         self._reaper: Reaper | None = None
 
-    def _find_besides(self, request: Request) -> Iterator[Probe]:
-        if self._watchdog:
-            yield self._watchdog
+    def _besides(self) -> list[Probe]:
+        request = self.request
+        found: list[Probe] = []
+        if request.watchdog is not None:
+            self._watchdog = Watchdog(request.watchdog)
+            found.append(self._watchdog)
         if self._outward.hears and "notify" not in request.ready and SOCKET not in request.environment:
-            yield parse("notify")
+            found.append(parse("notify"))
+        return found
+
+    def _bind(self, sockets: Sockets) -> None:
+        super()._bind(sockets)
+        if self._watchdog and self.request.watchdog is not None:
+            self._watchdog.specify(self.request.watchdog)
 
     def run(self) -> Ready | LaunchError:
         """Start the server, and return when it has ended."""

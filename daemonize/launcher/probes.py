@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from daemonize.launcher.family import Family
+    from daemonize.posix.sockdiag import Bound, Listener
     from daemonize.readiness.probe import Launch, Probe
 
 
@@ -23,13 +24,34 @@ class Probes:
     """
 
     def __init__(self, specs: Sequence[str], timeout: float, besides: Sequence[Probe] = ()) -> None:
-        self._probes = [parse(spec) for spec in dict.fromkeys(specs)]
-        self._all = [*self._probes, *besides]
+        self._besides = besides
+        self.specify(specs)
         self._told_executed = self._told_ended = False
         self._said: dict[Probe, str] = {}
         for probe in self._probes:
             if probe.least >= timeout:
                 raise UsageError(f"{probe.spec} cannot hold within a timeout of {timeout:g} s")
+
+    def specify(self, specs: Sequence[str]) -> None:
+        """Before anything else: these are the specs. Raises UsageError."""
+        self._probes = [parse(spec) for spec in dict.fromkeys(specs)]
+        self._all = [*self._probes, *self._besides]
+
+    def refuse_trivial(self, sockets: Sequence[Listener | Bound]) -> None:
+        """A spec must say something that is not so already. sockets: what the server is given, and listens.
+
+        Raises UsageError.
+        """
+        for probe in self._probes:
+            try:
+                met = probe.met_by(sockets)
+            except OSError:
+                continue  # a name without an address, which `prepare` tells
+            if met:
+                raise UsageError(
+                    f"{printable(probe.spec)} would hold before the server runs: it is given a socket that listens there; "
+                    "wait for its answer (--ready http://HOST:PORT/) or for its word (--ready notify)"
+                )
 
     @property
     def use_pipes(self) -> bool:

@@ -8,8 +8,8 @@ class Ready:
 
     session: id of the session it was started in. token: `NAME=value` that marks its environment. files: paths of stdout
     and stderr. pid_file: path, or None; pid_file_is_locked: it is the lock file, too. found: what made a readiness spec
-    hold, where that is of interest (`port`: where it listens). drain: pid of the drain, where one was left. seconds: how
-    long the launch took.
+    hold, where that is of interest (`port`: where it listens). listen: where the sockets listen that it was given. drain:
+    pid of the drain, where one was left. seconds: how long the launch took.
     """
 
     outcome = "ready"
@@ -24,3 +24,4 @@ class Ready:
         self.pid_file: str | None = None
         self.pid_file_is_locked = False
         self.found: dict[str, str] = {}
+        self.listen: list[str] = []

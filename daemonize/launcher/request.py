@@ -29,12 +29,13 @@ class Request:
     on_timeout: `stop` or `leave`. strict: anything on stderr before ready is a failure. directory: to run in.
     environment: added (or replaced) variables. clear_environment: start from nothing. stdout, stderr: files to write to.
     append: do not truncate them. stdin: a file to read. keep_fds: descriptors (3 and up) the server inherits.
-    foreground: stay its parent. user, chroot, umask, nice, core, limits: as `daemonize.context`. safe: as root, refuse a
-    program that others may write to. pid_file, lock_file: paths. watchdog: the readiness spec by which the service
-    manager's watchdog is fed, in the foreground.
+    foreground: stay its parent. listen: `[NAME=]ADDRESS` of sockets that it finds open. user, chroot, umask, nice, core,
+    limits: as `daemonize.context`. safe: as root, refuse a program that others may write to. pid_file, lock_file: paths.
+    watchdog: the readiness spec by which the service manager's watchdog is fed, in the foreground.
 
-    For servers that are the caller's own program: name: of the daemon (None: the command's). assigns_pid: `NAME=VALUE` for
-    its environment, with %d for its pid. makes_context: whether it is given its context; else it makes that itself.
+    assigns_pid: each `NAME=VALUE` for its environment, with %d for its pid. hands_on: whether sockets that this process was
+    handed (LISTEN_FDS) are for the server. For servers that are the caller's own program: name: of the daemon (None: the
+    command's). makes_context: whether it is given its context; else it makes that itself.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Request:
         stdin: StrPath | None = None,
         keep_fds: Sequence[int] = (),
         foreground: bool = False,
+        listen: Sequence[str] = (),
         user: str | int | None = None,
         chroot: StrPath | None = None,
         umask: int | None = None,
@@ -80,17 +82,21 @@ class Request:
             timeout = float("inf") if foreground else START_TIMEOUT
         self.timeout, self.on_timeout, self.stop_timeout = timeout, on_timeout, stop_timeout
         self.strict, self.append, self.foreground = strict, append, foreground
-        self.chroot, self.stdin = _path(chroot), _path(stdin)
-        self.directory = _path(directory, b"/" if chroot else None)
-        self.stdout, self.stderr = _path(stdout), _path(stderr)
+        self.chroot, self.stdin = absolute(chroot), absolute(stdin)
+        self.directory = absolute(directory, b"/" if chroot else None)
+        self.stdout, self.stderr = absolute(stdout), absolute(stderr)
         self.environment = _variables(environment or {})
         self.clear_environment = clear_environment
         self.keep_fds = tuple(keep_fds)
+        if not all(isinstance(address, str) for address in listen):
+            raise UsageError("an address to listen on must be text")
+        self.listen = tuple(listen)
         self.user, self.umask, self.nice, self.core, self.limits = user, umask, nice, core, dict(limits or {})
-        self.safe, self.pid_file, self.lock_file = safe, _path(pid_file), _path(lock_file)
+        self.safe, self.pid_file, self.lock_file = safe, absolute(pid_file), absolute(lock_file)
         self.watchdog = watchdog
         self.name: bytes | None = None
-        self.assigns_pid: bytes | None = None
+        self.assigns_pid: tuple[bytes, ...] = ()
+        self.hands_on = False
         self.makes_context = True
         self._check()
 
@@ -184,8 +190,8 @@ def encode(text: StrPath, what: str) -> bytes:
     return data
 
 
-def _path(path: StrPath | None, base: bytes | None = None) -> bytes | None:
-    """The absolute path, from `base` or the current directory."""
+def absolute(path: StrPath | None, base: bytes | None = None) -> bytes | None:
+    """The absolute path, from `base` or the current directory. Raises UsageError, SetupError."""
     if path is None:
         return None
     data = encode(path, "a path")

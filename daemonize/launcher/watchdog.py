@@ -26,16 +26,20 @@ class Watchdog(Probe):
 
     def __init__(self, spec: str) -> None:
         super().__init__(spec, "")
-        self._asks = parse(spec)
-        if not self._asks.repeats:
-            raise UsageError(
-                f"'{printable(spec)}' is nothing that a server answers again and again; a watchdog is fed by {_forms()}"
-            )
+        self.specify(spec)
         self._launch: Launch
         self._feed: Callable[[], None]
         self._interval = self._began = 0.0
         self._asking = False
         self._told = ""
+
+    def specify(self, spec: str) -> None:
+        """Before anything else: this is the spec. Raises UsageError."""
+        self.spec, self._asks = spec, parse(spec)
+        if not self._asks.repeats:
+            raise UsageError(
+                f"'{printable(spec)}' is nothing that a server answers again and again; a watchdog is fed by {_forms()}"
+            )
 
     def prepare(self, launch: Launch) -> None:
         """See the probe that asks."""

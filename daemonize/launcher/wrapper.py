@@ -23,6 +23,7 @@ from daemonize.errors import (
     SetupError,
     TimedOut,
     UsageError,
+    printable,
 )
 from daemonize.launcher import intermediate, program
 from daemonize.launcher.claims import Claims
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
+    from daemonize.launcher.sockets import Sockets
     from daemonize.launcher.words import Waiting
     from daemonize.readiness.probe import Probe
 
@@ -73,9 +75,6 @@ class Wrapper:
     waiting: what shows people at a terminal what is waited for (launcher/words.py), or None.
     """
 
-    #: Probes that are told what happens without being waited for.
-    _besides: tuple[Probe, ...] = ()
-
     def __init__(
         self,
         request: Request,
@@ -90,10 +89,14 @@ class Wrapper:
         self.waiting = waiting
         self.began = monotonic()
         self.context, self.account = program.find_context(request)
-        self.probes = Probes(request.ready, request.timeout, self._besides)
+        self.outer = caller_environment()
+        self.sockets = self._find_sockets()
+        request = self.request
+        self.probes = Probes(request.ready, request.timeout, self._besides())
+        if self.sockets:
+            self.probes.refuse_trivial(self.sockets.listeners)
         self.owner, self.loop = Descriptors(), Loop()
         self.token = ID + b"=" + os.urandom(8).hex().encode()
-        self.outer = caller_environment()
         heir = self._heir
         self.logs = find_logs(request.name or request.command[0], self.outer, heir.login if heir else "")
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
@@ -109,6 +112,20 @@ class Wrapper:
         self._decision = Decision(request, self.family, self.outputs, self.probes, self._life, self.token)
         self._remains = Remains(self.loop, self.family, self.token, request.stop_timeout, say)
         self._continued = self._stopped = self._marked = self._hurried = self._finished = False
+
+    def _besides(self) -> list[Probe]:
+        """Probes that are told what happens without being waited for."""
+        return []
+
+    def _find_sockets(self) -> Sockets | None:
+        """What the server finds open, if anything; the request is then our own copy, which tells the server of it."""
+        if not self.request.listen and not (self.request.hands_on and b"LISTEN_FDS" in self.outer):
+            return None
+        from daemonize.launcher.sockets import Sockets
+
+        sockets = Sockets(self.request, self.outer, self.say)
+        self.request = sockets.request
+        return sockets if sockets.all else None
 
     def run(self) -> Ready | LaunchError:
         """Start the server and wait for the outcome.
@@ -150,6 +167,8 @@ class Wrapper:
 
     def _start(self) -> None:
         self.claims.claim(self.request, self.owner, {self.account.uid} if self.account else ())
+        if self.sockets:
+            self._bind(self.sockets)
         if self.probes.need_launch:
             self._prepare_probes()
         if self.probes.use_pipes:
@@ -163,7 +182,7 @@ class Wrapper:
         self.program = program.build(
             self.request, self.outer, self.token, self.outputs, self.owner,
             context=self.context, account=self.account, keep=self.claims.inherited, kind=self._kind,
-            variables=self._variables, placed=self.probes.placed,
+            variables=self._variables, placed=self._placed,
         )  # fmt: skip
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
@@ -172,7 +191,7 @@ class Wrapper:
         self.family.watch_report(report_end, gate_end)
         self._fork(report, gate)
         if not self.goes_on:
-            self.owner.shut(report, gate, *self.probes.placed.values())
+            self.owner.shut(report, gate, *self._placed.values())
             self.outputs.forked()
 
     @property
@@ -183,15 +202,29 @@ class Wrapper:
     def _pass_on(self, fields: Mapping[bytes, bytes]) -> None:
         """What the server says of itself: here there is nobody who wants to know."""
 
+    @property
+    def _placed(self) -> dict[int, int]:
+        """What the server is to have at which descriptor number."""
+        return {**self.probes.placed, **self.sockets.placed} if self.sockets else self.probes.placed
+
+    def _bind(self, sockets: Sockets) -> None:
+        from daemonize.launcher.sockets import Setting
+
+        sockets.bind(Setting(self.owner, self.claims, self._heir, self.request.umask))
+        self.probes.specify(self.request.ready)  # with the ports there are now
+        self.say(f"listening on {', '.join(map(printable, sockets.shown))}")
+
     def _prepare_probes(self) -> None:
         from daemonize.launcher.surroundings import Surroundings
 
         surroundings = Surroundings(
             self.loop, self.owner, self.family, self.deadline,
             environment=self.outer, uid=self.account.uid if self.account else os.getuid(),
-            kept=self.request.keep_fds, say=self.say, pass_on=self._pass_on,
+            kept=(*self.request.keep_fds, *(self.sockets.fds if self.sockets else ())),
+            say=self.say, pass_on=self._pass_on,
         )  # fmt: skip
-        surroundings.taken |= self.probes.take_numbers(self.request.keep_fds)
+        numbers = self.sockets.numbers if self.sockets else ()
+        surroundings.taken |= self.probes.take_numbers((*self.request.keep_fds, *numbers))
         self.probes.prepare(surroundings)
         self.probes.refuse_variables(self.request.environment)
         if self.probes.hear_output:
@@ -414,6 +447,7 @@ class Wrapper:
         outcome.seconds = monotonic() - self.began
         files = [os.fsdecode(path) for path in self.outputs.files]
         outcome.name, outcome.files = self.logs.name, files
+        outcome.listen = self.sockets.shown if self.sockets else []
         if isinstance(outcome, Ready):
             outcome.pid_file = os.fsdecode(self.request.pid_file) if self.request.pid_file else None
             outcome.pid_file_is_locked = self.claims.shares

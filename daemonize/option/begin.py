@@ -169,7 +169,7 @@ def _replace(request: Request, close: Callable[[], None]) -> NoReturn:
     if not _is_repeatable():
         reason = OSError(0, "threads are running, and this command line cannot be started again")
         raise SetupError("daemonize", program_name(), reason)
-    request.assigns_pid = b"%s=%%d%s" % (MARK.encode(), _LINES if _buffers_lines() else b"")
+    request.assigns_pid = (b"%s=%%d%s" % (MARK.encode(), _LINES if _buffers_lines() else b""),)
     fds.occupy_standard(fds.Descriptors())  # or the file would be the stdout that the caller has closed
     with _written((request, program_name(), arrival.BLOCKED)) as file:
         close()

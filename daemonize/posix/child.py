@@ -66,7 +66,7 @@ class Program:
     descriptor, or None to keep 0. fifo: opened for stdin by the child itself, which may have to wait for a writer. stdout,
     stderr: descriptors. keep: descriptors above 2 that are inherited. placed: more of them, by the number that each is to
     have. dies_with_parent: whether it gets SIGTERM when its parent ends (foreground: nobody else would look after it).
-    assigns_pid: `NAME=VALUE` for its environment, with %d for its pid. continues: it is the caller's own program.
+    assigns_pid: each `NAME=VALUE` for its environment, with %d for its pid. continues: it is the caller's own program.
     """
 
     continues = False
@@ -85,7 +85,7 @@ class Program:
         keep: Sequence[int] = (),
         placed: Mapping[int, int] | None = None,
         dies_with_parent: bool = False,
-        assigns_pid: bytes | None = None,
+        assigns_pid: Sequence[bytes] = (),
     ) -> None:
         self.argv, self.paths, self.environment = list(argv), list(paths), dict(environment)
         self.context = context or Directory(None)
@@ -111,8 +111,8 @@ class Program:
         Raises OSError.
         """
         signals.restore_mask(())
-        if self.assigns_pid:
-            name, _, value = (self.assigns_pid % os.getpid()).partition(b"=")
+        for variable in self.assigns_pid:
+            name, _, value = (variable % os.getpid()).partition(b"=")
             self.environment[name] = value
         failure: OSError | None = None
         for path in self.paths:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: As many as the kernel follows.
 _MOST_LINKS = 40
 #: Such a descriptor can be had of a directory that may be searched and not read. 0: the system has none.
-_O_PATH = getattr(os, "O_PATH", 0)
+O_PATH = getattr(os, "O_PATH", 0)
 _FLAGS = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 _STANDARD = (b"/dev/stdin", b"/dev/stdout", b"/dev/stderr")
 _OWN_DESCRIPTORS = (b"/dev/fd", b"/proc/self/fd")
@@ -128,15 +128,15 @@ def _error(code: int) -> OSError:
 
 
 def _directory(name: bytes, at: int | None = None) -> int:
-    return os.open(name, _O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    return os.open(name, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
 
 
 def _read_link(name: bytes, at: int) -> tuple[int, bytes]:
     """Whose symlink it is, and its target."""
-    if not _O_PATH:
+    if not O_PATH:
         return os.stat(name, dir_fd=at, follow_symlinks=False).st_uid, os.readlink(name, dir_fd=at)
     # Both from one descriptor: by the time of a second look the name may be another link's.
-    fd = os.open(name, _O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    fd = os.open(name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
     try:
         return os.fstat(fd).st_uid, os.readlink(b"", dir_fd=fd)
     finally:

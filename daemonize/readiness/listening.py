@@ -17,7 +17,7 @@ from daemonize.posix.sockets import holder_of, open_here, open_of
 from daemonize.readiness.probe import Probe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from daemonize.posix.sockdiag import Bound, Listener
     from daemonize.readiness.probe import Launch
@@ -50,18 +50,25 @@ class Listening(Probe):
     def prepare(self, launch: Launch) -> None:
         """Nobody else may be there. What the server is given by its caller is its own."""
         self._launch = launch
-        kept = open_here(launch.kept)
+        self._before = {socket.inode for socket in self.refuse_taken(launch.kept)}
+
+    def refuse_taken(self, kept: Iterable[int]) -> Sequence[Listener | Bound]:
+        """Raises AlreadyRunning if somebody is there. Where any would do, those that are there.
+
+        kept: descriptors of sockets that are not meant. Raises SetupError, too, and OSError.
+        """
+        own = open_here(kept)
         try:
-            there = [socket for socket in self.there((), wide=True) if socket.inode not in kept]
+            there = [socket for socket in self.there((), wide=True) if socket.inode not in own]
         except SetupError:
             if not self.shown:
                 raise  # one cannot connect to whatever port it may be
             if self.answers():
                 raise AlreadyRunning(self.what, self.shown) from None
-            return
+            return []
         if self.shown and there:
             raise AlreadyRunning(self.what, self.shown, *holder_of(there[0].inode, there[0].uid))
-        self._before = {socket.inode for socket in there}
+        return there
 
     def executed(self, now: float) -> None:
         """From now on it may be there."""

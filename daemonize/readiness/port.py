@@ -15,10 +15,9 @@ from daemonize.posix.sockets import elsewhere, pack, resolve
 from daemonize.readiness.listening import Listening
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from daemonize.posix.sockdiag import Listener
-    from daemonize.readiness.probe import Launch
+    from daemonize.posix.sockdiag import Bound, Listener
 
 _MOST = 65535
 _LOOPBACK = ("127.0.0.1", "::1")
@@ -32,18 +31,27 @@ class Port(Listening):
 
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
-        self._host, self._port = _parse(argument) if ":" in spec else ("", 0)
+        self._host, self._port = parse_address(argument) if ":" in spec else ("", 0)
         self._addresses: list[str] = []
         self._packed: list[bytes] = []
         if self._port:
             self.shown, self.nothing = str(self._port), "nobody listens there"
 
-    def prepare(self, launch: Launch) -> None:
-        """Find the addresses of HOST, and that nobody listens there."""
-        if self._host:
+    def refuse_taken(self, kept: Iterable[int]) -> Sequence[Listener | Bound]:
+        """Find the addresses of HOST first."""
+        self._resolve()
+        return super().refuse_taken(kept)
+
+    def met_by(self, sockets: Sequence[Listener | Bound]) -> bool:
+        """See Probe."""
+        self._resolve()
+        listeners = [socket for socket in sockets if isinstance(socket, sockdiag.Listener)]
+        return any(self._port in (0, found.port) and self._matches(found, wide=False) for found in listeners)
+
+    def _resolve(self) -> None:
+        if self._host and not self._addresses:
             self._addresses = resolve(self._host)
             self._packed = [pack(address) for address in self._addresses]
-        super().prepare(launch)
 
     def there(self, members: Sequence[int], *, wide: bool = False) -> list[Listener]:
         """See Listening."""
@@ -67,20 +75,18 @@ class Port(Listening):
         return ""
 
 
-def _parse(argument: str) -> tuple[str, int]:
-    """[HOST:]PORT. Raises UsageError."""
-    host, colon, number = argument.rpartition(":")
+def parse_address(text: str, least: int = 1) -> tuple[str, int]:
+    """[HOST:]PORT: the host (empty where there is none) and the port, from `least` on. Raises UsageError."""
+    host, colon, number = text.rpartition(":")
     # Before int(): it takes other digits, too, and no end of them.
-    if not (number.isascii() and number.isdecimal() and len(number) <= len(str(_MOST))):
-        raise UsageError(f"a port is a number from 1 to {_MOST}")
-    port = int(number)
-    if not 0 < port <= _MOST:
-        raise UsageError(f"a port is a number from 1 to {_MOST}")
+    is_number = number.isascii() and number.isdecimal() and len(number) <= len(str(_MOST))
+    if not is_number or not least <= int(number) <= _MOST:
+        raise UsageError(f"a port is a number from {least} to {_MOST}")
     if colon and not _is_host(host):
         raise UsageError(
             f"{printable(repr(host))} is neither a name, nor an IPv4 address, nor an IPv6 address in []"
         )
-    return host, port
+    return host, int(number)
 
 
 def _is_host(host: str) -> bool:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from daemonize.posix.fds import Descriptors
     from daemonize.posix.loop import Loop
+    from daemonize.posix.sockdiag import Bound, Listener
 
     class Launch(Protocol):
         """What a probe sees of its launch, and may ask of it (launcher/surroundings.py).
@@ -93,6 +94,10 @@ class Probe:
         self.problem = self.found = ""
         self.variables: dict[bytes, bytes] = {}
         self.placed: dict[int, int] = {}
+
+    def met_by(self, sockets: Sequence[Listener | Bound]) -> bool:
+        """Whether it would hold at once, because the server is given these sockets, which listen. Raises OSError."""
+        return False
 
     def prepare(self, launch: Launch) -> None:
         """Make what the server is to find. Raises UsageError, AlreadyRunning, SetupError, OSError: nothing is started."""

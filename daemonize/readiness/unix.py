@@ -20,7 +20,7 @@ from daemonize.readiness.listening import Listening
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from daemonize.posix.sockdiag import Bound
+    from daemonize.posix.sockdiag import Bound, Listener
     from daemonize.readiness.probe import Launch
 
 #: Every so many looks all sockets are looked at: only those that are not connected cost little.
@@ -54,6 +54,15 @@ class Unix(Listening):
         if not self._name:
             self._path = os.path.join(launch.directory, self._path)
         super().prepare(launch)
+
+    def met_by(self, sockets: Sequence[Listener | Bound]) -> bool:
+        """See Probe."""
+        bound = [socket.name for socket in sockets if isinstance(socket, sockdiag.Bound)]
+        return any(self._name == name or self._is_path(name) for name in bound)
+
+    def _is_path(self, name: bytes) -> bool:
+        paths = (self._path, name)
+        return not (self._name or name.startswith(b"\0")) and len({*map(os.path.realpath, paths)}) == 1
 
     def there(self, members: Sequence[int], *, wide: bool = False) -> list[Bound]:
         """See Listening. Raises OSError, too, if PATH cannot be looked at."""

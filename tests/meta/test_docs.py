@@ -16,7 +16,7 @@ import click
 import pytest
 
 import daemonize
-from daemonize import errors, notify
+from daemonize import errors, listen, notify
 from daemonize.cli import command, fast, report
 from daemonize.cli.command import make_command
 from daemonize.cli.options import OPTIONS
@@ -201,13 +201,21 @@ def real_variables() -> set[str]:
 
 def servers_variables() -> set[str]:
     """Every environment variable of a server, by which it is told whom to tell, and what it is."""
-    return {name.decode() for name in (*notify._SERVERS_OWN, notify.ID)} | {begin.MARK}
+    names = (*notify._SERVERS_OWN, notify.ID, *listen.VARIABLES)
+    return {name.decode() for name in names} | {begin.MARK}
 
 
 def real_functions() -> dict[str, set[str]]:
     """The functions for servers, and the parameters of each."""
     room = inspect.getsource(notify).partition("# --- for servers ---")[2].partition("\n# --- ")[0]
-    names = ["ready", "daemonize_option", "add_daemonize_arguments", "daemonize_if_asked"]
+    names = [
+        "ready",
+        "listen_fds",
+        "listen_fds_with_names",
+        "daemonize_option",
+        "add_daemonize_arguments",
+        "daemonize_if_asked",
+    ]
     functions = {name: getattr(daemonize, name) for name in names}
     functions |= {
         f"notify.{name}": getattr(notify, name) for name in re.findall(r"^def (\w+)", room, re.MULTILINE)

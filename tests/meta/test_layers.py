@@ -20,7 +20,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"units"}),
     frozenset({"posix"}),
-    frozenset({"channel", "notify"}),
+    frozenset({"channel", "listen", "notify"}),
     frozenset({"announce", "readiness", "registry"}),
     frozenset({"launcher", "manager", "child_server"}),
     frozenset({"option", "background", "pytest_plugin", "supervisor"}),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Descriptors that only name a directory, and those of systems that have none."""
     if request.param == "no O_PATH":
-        monkeypatch.setattr(paths, "_O_PATH", 0)
+        monkeypatch.setattr(paths, "O_PATH", 0)
 
 
 @pytest.fixture
@@ -170,7 +170,7 @@ def test_a_directory_that_cannot_be_read(base: bytes) -> None:
     os.makedirs(base + b"/dir/sub")
     os.chmod(base + b"/dir", 0o711)
 
-    if paths._O_PATH:
+    if paths.O_PATH:
         assert call(lambda: real(base + b"/dir/sub/file"), NOBODY) == base + b"/dir/sub/file"
     else:
         with pytest.raises(PermissionError):

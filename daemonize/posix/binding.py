@@ -1,0 +1,218 @@
+"""Sockets that are bound here, and listen, for a server that is to find them open: TCP, and UNIX with their files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from time import monotonic, sleep
+
+from daemonize.posix.fds import try_lock
+from daemonize.posix.paths import O_PATH, Place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable, Collection
+
+    from daemonize.posix.fds import Descriptors
+
+    Address = tuple[str, int] | tuple[str, int, int, int]
+
+#: Bytes that bind(2) takes of the path of a socket, and of an abstract name with the NUL before it.
+LONGEST_PATH, LONGEST_NAME = 107, 108
+#: The kernel makes of it as much as it permits (net.core.somaxconn).
+_BACKLOG = (1 << 31) - 1
+#: Seconds that others are waited for who replace a socket file in the same directory, and longest pause between two looks.
+_PATIENCE, _PAUSE = 1.0, 0.01
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
+
+
+def find(host: str, port: int) -> Address:
+    """What to bind to for a name or a number ([::1]): of a name the first IPv4 address, else the first. Raises OSError."""
+    from _socket import AF_INET, SOCK_STREAM, getaddrinfo
+
+    # As bytes: for text the codec of international names would be loaded.
+    found = getaddrinfo(host.strip("[]").encode("ascii"), port, 0, SOCK_STREAM)
+    return next((address for family, *_, address in found if family == AF_INET), found[0][4])  # type: ignore[return-value]
+
+
+def listen_at(address: Address | None, port: int, owner: Descriptors) -> int:
+    """A TCP socket that listens there (None: on all addresses, of IPv4 and IPv6 alike). Raises OSError."""
+    if address is None:
+        try:
+            return _listen_tcp(("::", port, 0, 0), owner, dual=True)
+        except OSError as error:
+            if error.errno not in _NO_IPV6:
+                raise
+        address = ("0.0.0.0", port)  # noqa: S104 (what was asked for)
+    return _listen_tcp(address, owner)
+
+
+def _listen_tcp(address: Address, owner: Descriptors, *, dual: bool = False) -> int:
+    from _socket import AF_INET, AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY, SO_REUSEADDR, SOL_SOCKET
+
+    made = _stream(AF_INET6 if ":" in address[0] else AF_INET)
+    try:
+        made.setsockopt(SOL_SOCKET, SO_REUSEADDR, 1)
+        if dual:
+            made.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 0)
+        return _listen(made, address, owner)
+    finally:
+        made.close()
+
+
+def listen_to(name: bytes, owner: Descriptors) -> int:
+    """A UNIX socket that listens at a path, or (NUL first) by an abstract name. Raises OSError."""
+    from _socket import AF_UNIX
+
+    made = _stream(AF_UNIX)
+    try:
+        return _listen(made, name, owner)
+    finally:
+        made.close()
+
+
+def _stream(family: int) -> socket:
+    from _socket import SOCK_CLOEXEC, SOCK_STREAM, socket
+
+    return socket(family, SOCK_STREAM | SOCK_CLOEXEC)
+
+
+def _listen(made: socket, address: Address | bytes, owner: Descriptors) -> int:
+    made.bind(address)
+    made.listen(_BACKLOG)
+    return owner.add(made.detach())
+
+
+def shown_name(name: bytes) -> str:
+    """The name of a UNIX socket, as shown to people: unix:/run/socket, unix:@name."""
+    return "unix:" + os.fsdecode(name.replace(b"\0", b"@"))
+
+
+class Open:
+    """A descriptor that somebody else has opened, as far as it is a socket.
+
+    address: IP address, or the name of a UNIX socket (a NUL before an abstract one); None: it is neither. port: of TCP and
+    UDP, else None. accepts: it listens.
+    """
+
+    def __init__(self, fd: int) -> None:
+        from _socket import AF_INET, AF_INET6, AF_UNIX, SO_ACCEPTCONN, SOL_SOCKET, socket
+
+        self.fd, self.accepts = fd, False
+        self.address: bytes | str | None = None
+        self.port: int | None = None
+        try:
+            held = socket(fileno=fd)
+        except OSError:
+            return  # a fifo, say
+        try:
+            name = held.getsockname()
+            self.accepts = bool(held.getsockopt(SOL_SOCKET, SO_ACCEPTCONN))
+            if held.family in (AF_INET, AF_INET6):
+                self.address, self.port = name[:2]
+            elif held.family == AF_UNIX:
+                self.address = name if isinstance(name, bytes) else os.fsencode(name)
+        finally:
+            held.detach()
+
+    def __str__(self) -> str:
+        """127.0.0.1:80, [::1]:80, unix:/run/socket, unix:@name; fd:3 for what is something else."""
+        if isinstance(self.address, bytes):
+            return shown_name(self.address)
+        if self.address is None:
+            return f"fd:{self.fd}"
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+class SocketFile:
+    """The file of a UNIX socket, at an absolute path whose last name is taken as it stands. Raises OSError.
+
+    trusted: uids, besides root and this one, whose file may lie there.
+    """
+
+    def __init__(self, path: bytes, owner: Descriptors, trusted: Collection[int]) -> None:
+        if os.path.islink(path):
+            raise OSError(errno.EEXIST, "it is there already, and no socket")
+        self._path, self._owner = path, owner
+        self._place = Place.at(path, owner, trusted)
+        self._made: os.stat_result | None = None
+        self._pin = -1
+
+    def listen(self, umask: int | None, refuse_live: Callable[[], None]) -> int:
+        """The socket; a stale file is replaced. umask: for the file (None: as it is).
+
+        refuse_live: raises if somebody listens there. Raises OSError.
+        """
+        lock = self._lock()
+        try:
+            self._clear(refuse_live)
+            before = None if umask is None else os.umask(umask)
+            try:
+                fd = listen_to(self._path, self._owner)
+            finally:
+                if before is not None:
+                    os.umask(before)
+            self._hold()
+            return fd
+        finally:
+            self._owner.shut(lock)
+
+    def give(self, uid: int, gid: int) -> None:
+        """Make it somebody else's. Raises OSError."""
+        # By the descriptor: at the name may be another's file by now.
+        if O_PATH:
+            os.chown(f"/proc/self/fd/{self._pin}", uid, gid)
+        else:
+            os.chown(self._place.name, uid, gid, dir_fd=self._place.directory, follow_symlinks=False)
+
+    @property
+    def descriptors(self) -> frozenset[int]:
+        """What has to stay open in a forked process for `remove` to work there."""
+        return frozenset({self._place.directory, self._pin} - {-1})
+
+    def remove(self) -> None:
+        """The launch has failed: take the file away, if it is still there. Never raises."""
+        try:
+            if self._made and os.path.samestat(self._made, self._place.status()):
+                self._place.unlink()
+        except OSError:
+            pass  # what is left is stale, and the next launch sees that
+
+    def _clear(self, refuse_live: Callable[[], None]) -> None:
+        try:
+            status = self._place.status()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISSOCK(status.st_mode):
+            raise OSError(errno.EEXIST, "it is there already, and no socket")
+        refuse_live()
+        self._place.unlink()
+
+    def _hold(self) -> None:
+        """Keep hold of the file itself: its number would be given to another when it is gone."""
+        if O_PATH:
+            flags = O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._pin = self._owner.add(os.open(self._place.name, flags, dir_fd=self._place.directory))
+        status = os.fstat(self._pin) if O_PATH else self._place.status()
+        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
+            raise OSError(errno.EBUSY, "somebody else has changed it meanwhile")
+        self._made = status
+
+    def _lock(self) -> int:
+        """Of several launches that find the same stale file one after the other looks, and replaces it.
+
+        For a moment at most: whoever may read the directory can lock it, for ever. Returns -1 if we may not.
+        """
+        try:
+            fd = self._owner.add(
+                os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._place.directory)
+            )
+        except OSError:
+            return -1
+        until, pause = monotonic() + _PATIENCE, 0.001
+        while not try_lock(fd) and monotonic() < until:
+            sleep(pause)
+            pause = min(pause * 1.5, _PAUSE)
+        return fd
