@@ -47,9 +47,17 @@ def save(directory: Path) -> int:
 
 def test_the_page_has_examples() -> None:
     """Negative control: one whose comment is lost would not be run."""
-    assert list(FILES) == ["run", "notification-fd", "server.sh", "server.c", "serve.py", "argserve.py"]
-    assert len(SESSIONS) == 4
-    assert PAGE.count("\n$ daemonize ") + PAGE.count("\n$ python3 ") == 5
+    assert list(FILES) == [
+        "run",
+        "notification-fd",
+        "server.sh",
+        "server.c",
+        "serve.py",
+        "given.py",
+        "argserve.py",
+    ]
+    assert len(SESSIONS) == 5
+    assert PAGE.count("\n$ daemonize ") + PAGE.count("\n$ python3 ") == 6
 
 
 @pytest.mark.parametrize("session", SESSIONS, ids=sessions.commands)
