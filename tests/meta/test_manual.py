@@ -1,4 +1,4 @@
-"""The examples of daemonize.7 work as they are printed.
+"""The examples of daemonize.7, and the run script of daemonize.1, work as they are printed.
 
 A comment that names a file comes before each: it is saved under that name. `session` is what is typed and what comes out
 (tests/support/sessions.py). Port 8000 is replaced by one that is free, and /usr/bin/server by a server of the page.
@@ -20,11 +20,18 @@ import pytest
 from tests.support import cli, ports, procs, s6, sessions
 
 ROOT = Path(__file__).parents[2]
-PAGE, README = ((ROOT / name).read_text() for name in ("man/daemonize.7", "README.md"))
-EXAMPLES = [
-    (name, text.replace("\\-", "-").replace("\\e", "\\"))
-    for name, text in re.findall(r"^\.\\\" ([\w.-]+)\n\.EX\n(.*?)^\.EE$", PAGE, re.MULTILINE | re.DOTALL)
-]
+PAGE, COMMAND_PAGE, README = (
+    (ROOT / name).read_text() for name in ("man/daemonize.7", "man/daemonize.1", "README.md")
+)
+
+
+def examples(page: str) -> list[tuple[str, str]]:
+    """The examples of a page that have names, and these."""
+    found = re.findall(r"^\.\\\" ([\w.-]+)\n\.EX\n(.*?)^\.EE$", page, re.MULTILINE | re.DOTALL)
+    return [(name, text.replace("\\-", "-").replace("\\e", "\\")) for name, text in found]
+
+
+EXAMPLES = examples(PAGE)
 SESSIONS = [text for name, text in EXAMPLES if name == "session"]
 FILES = {name: text for name, text in EXAMPLES if name != "session"}
 
@@ -40,9 +47,17 @@ def save(directory: Path) -> int:
 
 def test_the_page_has_examples() -> None:
     """Negative control: one whose comment is lost would not be run."""
-    assert list(FILES) == ["run", "notification-fd", "server.sh", "server.c", "serve.py", "argserve.py"]
-    assert len(SESSIONS) == 4
-    assert PAGE.count("\n$ daemonize ") + PAGE.count("\n$ python3 ") == 5
+    assert list(FILES) == [
+        "run",
+        "notification-fd",
+        "server.sh",
+        "server.c",
+        "serve.py",
+        "given.py",
+        "argserve.py",
+    ]
+    assert len(SESSIONS) == 5
+    assert PAGE.count("\n$ daemonize ") + PAGE.count("\n$ python3 ") == 6
 
 
 @pytest.mark.parametrize("session", SESSIONS, ids=sessions.commands)
@@ -135,6 +150,24 @@ def test_the_run_script_of_s6(tmp_path: Path) -> None:
     assert FILES["run"] in README
     assert status == 0
     assert answer == b"hello\n"
+
+
+@pytest.mark.servers
+def test_the_run_script_of_s6_for_a_server_that_knows_nothing_of_it(tmp_path: Path) -> None:
+    """`s6-svwait -U` returns when it listens: daemonize writes the newline. The README has the same script."""
+    ((name, script),) = examples(COMMAND_PAGE)
+    port = ports.free_port()
+    command = shlex.join([sys.executable, "-m", "http.server", "--bind", ports.HOST, str(port)])
+    typed = script.replace("exec daemonize", f"exec {cli.COMMAND}").replace("8080", str(port))
+    (tmp_path / name).write_text(typed.replace("/usr/bin/server", command))
+    with s6.Service(str(tmp_path / "service"), ["sh", str(tmp_path / name)]) as service:
+        service.control("u")
+        status = service.wait("U")
+        answer = ports.get(port)
+
+    assert script in README
+    assert status == 0
+    assert answer.startswith(b"HTTP/1.0 200 OK")
 
 
 @pytest.mark.servers

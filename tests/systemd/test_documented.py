@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import ports, procs
+from tests.support import ports, procs, python_servers
 from tests.support.namespaces import COMMAND, PLACE
 from tests.support.systemd import USER, inner_pid, program
 
@@ -21,23 +24,31 @@ ROOT = Path(__file__).parents[2]
 PID_FILE = "/run/server/pid"
 
 
-def units(text: str) -> list[str]:
-    """The lines of each [Service] section in a document."""
-    return re.findall(r"^\[Service\]\n(.*?)^(?:```|\.EE)$", text, re.MULTILINE | re.DOTALL)
+def units(text: str, kind: str = "Service") -> list[str]:
+    """The lines of each [Service] section in a document, or of another kind."""
+    return re.findall(rf"^\[{kind}\]\n(.*?)^(?:```|\.EE)$", text, re.MULTILINE | re.DOTALL)
 
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTED = {
-    name: units(text.replace("\\-", "-"))
-    for name, text in {
-        "README": README,
-        "daemonize.1": (ROOT / "man" / "daemonize.1").read_text(),
-        "daemonize.7": (ROOT / "man" / "daemonize.7").read_text(),
-    }.items()
+DOCUMENTS = {
+    "README": README,
+    "daemonize.1": (ROOT / "man" / "daemonize.1").read_text().replace("\\-", "-"),
+    "daemonize.7": (ROOT / "man" / "daemonize.7").read_text().replace("\\-", "-"),
 }
-#: Those of a server that anybody might have, and those of one that takes part.
-COMMANDS = {name: [text for text in found if "bin/daemonize " in text] for name, found in DOCUMENTED.items()}
-OWN = [(name, text) for name, found in DOCUMENTED.items() for text in found if text not in COMMANDS[name]]
+DOCUMENTED = {name: units(text) for name, text in DOCUMENTS.items()}
+SOCKETS = [(name, unit) for name, text in DOCUMENTS.items() for unit in units(text, "Socket")]
+#: Those of a server that anybody might have, in the background and in the foreground, and those of one that takes part.
+COMMANDS = {
+    name: [text for text in found if re.search(r"bin/daemonize (?!-f)", text)]
+    for name, found in DOCUMENTED.items()
+}
+FOREGROUND = [
+    (name, text) for name, found in DOCUMENTED.items() for text in found if "bin/daemonize -f" in text
+]
+#: Of these, those that a socket unit activates.
+ACTIVATED = [(name, text) for name, text in FOREGROUND if "{fd}" in text]
+ALONE = [found for found in FOREGROUND if found not in ACTIVATED]
+OWN = [(name, text) for name, found in DOCUMENTED.items() for text in found if "bin/daemonize " not in text]
 
 
 def test_the_documents_have_units() -> None:
@@ -47,6 +58,8 @@ def test_the_documents_have_units() -> None:
         "daemonize.1": 1,
         "daemonize.7": 0,
     }
+    for found in (ACTIVATED, ALONE, SOCKETS):
+        assert sorted(name for name, _ in found) == ["README", "daemonize.1"]
     kinds = [(name, *re.findall(r"^Type=(\w+)", text, re.MULTILINE)) for name, text in OWN]
     assert kinds == [(name, kind) for name in ("README", "daemonize.7") for kind in ("notify", "forking")]
 
@@ -69,6 +82,116 @@ def test_a_documented_unit(system_manager: Manager, document: str) -> None:
     assert procs.command_line(main.pid) == command
     assert "hello" in unit.journal()
     assert not [line for line in unit.journal() if "PID file" in line or "not our child" in line]
+
+
+def http_server() -> tuple[str, int]:
+    """A server that knows nothing of systemd: its command line, and the port where it is going to serve."""
+    port = ports.free_port()
+    return f"{PLACE}/venv/bin/python -m http.server --bind {ports.HOST} {port}", port
+
+
+def of_the_machine(text: str, command: str, port: int) -> str:
+    """What is documented, with the names that there are here: of daemonize, of the server, of its port."""
+    text = text.replace("\\e\n", "\\\n").replace("/opt/daemonize/bin/daemonize", COMMAND)
+    return text.replace("/usr/bin/server", command).replace("8080", str(port))
+
+
+@pytest.mark.parametrize(("document", "service"), ALONE)
+def test_a_documented_unit_around_a_server_that_knows_nothing_of_systemd(
+    system_manager: Manager, document: str, service: str
+) -> None:
+    """When `systemctl start` returns it serves; `status` has the words; it ends as a server that was stopped."""
+    command, port = http_server()
+    unit = system_manager.add(of_the_machine(service, command, port))
+    unit.start()
+    answer = ports.get(port)
+    kind, text = unit.show("Type", "StatusText")
+    assert unit.ctl("stop") == 0
+    state, result = unit.show("ActiveState", "Result")
+
+    assert answer.startswith(b"HTTP/1.0 200 OK")
+    assert kind == "notify"
+    assert re.fullmatch(rf"ready after .* s: port:{port} \({ports.HOST}:{port}\)", text)
+    assert (state, result) == ("inactive", "success")
+    assert not unit.complaints()
+
+
+@pytest.fixture
+def applications(system_manager: Manager) -> str:
+    """A directory with an application for gunicorn, and one for uvicorn, and these themselves."""
+    directory = f"{system_manager.inside.directory}/applications"
+    for name in ("gunicorn", "packaging", "uvicorn", "h11", "click"):
+        source = importlib.import_module(name).__file__
+        assert source
+        shutil.copytree(os.path.dirname(source), f"{directory}/{name}", dirs_exist_ok=True)
+    for name, application in (("gunicorn", python_servers.WSGI), ("uvicorn", python_servers.ASGI)):
+        with open(f"{directory}/{name}_app.py", "w") as file:
+            file.write(application)
+    return f"{PLACE}/applications"
+
+
+@pytest.mark.parametrize(
+    ("socket", "service"),
+    [
+        pytest.param(socket, service, id=name)
+        for (name, socket), (_, service) in zip(SOCKETS, ACTIVATED, strict=True)
+    ],
+)
+def test_a_documented_pair_of_units(
+    system_manager: Manager, applications: str, socket: str, service: str
+) -> None:
+    """The first client starts the server, and is answered by it; and so is the one that comes when it has been stopped."""
+    port = ports.free_port()
+    ((program_name, name),) = re.findall(r"(/usr/bin/(\w+)) ", service)
+    text = of_the_machine(service, "", port).replace(program_name, f"{PLACE}/venv/bin/python -m {name}")
+    text = text.replace(" app:app", f" {name}_app:application")
+    unit = system_manager.add(f"Environment=PYTHONPATH={applications}\nWorkingDirectory=/run\n{text}")
+    listener = unit.name.replace(".service", ".socket")
+    path = f"{system_manager.inside.directory}/units/{listener}"
+    with open(path, "w") as file:
+        file.write(
+            f"[Unit]\nDefaultDependencies=no\n[Socket]\n{socket.replace('8080', f'{ports.HOST}:{port}')}"
+        )
+    try:
+        system_manager.ctl("daemon-reload", check=True)
+        system_manager.ctl("start", listener, check=True)
+        before = unit.show("ActiveState")
+        answers = [ports.get(port)]
+        running = unit.show("ActiveState")
+        system_manager.ctl("stop", unit.name, check=True)
+        answers.append(ports.get(port))
+    finally:
+        system_manager.ctl("stop", listener, unit.name)
+        os.unlink(path)
+
+    assert (before, running) == (["inactive"], ["active"])
+    assert all(f"{name} is here".encode() in answer for answer in answers), unit.journal()
+    assert not unit.complaints()
+
+
+def test_the_readme_shows_it_with_systemd_run(system_manager: Manager) -> None:
+    """The command lines of the recipe, as root: the first client is answered, and the words are those that are shown."""
+    (text,) = re.findall(r"^```sh\n(sudo systemd-run .*?)^```$", README, re.MULTILINE | re.DOTALL)
+    port = ports.free_port()
+    typed = (
+        text.replace("/opt/daemonize/bin/daemonize", COMMAND).replace("8000", str(port)).replace("sudo ", "")
+    )
+    done = system_manager.run("bash", "-c", f"set -e; PATH={PLACE}/venv/bin:$PATH; {typed}")
+
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0, done
+    assert [line.rstrip() for line in lines[:1]] == ["HTTP/1.0 200 OK"]
+    assert re.fullmatch(rf"StatusText=ready after .* s: port:{port} \({ports.HOST}:{port}\)", lines[1])
+
+
+def test_control_a_unit_whose_server_never_listens_there(system_manager: Manager) -> None:
+    """Negative control: it is the port that is waited for."""
+    (service,) = [text for name, text in ALONE if name == "README"]
+    unit = system_manager.add(
+        of_the_machine(service, "/bin/sleep 1000", ports.free_port()).replace("-t 80s", "-t 500ms")
+    )
+
+    assert unit.ctl("start") != 0
 
 
 @pytest.fixture
