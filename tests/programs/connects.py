@@ -21,6 +21,7 @@ limit_lifetime()
 PORT, AT_ONCE, COUNT, WANTED = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4].encode()
 REQUEST = b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n"
 LONGEST = 20.0
+BIND_ADDRESS_NO_PORT = 24  # ip(7): the port is chosen by connect(2)
 
 
 class Client:
@@ -30,6 +31,9 @@ class Client:
         self.poll, self.began, self.answer = poll, monotonic(), b""
         self.socket = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
         self.fd, self.asked = self.socket.fileno(), False
+        # So many ports are not to be in the way of other tests' servers, which have theirs on 127.0.0.1.
+        self.socket.setsockopt(_socket.IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+        self.socket.bind(("127.0.0.2", 0))
         code = self.socket.connect_ex(("127.0.0.1", PORT))
         assert code in {0, errno.EINPROGRESS, errno.ECONNREFUSED}, errno.errorcode[code]
         self.refused = code == errno.ECONNREFUSED
