@@ -144,11 +144,12 @@ class _Get(Check):
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _connection(self) -> HTTPConnection:
-        from http.client import HTTPConnection, HTTPSConnection
-
         if not self._secure:
+            from http.client import HTTPConnection  # the other is not there in a Python without TLS
+
             return HTTPConnection(self._host, self._port, timeout=_LIMIT)
         import ssl
+        from http.client import HTTPSConnection
 
         if self._context is None:
             self._context = ssl.create_default_context()

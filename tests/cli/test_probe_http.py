@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -496,3 +497,18 @@ def test_what_is_no_url(scheme: str, url: str, expected: str) -> None:
         parse(f"{scheme}:{url}")
 
     assert str(caught.value).isprintable()
+
+
+def test_a_python_without_tls(port: int, servers: Family) -> None:
+    """http:// needs none; https:// says what it wants."""
+    script = "import sys; sys.modules['_ssl'] = None; from daemonize.cli.main import main; main()"
+    secure, plain = (
+        subprocess.run(
+            [sys.executable, "-c", script, "-r", f"{scheme}://127.0.0.1:{port}/", "-t", "1s", *program("answers", port)],
+            stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False,
+        )
+        for scheme in ("https", "http")
+    )  # fmt: skip
+    assert secure.returncode == 124
+    assert b"No module named '_ssl'" in secure.stderr or b"import of _ssl halted" in secure.stderr, secure
+    assert (plain.returncode, plain.stderr) == (0, b"")
