@@ -7,7 +7,6 @@ certificate: it speaks TLS. notes: every request is appended there. body: so muc
 """
 
 import os
-import ssl
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -50,12 +49,14 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, _request, _address):
         """One line."""
-        if not isinstance(sys.exc_info()[1], ssl.SSLError):
+        if "certificate" not in options or not isinstance(sys.exc_info()[1], ssl.SSLError):
             os.write(2, f"{sys.exc_info()[1]!r}\n".encode())
 
 
 server = Server(("127.0.0.1", int(port)), Handler)
 if "certificate" in options:
+    import ssl  # not where it is not needed: its library may lie where an ordinary user cannot go
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(options["certificate"])
     server.socket = context.wrap_socket(server.socket, server_side=True)
