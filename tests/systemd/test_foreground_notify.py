@@ -2,7 +2,7 @@
 
     systemd ── daemonize -f (MainPID) ── server
 
-All of it for the system manager and for a user manager.
+Nearly all of it for the system manager and for a user manager.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support import click_server, ports, procs
 from tests.support.click_server import Greeting
 from tests.support.namespaces import COMMAND, PLACE
 from tests.support.programs import SHELL, Trigger
-from tests.support.servers import need, prepare_haproxy
+from tests.support.servers import need, prepare_haproxy, prepare_nginx
 from tests.support.systemd import PYTHON, inner_pid, program
 
 if TYPE_CHECKING:
@@ -72,7 +72,11 @@ def supervised(port: int) -> Served:
     )
 
 
-SERVERS = [http, redis, supervised]
+SERVERS = [
+    http,
+    pytest.param(redis, marks=pytest.mark.servers),
+    pytest.param(supervised, marks=pytest.mark.servers),
+]
 
 
 @pytest.fixture
@@ -191,7 +195,12 @@ def test_the_server_answers_to_us_alone(manager: Manager) -> None:
 # --- stop, restart ---------------------------------------------------------------------------------------------------
 
 
-STOPS = [(http, "control-group"), (http, "mixed"), (redis, "mixed"), (supervised, "control-group")]
+STOPS = [
+    (http, "control-group"),
+    (http, "mixed"),
+    pytest.param(redis, "mixed", marks=pytest.mark.servers),
+    pytest.param(supervised, "control-group", marks=pytest.mark.servers),
+]
 
 
 @pytest.mark.parametrize(("make", "mode"), STOPS)
@@ -225,16 +234,16 @@ os.write(1, b"SIGTERM: %d\\n" % count)
 """
 
 
-def test_stop_signals_it_once(manager: Manager) -> None:
+def test_stop_signals_it_once(system_manager: Manager) -> None:
     """With KillMode=mixed. By default systemd tells all processes: the server, and the wrapper that passes it on."""
-    with open(f"{manager.inside.directory}/counts.py", "w") as file:
+    with open(f"{system_manager.inside.directory}/counts.py", "w") as file:
         file.write(COUNTS)
-    unit = add(manager, f"{PYTHON} {PLACE}/counts.py", "KillMode=mixed", options="-r log:counting")
-    for _ in range(3):
+    unit = add(system_manager, f"{PYTHON} {PLACE}/counts.py", "KillMode=mixed", options="-r log:counting")
+    for _ in range(2):
         unit.start()
         assert unit.ctl("stop") == 0
 
-    assert [line for line in unit.journal() if line.startswith("SIGTERM")] == ["SIGTERM: 1"] * 3
+    assert [line for line in unit.journal() if line.startswith("SIGTERM")] == ["SIGTERM: 1"] * 2
 
 
 def test_restart(manager: Manager, port: int) -> None:
@@ -276,7 +285,7 @@ ENDINGS = {
 }
 
 
-@pytest.mark.parametrize(("ending", "options"), zip(ENDINGS, ["", "-r port", ""], strict=True))
+@pytest.mark.parametrize(("ending", "options"), [*zip(ENDINGS, ["", "-r port", ""], strict=True)])
 def test_one_that_fails(manager: Manager, ending: str, options: str) -> None:
     """`start` fails; the words and the end of the server are on record as if systemd had started it, and nothing is left."""
     command, result, code, status = ENDINGS[ending]
@@ -314,6 +323,15 @@ def test_one_that_dies_later_is_restarted(manager: Manager, port: int) -> None:
     unit.wait_for(NRestarts="1", SubState="running")
 
     assert serving(unit).pid != first.pid
+
+
+def test_one_that_has_put_itself_in_the_background(manager: Manager) -> None:
+    """The wrapper has adopted it: its end is seen as any other's."""
+    unit = add(manager, program("self_daemonizes"), options="-r exit -r streams")
+    unit.start()
+    daemon = serving(unit)
+    assert procs.send(daemon.pid, signal.SIGKILL, daemon.start)
+    unit.wait_for(ActiveState="failed", Result="signal", ExecMainCode=KILLED, ExecMainStatus="9")
 
 
 def test_the_wrapper_is_killed(manager: Manager, port: int) -> None:
@@ -389,11 +407,49 @@ def test_reload(manager: Manager, port: int, greeting: Greeting, ready: str) -> 
     assert serving(unit).pid == first.pid
 
 
-def test_a_reload_of_haproxy(manager: Manager, port: int) -> None:
-    """It executes itself again, and names itself as the main process: that stays the wrapper. Another worker serves."""
-    directory = manager.inside.directory
-    command = [word.replace(directory, PLACE) for word in prepare_haproxy(directory, "", port)]
-    unit = add(manager, f"{' '.join(command)} -Ws", "ExecReload=/bin/kill -USR2 $MAINPID")
+@pytest.fixture
+def place(manager: Manager) -> Iterator[str]:
+    """A directory that everybody may write to; in there it is OWN."""
+    path = f"{manager.inside.directory}/own"
+    os.mkdir(path)
+    os.chmod(path, 0o777)
+    yield path
+    manager.clear()
+    shutil.rmtree(path)
+
+
+OWN = f"{PLACE}/own"
+
+
+def haproxy(directory: str, port: int) -> tuple[str, str, bytes]:
+    """It executes itself again, and names itself as the main process: that stays the wrapper."""
+    return f"{inside(prepare_haproxy(directory, '', port), directory)} -Ws", "USR2", b"haproxy is here"
+
+
+def nginx(directory: str, port: int) -> tuple[str, str, bytes]:
+    """It puts itself in the background, which the wrapper is for systemd no more than the foreground."""
+    command = inside(prepare_nginx(directory, "", port), directory)
+    return command, "HUP", b"nginx is here"
+
+
+def inside(command: list[str], directory: str) -> str:
+    """A command line with a configuration below `directory`, as a unit has it."""
+    path = command[-1]
+    with open(path) as file:
+        text = file.read().replace(directory, OWN)
+    with open(path, "w") as file:
+        file.write(text)
+    return " ".join(command).replace(directory, OWN)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("make", [haproxy, nginx])
+def test_a_reload_that_changes_workers(
+    manager: Manager, place: str, port: int, make: Callable[[str, int], tuple[str, str, bytes]]
+) -> None:
+    """Another worker serves; the main process is the wrapper all the time."""
+    command, number, answer = make(place, port)
+    unit = add(manager, command, f"ExecReload=/bin/kill -{number} $MAINPID", options=f"-r port:{port}")
     unit.start()
     main = unit.main()
     assert main
@@ -408,10 +464,10 @@ def test_a_reload_of_haproxy(manager: Manager, port: int) -> None:
         assert unit.show("ActiveState", "SubState") == ["active", "running"]
 
     procs.eventually(reloaded, 20)
-    assert b"haproxy is here" in ports.get(port)
     after = unit.main()
     assert after
     assert after.pid == main.pid
+    assert answer in ports.get(port)
     assert unit.complaints() == []
 
 
@@ -473,9 +529,9 @@ def test_a_server_that_hangs(system_manager: Manager, port: int) -> None:
 
 
 @pytest.mark.usefixtures("_example")
-def test_a_server_that_feeds_itself(manager: Manager, port: int) -> None:
+def test_a_server_that_feeds_itself(user_manager: Manager, port: int) -> None:
     """Its signs of life are passed on; the same one, stopped, gives none."""
-    unit = watched(manager, f"{EXAMPLE} --port {port}")
+    unit = watched(user_manager, f"{EXAMPLE} --port {port}")
     unit.start()
     server = serving(unit)
     outlives(unit)
