@@ -162,6 +162,22 @@ def test_control_one_that_does_not_listen(manager: Manager, port: int) -> None:
     assert unit.processes() == []
 
 
+def test_what_it_says_itself_is_not_enough(manager: Manager, held: Trigger) -> None:
+    """READY=1 of the server before it is ready by what --ready says: its words are shown, and `start` waits on."""
+    steps = ("send=READY=1\\nSTATUS=early", f"waits={HELD}", "say=serving")
+    unit = add(manager, program("notifies", *steps), options="-r log:serving")
+    with unit.popen("start") as start:
+        unit.wait_for(StatusText="early")
+        state, status = unit.show("ActiveState"), start.poll()
+        held.release()
+        start.communicate(timeout=30)
+
+    assert (state, status) == (["activating"], None)
+    assert start.returncode == 0
+    assert serving(unit)
+    assert unit.show("StatusText") == ["early"]
+
+
 def test_its_words_are_in_the_journal(manager: Manager, port: int) -> None:
     """Those before it is ready, and those after."""
     unit = add(manager, http(port).command, options=http(port).options)
