@@ -67,6 +67,7 @@ _ASKING = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH
 
 
 def _open_queue() -> signals.SignalQueue | signals.SignalDescriptor:
+    signals.unignore((SIGCHLD,))  # else the kernel would throw the server's status away
     try:
         return signals.SignalDescriptor({*signals.valid() - _KEPT, SIGCHLD})
     except OSError:
