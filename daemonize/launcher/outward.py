@@ -53,7 +53,7 @@ class Outward:
 
     def waiting(self, specs: Sequence[str]) -> None:
         """Tell what is waited for, unless the server has said something itself."""
-        if not self._spoken:
+        if specs and not self._spoken:
             notify.status(f"waiting for {', '.join(specs)}")
 
     def pass_on(self, fields: Mapping[bytes, bytes]) -> None:
@@ -61,7 +61,7 @@ class Outward:
         names = (*_ALWAYS, *(_READY if self._served else ()), *(() if self._feeds else _WATCHDOG))
         lines = [name + b"=" + fields[name] for name in names if name in fields]
         self._spoken = self._spoken or b"STATUS" in fields
-        if lines and not notify.pass_on(*lines):
+        if lines and self.hears and not notify.pass_on(*lines):
             self._say("the service manager cannot be told what the server says: NOTIFY_SOCKET takes nothing")
 
     def ready(self, outcome: Ready, specs: Sequence[str]) -> None:
