@@ -87,10 +87,9 @@ class Foreground(Wrapper):
         waiting: Waiting | None = None,
     ) -> None:
         self._outward = Outward(say, feeds=request.watchdog is not None)
-        if self._outward.waits and not request.names_readiness:
-            request.ready = (
-                "notify",
-            )  # the manager expects it of the server; closed streams say it only to us
+        if self._outward.waits and not request.names_readiness and SOCKET not in request.environment:
+            # The manager expects it of the server; closed streams say it only to us.
+            request.ready = ("notify",)
         self._watchdog: Watchdog | None = None
         # By default nobody waits for readiness: it stays with its reader.
         shown = waiting if request.moves_streams else None
