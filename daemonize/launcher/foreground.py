@@ -234,6 +234,8 @@ class Foreground(Wrapper):
         outcome = super()._result()
         if isinstance(outcome, Exited):
             outcome.served = self._serving or outcome.signal in self._passed_on
+            if not self.request.names_readiness:
+                outcome.unmet = outcome.met = None  # nobody has said that it is to stay
         return outcome
 
     def _abandon(self) -> None:
