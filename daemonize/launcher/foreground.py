@@ -50,6 +50,7 @@ from daemonize.readiness import parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
@@ -72,6 +73,17 @@ def _open_queue() -> signals.SignalQueue | signals.SignalDescriptor:
         return signals.SignalDescriptor({*signals.valid() - _KEPT, SIGCHLD})
     except OSError:
         return signals.SignalQueue((*_ASKING, SIGCHLD))
+
+
+class _Program(child.Program):
+    """What is executed. It ignores what our caller ignores: nohup(1) and a shell's `&` mean the whole group by it."""
+
+    def set_signals(self) -> None:
+        """Every other signal as a program expects it."""
+        ignored = signals.ignored()
+        super().set_signals()
+        for number in ignored:
+            signals.ignore(number)
 
 
 class Foreground(Wrapper):
@@ -124,6 +136,9 @@ class Foreground(Wrapper):
         finally:
             if self.queue:
                 self.queue.close()
+
+    def _kind(self, *arguments: Any, **settings: Any) -> child.Program:
+        return _Program(*arguments, **settings)
 
     def _fork(self, report: int, gate: int) -> None:
         prctl.become_subreaper()
