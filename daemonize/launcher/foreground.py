@@ -111,6 +111,9 @@ class Foreground(Wrapper):
         self._written: int | None = None
         self._passed_on: set[int] = set()
         self._early: list[tuple[int, int | None]] = []  # signals that came before the server was at its gate
+        self._later: list[
+            Mapping[bytes, bytes]
+        ] = []  # said by a server of whose readiness nobody had been told
         self._reaper: Reaper | None = None
 
     def _besides(self) -> list[Probe]:
@@ -158,7 +161,14 @@ class Foreground(Wrapper):
         return {**super()._variables, **self._outward.variables}
 
     def _pass_on(self, fields: Mapping[bytes, bytes]) -> None:
-        self._outward.pass_on(fields)
+        if self.probes.held and not self._serving:
+            self._later.append(fields)  # that the server is ready will be told in this round, or in the next
+        else:
+            self._outward.pass_on(fields)
+
+    def _pass_on_later(self) -> None:
+        while self._later:
+            self._outward.pass_on(self._later.pop(0))
 
     def _round(self) -> None:
         super()._round()
@@ -214,6 +224,7 @@ class Foreground(Wrapper):
 
     def _conclude(self) -> None:
         if not isinstance(self.outcome, Ready):
+            self._pass_on_later()
             self.claims.remove()
             self._finished = True
             return
@@ -222,6 +233,7 @@ class Foreground(Wrapper):
         self._on_ready(outcome)
         self._serving = True
         self._outward.ready(outcome, self.request.ready)
+        self._pass_on_later()
         self._begin_to_feed()
         if self.waiting:
             self.waiting.close()
