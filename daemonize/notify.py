@@ -39,7 +39,7 @@ FOREVER = (1 << 64) - 1
 #: Bytes of a struct ucred: pid, uid, gid (unix(7)).
 _CREDENTIALS = 12
 #: Seconds that a manager may leave its socket full; the second for what is said again and again, by loops that serve.
-_PATIENCE, _LITTLE = 5.0, 0.1
+PATIENCE, LITTLE = 5.0, 0.1
 
 
 class _Memory:
@@ -68,7 +68,7 @@ def streams_value(stdout: int, stderr: int) -> bytes:
 
 def status(text: str) -> bool:
     """Say in a few words what the server is doing, as `systemctl status` shows it."""
-    return _send(_status_line(text), patience=_LITTLE)
+    return _send(_status_line(text), patience=LITTLE)
 
 
 def extend_timeout(seconds: float) -> bool:
@@ -95,7 +95,7 @@ def reloading() -> bool:
 
 def watchdog() -> bool:
     """Say that the server is alive and well. To be called every `watchdog_interval()` seconds."""
-    return _send(b"WATCHDOG=1", patience=_LITTLE)
+    return _send(b"WATCHDOG=1", patience=LITTLE)
 
 
 def watchdog_interval() -> float | None:
@@ -176,12 +176,12 @@ def _descriptor() -> int | None:
     return fd if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
 
 
-def pass_on(*lines: bytes) -> bool:
-    """Tell the manager what somebody else has said; whether it has it. Not waited for as for what is said once."""
-    return _send(*lines, patience=_LITTLE)
+def pass_on(*lines: bytes, patience: float) -> bool:
+    """Tell the manager what somebody else has said; whether it has it. patience: seconds that its socket may be full."""
+    return _send(*lines, patience=patience)
 
 
-def _send(*lines: bytes, patience: float = _PATIENCE) -> bool:
+def _send(*lines: bytes, patience: float = PATIENCE) -> bool:
     """Send one message to the manager; whether it has it."""
     if not has_socket():
         return False  # no manager, or one behind a kind of socket that we do not know (vsock)

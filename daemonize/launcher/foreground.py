@@ -50,6 +50,7 @@ from daemonize.readiness import parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
@@ -67,10 +68,22 @@ _ASKING = (SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGWINCH
 
 
 def _open_queue() -> signals.SignalQueue | signals.SignalDescriptor:
+    signals.unignore((SIGCHLD,))  # else the kernel would throw the server's status away
     try:
         return signals.SignalDescriptor({*signals.valid() - _KEPT, SIGCHLD})
     except OSError:
         return signals.SignalQueue((*_ASKING, SIGCHLD))
+
+
+class _Program(child.Program):
+    """What is executed. It ignores what our caller ignores: nohup(1) and a shell's `&` mean the whole group by it."""
+
+    def set_signals(self) -> None:
+        """Every other signal as a program expects it."""
+        ignored = signals.ignored()
+        super().set_signals()
+        for number in ignored:
+            signals.ignore(number)
 
 
 class Foreground(Wrapper):
@@ -86,10 +99,9 @@ class Foreground(Wrapper):
         waiting: Waiting | None = None,
     ) -> None:
         self._outward = Outward(say, feeds=request.watchdog is not None)
-        if self._outward.waits and not request.names_readiness:
-            request.ready = (
-                "notify",
-            )  # the manager expects it of the server; closed streams say it only to us
+        if self._outward.waits and not request.names_readiness and SOCKET not in request.environment:
+            # The manager expects it of the server; closed streams say it only to us.
+            request.ready = ("notify",)
         self._watchdog: Watchdog | None = None
         # By default nobody waits for readiness: it stays with its reader.
         shown = waiting if request.moves_streams else None
@@ -99,6 +111,9 @@ class Foreground(Wrapper):
         self._written: int | None = None
         self._passed_on: set[int] = set()
         self._early: list[tuple[int, int | None]] = []  # signals that came before the server was at its gate
+        self._later: list[
+            Mapping[bytes, bytes]
+        ] = []  # said by a server of whose readiness nobody had been told
         self._reaper: Reaper | None = None
 
     def _besides(self) -> list[Probe]:
@@ -125,6 +140,9 @@ class Foreground(Wrapper):
             if self.queue:
                 self.queue.close()
 
+    def _kind(self, *arguments: Any, **settings: Any) -> child.Program:
+        return _Program(*arguments, **settings)
+
     def _fork(self, report: int, gate: int) -> None:
         prctl.become_subreaper()
         self.family.parent = os.getpid()
@@ -143,7 +161,14 @@ class Foreground(Wrapper):
         return {**super()._variables, **self._outward.variables}
 
     def _pass_on(self, fields: Mapping[bytes, bytes]) -> None:
-        self._outward.pass_on(fields)
+        if self.probes.held and not self._serving:
+            self._later.append(fields)  # that the server is ready will be told in this round, or in the next
+        else:
+            self._outward.pass_on(fields)
+
+    def _pass_on_later(self) -> None:
+        while self._later:
+            self._outward.pass_on(self._later.pop(0))
 
     def _round(self) -> None:
         super()._round()
@@ -199,6 +224,7 @@ class Foreground(Wrapper):
 
     def _conclude(self) -> None:
         if not isinstance(self.outcome, Ready):
+            self._pass_on_later()
             self.claims.remove()
             self._finished = True
             return
@@ -207,6 +233,7 @@ class Foreground(Wrapper):
         self._on_ready(outcome)
         self._serving = True
         self._outward.ready(outcome, self.request.ready)
+        self._pass_on_later()
         self._begin_to_feed()
         if self.waiting:
             self.waiting.close()
@@ -234,6 +261,8 @@ class Foreground(Wrapper):
         outcome = super()._result()
         if isinstance(outcome, Exited):
             outcome.served = self._serving or outcome.signal in self._passed_on
+            if not self.request.names_readiness:
+                outcome.unmet = outcome.met = None  # nobody has said that it is to stay
         return outcome
 
     def _abandon(self) -> None:

@@ -23,6 +23,8 @@ _ALWAYS = (b"STATUS", b"EXTEND_TIMEOUT_USEC", b"STOPPING", b"ERRNO", b"BUSERROR"
 #: Those that mean something only of a server that has been ready. READY=1 then ends a reload.
 _READY = (b"RELOADING", b"MONOTONIC_USEC", b"READY")
 _WATCHDOG = (b"WATCHDOG", b"WATCHDOG_USEC")
+#: What is said again and again: the next time will do.
+_WORDS = frozenset((b"STATUS", b"WATCHDOG"))
 
 
 class Outward:
@@ -34,6 +36,7 @@ class Outward:
     def __init__(self, say: Callable[[str], None], *, feeds: bool) -> None:
         self._say, self._feeds = say, feeds
         self._served = self._spoken = False
+        self._refused = False  # the last message
 
     @property
     def hears(self) -> bool:
@@ -53,15 +56,21 @@ class Outward:
 
     def waiting(self, specs: Sequence[str]) -> None:
         """Tell what is waited for, unless the server has said something itself."""
-        if not self._spoken:
+        if specs and not self._spoken:
             notify.status(f"waiting for {', '.join(specs)}")
 
     def pass_on(self, fields: Mapping[bytes, bytes]) -> None:
         """Tell what the server has said of itself."""
         names = (*_ALWAYS, *(_READY if self._served else ()), *(() if self._feeds else _WATCHDOG))
-        lines = [name + b"=" + fields[name] for name in names if name in fields]
+        said = [name for name in names if name in fields]
         self._spoken = self._spoken or b"STATUS" in fields
-        if lines and not notify.pass_on(*lines):
+        if not said or not self.hears:
+            return
+        patience = notify.PATIENCE
+        if _WORDS.issuperset(said):
+            patience = 0.0 if self._refused else notify.LITTLE
+        self._refused = not notify.pass_on(*(name + b"=" + fields[name] for name in said), patience=patience)
+        if self._refused:
             self._say("the service manager cannot be told what the server says: NOTIFY_SOCKET takes nothing")
 
     def ready(self, outcome: Ready, specs: Sequence[str]) -> None:

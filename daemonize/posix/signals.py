@@ -156,10 +156,11 @@ def die_of(number: int) -> None:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     prctl.be_undumpable()
-    if number not in (SIGKILL, SIGSTOP):
-        _signal.signal(number, _signal.SIG_DFL)
+    changeable = {number} & valid()  # two are glibc's own, which are never caught or blocked here
+    for one in changeable - {SIGKILL, SIGSTOP}:
+        _signal.signal(one, _signal.SIG_DFL)
     os.kill(os.getpid(), number)
-    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (number,))
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, changeable)
 
 
 def is_ignored(number: int) -> bool:

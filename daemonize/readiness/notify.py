@@ -55,7 +55,7 @@ class Notify(Probe):
         self._launch = launch
         fd, self.variables[SOCKET] = listen()
         self._fd = launch.owner.add(fd)
-        launch.watch(self, fd, lambda: self._read(_AT_ONCE))
+        launch.watch(self, fd, self._listen)
 
     def executed(self, now: float) -> None:
         """From now on something may come."""
@@ -64,14 +64,22 @@ class Notify(Probe):
 
     def ended(self) -> None:
         """What it said just before: why, most likely."""
-        self._read(_AT_THE_END)
-
-    def _read(self, most: int) -> None:
-        for _ in range(most):
-            message = receive(self._fd)
-            if message is None:
+        for _ in range(_AT_THE_END):
+            if not self._read():
                 return
+
+    def _listen(self) -> None:
+        """What comes after READY=1 is read when that has had its consequences."""
+        before = self.held
+        for _ in range(_AT_ONCE):
+            if not self._read() or self.held != before:
+                return
+
+    def _read(self) -> bool:
+        message = receive(self._fd)
+        if message is not None:
             self._take(message)
+        return message is not None
 
     def _take(self, message: Message) -> None:
         try:
