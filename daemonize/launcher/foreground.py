@@ -111,9 +111,8 @@ class Foreground(Wrapper):
         self._written: int | None = None
         self._passed_on: set[int] = set()
         self._early: list[tuple[int, int | None]] = []  # signals that came before the server was at its gate
-        self._later: list[
-            Mapping[bytes, bytes]
-        ] = []  # said by a server of whose readiness nobody had been told
+        # Said by a server of whose readiness nobody had been told.
+        self._later: list[Mapping[bytes, bytes]] = []
         self._reaper: Reaper | None = None
 
     def _besides(self) -> list[Probe]:
