@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from daemonize.launcher.family import Family
-    from daemonize.readiness.probe import Launch, Probe
+    from daemonize.readiness import Launch, Probe
 
 
 class Probes:

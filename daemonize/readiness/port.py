@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from daemonize.posix.sockdiag import Listener
-    from daemonize.readiness.probe import Launch
+    from daemonize.readiness import Launch
 
 _MOST = 65535
 _LOOPBACK = ("127.0.0.1", "::1")
