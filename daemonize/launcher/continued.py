@@ -17,6 +17,8 @@ from daemonize.posix.continuation import Continuation
 from daemonize.posix.loop import POLLIN
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daemonize.errors import LaunchError
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.ready import Ready
@@ -27,19 +29,26 @@ if TYPE_CHECKING:
 class Continued(Wrapper):
     """A launch of the program that calls `launch`.
 
+    prepare: called in the server before it is let go, when it has its environment and its streams. Raises OSError.
     takes_over: whether the whole process is the wrapper from now on. Then signals that interrupt the launch are caught, as
     by the command; else it is another program's as well, and KeyboardInterrupt may be raised.
     """
 
     def __init__(
-        self, request: Request, targets: Targets, *, takes_over: bool, waiting: Waiting | None = None
+        self,
+        request: Request,
+        targets: Targets,
+        prepare: Callable[[], None],
+        *,
+        takes_over: bool,
+        waiting: Waiting | None = None,
     ) -> None:
         # Of a program that is not the server's, also what it opened itself: pytest keeps its own stdout as a copy, and a
         # pipe there would be held as long as the server runs.
         self._foreign = arrival.descriptors() if takes_over else arrival.unchanged()
         relayed_to = {target for target in (targets.stdout, targets.stderr) if target is not None}
         self._before = fds.still_open() - (set() if takes_over else relayed_to)
-        self._takes_over = takes_over
+        self._prepare, self._takes_over = prepare, takes_over
         super().__init__(request, targets, waiting=waiting)
 
     def launch(self) -> Ready | LaunchError | None:
@@ -63,7 +72,13 @@ class Continued(Wrapper):
         Continuation.release_signals(self._mask)
 
     def _kind(self, *arguments: Any, **settings: Any) -> Continuation:
-        return Continuation(*arguments, foreign=lambda: self._foreign | self.owner.all, **settings)
+        return Continuation(
+            *arguments,
+            before=self.outer,
+            foreign=lambda: self._foreign | self.owner.all,
+            prepare=self._prepare,
+            **settings,
+        )
 
     def _fork(self, report: int, gate: int) -> None:
         self._mask = signals.block_all()

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from daemonize.launcher.request import Request
     from daemonize.launcher.sockets import Sockets
     from daemonize.launcher.words import Waiting
-    from daemonize.readiness.probe import Probe
+    from daemonize.readiness import Probe
 
 #: What is not the server's: what nobody can catch, job control, which is for the process group, and what we need ourselves
 #: (SIGVTALRM: signals.TimeLimit).

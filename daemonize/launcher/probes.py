@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from daemonize.launcher.family import Family
     from daemonize.posix.sockdiag import Bound, Listener
-    from daemonize.readiness.probe import Launch, Probe
+    from daemonize.readiness import Launch, Probe
 
 
 class Probes:

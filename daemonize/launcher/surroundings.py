@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from daemonize.launcher.family import Family
     from daemonize.posix.fds import Descriptors
     from daemonize.posix.loop import Loop
-    from daemonize.readiness.probe import Probe
+    from daemonize.readiness import Probe
 
 
 class Surroundings:
-    """See Launch in readiness/probe.py."""
+    """See Launch in readiness/__init__.py."""
 
     def __init__(
         self,

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from daemonize.errors import UsageError, printable
 from daemonize.launcher.probes import attempt
-from daemonize.readiness import FORMS, parse
-from daemonize.readiness.probe import Probe
+from daemonize.readiness import FORMS, Probe, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from daemonize.readiness.probe import Launch
+    from daemonize.readiness import Launch
 
 
 class Watchdog(Probe):

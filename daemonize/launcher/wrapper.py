@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from daemonize.launcher.request import Request
     from daemonize.launcher.sockets import Sockets
     from daemonize.launcher.words import Waiting
-    from daemonize.readiness.probe import Probe
+    from daemonize.readiness import Probe
 
     Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
 

@@ -107,7 +107,7 @@ def fork(request: Request, targets: Targets, say: Callable[[str], None], *, take
     server did not come to go on.
     """
     waiting = words.waiting(HINT, program_name()) if takes_over else None
-    wrapper = Continued(request, targets, takes_over=takes_over, waiting=waiting)
+    wrapper = Continued(request, targets, _become_server, takes_over=takes_over, waiting=waiting)
     flush()  # or what is in the buffers would be written twice
     try:
         outcome = wrapper.launch()
@@ -117,7 +117,6 @@ def fork(request: Request, targets: Targets, say: Callable[[str], None], *, take
         say(str(error))
         return error.exit_status
     if outcome is None:
-        _become_server()
         wrapper.release_signals()
         return None
     for line in words.lines(wrapper, outcome):

@@ -105,6 +105,9 @@ class Program:
         """Every signal as a program expects it."""
         signals.set_defaults()
 
+    def prepare(self) -> None:
+        """Whatever of `start` can be done before it is let go: the others need a millisecond to let it."""
+
     def start(self) -> None:
         """Be the program. As execvp(3): the first file that is there and may be executed; else the error that says most.
 
@@ -192,6 +195,7 @@ def _become(program: Program, report: int, gate: int, parent: int) -> bool:
                 return False
         stage = "gate"
         os.write(report, b"gate %d\n" % os.getpid())
+        program.prepare()
         if not os.read(gate, 1):
             return False
         os.close(gate)

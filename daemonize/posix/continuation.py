@@ -16,17 +16,28 @@ from daemonize.posix import arrival, signals
 from daemonize.posix.child import Program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
 
 class Continuation(Program):
-    """The caller's own program as a server. foreign: gives the descriptors that are not the program's, when it is forked."""
+    """The caller's own program as a server.
+
+    before: the environment that the program has. foreign: gives the descriptors that are not the program's, when it is
+    forked. prepare: called in the server, as the last step before it is let go; signals are blocked.
+    """
 
     continues = True
 
-    def __init__(self, *args: Any, foreign: Callable[[], set[int]], **settings: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        before: Mapping[bytes, bytes],
+        foreign: Callable[[], set[int]],
+        prepare: Callable[[], None],
+        **settings: Any,
+    ) -> None:
         super().__init__(*args, **settings)
-        self._foreign = foreign
+        self._before, self._foreign, self._prepare = before, foreign, prepare
         self._collects = gc.isenabled()
         self._timers = signals.timers()
 
@@ -38,12 +49,15 @@ class Continuation(Program):
     def set_signals(self) -> None:
         """What the program ignores or handles it goes on to; what it was made to ignore it does not: `release_signals`."""
 
+    def prepare(self) -> None:
+        """The server's environment, and what the caller has to prepare."""
+        for name in self._before.keys() - self.environment.keys():
+            os.environb.pop(name, None)  # a hook of the program's may have removed it at the fork
+        os.environb.update(self.environment.items() - self._before.items())
+        self._prepare()
+
     def start(self) -> None:
         """Be the server from here on. Signals stay blocked, since a handler of the program's may raise."""
-        before = dict(os.environb)
-        for name in before.keys() - self.environment.keys():
-            del os.environb[name]
-        os.environb.update(self.environment.items() - before.items())
         if self._collects:
             gc.enable()
         signals.set_timers(self._timers)

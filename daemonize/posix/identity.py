@@ -23,9 +23,12 @@ GONE, EXITING, ASLEEP, BUSY, UNKNOWN = "gone", "exiting", "asleep", "busy", "unk
 
 
 class Stat:
-    """The fields of /proc/PID/stat that are used here. start: clock ticks since boot. cpu: clock ticks of CPU time used."""
+    """The fields of /proc/PID/stat that are used here.
 
-    __slots__ = ("cpu", "flags", "name", "pgrp", "pid", "ppid", "session", "start", "state")
+    start: clock ticks since boot. cpu: clock ticks of CPU time used. threads: how many the process has, all told.
+    """
+
+    __slots__ = ("cpu", "flags", "name", "pgrp", "pid", "ppid", "session", "start", "state", "threads")
 
     def __init__(self, data: bytes) -> None:
         # The name is in parentheses and may contain anything, parentheses and newlines included.
@@ -38,7 +41,7 @@ class Stat:
         self.ppid, self.pgrp, self.session = int(fields[1]), int(fields[2]), int(fields[3])
         self.flags = int(fields[6])
         self.cpu = int(fields[11]) + int(fields[12])
-        self.start = int(fields[19])
+        self.threads, self.start = int(fields[17]), int(fields[19])
 
     @property
     def exiting(self) -> bool:
@@ -95,6 +98,10 @@ def all_pids() -> list[int]:
 
 
 def _tasks(pid: int) -> list[Stat] | None:
+    """The threads of a process; None where they cannot be listed."""
+    process = read_stat(pid)
+    if process and process.threads == 1:
+        return [process]  # it is its only thread; most servers have one when they are looked at
     try:
         ids = os.listdir(f"/proc/{pid}/task") if has_proc() else None
     except OSError:

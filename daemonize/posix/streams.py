@@ -264,10 +264,11 @@ class PipeRelay(Relay):
 
     def _move_some(self) -> bool:
         """One chunk; False when there is no more now, at the end, or when the reader must be waited for."""
+        in_bulk = self._in_bulk
         try:
-            moved = self._splice() if self._in_bulk else self._copy()
+            moved = self._splice() if in_bulk else self._copy()
         except BlockingIOError:
-            return self._blocked()
+            return in_bulk and self._blocked()
         if not moved:
             self._finish()
             return False
@@ -307,7 +308,7 @@ class PipeRelay(Relay):
         return len(data)
 
     def _blocked(self) -> bool:
-        """EAGAIN has two reasons: the pipe is empty, or the reader's is full. Only the second is waited for."""
+        """EAGAIN of splice(2) has two reasons: the pipe is empty, or the reader's is full. Only the second is waited for."""
         if self.sink.splices and self.available():
             return self._wait_for_reader()
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from daemonize.errors import UsageError
-from daemonize.readiness.probe import Probe
+from daemonize.readiness import Probe
 from daemonize.units import parse_timeout
 
 

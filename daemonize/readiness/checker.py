@@ -24,12 +24,12 @@ from daemonize.errors import printable
 from daemonize.posix import child, fds, prctl, signals
 from daemonize.posix.identity import Process
 from daemonize.posix.tree import Tree
-from daemonize.readiness.probe import Probe
+from daemonize.readiness import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from daemonize.readiness.probe import Launch
+    from daemonize.readiness import Launch
 
 #: Seconds between two checks: the shortest pause, and the longest, which is also the time after which a lost checker is
 #: started again. A pause is this share of the time that has been waited so far, and never shorter than the check was, unless

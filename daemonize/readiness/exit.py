@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemonize.readiness.probe import Probe
+from daemonize.readiness import Probe
 
 
 class Exit(Probe):

@@ -10,10 +10,10 @@ import os
 from typing import TYPE_CHECKING
 
 from daemonize.errors import UsageError
-from daemonize.readiness.probe import Probe
+from daemonize.readiness import Probe
 
 if TYPE_CHECKING:
-    from daemonize.readiness.probe import Launch
+    from daemonize.readiness import Launch
 
 _CHUNK = 65536
 

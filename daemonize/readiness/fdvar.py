@@ -9,7 +9,7 @@ from daemonize.errors import UsageError
 from daemonize.readiness.fd import Fd
 
 if TYPE_CHECKING:
-    from daemonize.readiness.probe import Launch
+    from daemonize.readiness import Launch
 
 
 class FdVar(Fd):

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from daemonize.errors import UsageError
 from daemonize.posix.prctl import inotify
-from daemonize.readiness.probe import Probe
+from daemonize.readiness import Probe
 
 if TYPE_CHECKING:
-    from daemonize.readiness.probe import Launch
+    from daemonize.readiness import Launch
 
 #: IN_MODIFY, IN_ATTRIB, IN_MOVED_TO, IN_CREATE (inotify(7)); to close a file is not to change it.
 _CHANGES = 0x2 | 0x4 | 0x80 | 0x100

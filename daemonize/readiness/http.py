@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from http.client import HTTPConnection
     from typing import NoReturn
 
-    from daemonize.readiness.probe import Launch
+    from daemonize.readiness import Launch
 
 _LIMIT = 5.0  # seconds that an answer may take, with everything that comes before it
 _READ = 65536

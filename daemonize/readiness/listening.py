@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from daemonize.errors import AlreadyRunning, SetupError, printable, user_name
 from daemonize.posix.identity import EXITING, GONE, has_proc, read_stat, standing
 from daemonize.posix.sockets import holder_of, open_here, open_of
-from daemonize.readiness.probe import Probe
+from daemonize.readiness import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from daemonize.posix.sockdiag import Bound, Listener
-    from daemonize.readiness.probe import Launch
+    from daemonize.readiness import Launch
 
 #: Seconds between two looks: at first, the most in the first EARLY seconds, and the most afterwards.
 _FIRST, _OFTEN, _SELDOM, _EARLY = 0.001, 0.002, 0.02, 10.0

@@ -13,7 +13,7 @@ import warnings
 
 from daemonize.errors import UsageError, printable
 from daemonize.posix.signals import TimeLimit
-from daemonize.readiness.probe import Probe
+from daemonize.readiness import Probe
 
 #: Characters of a line that are kept. Of a longer one as many stay as may be the beginning of what matches.
 _LONGEST, _KEPT = 65536, 4096

@@ -17,11 +17,11 @@ from daemonize.errors import printable, user_name
 from daemonize.notify import FOREVER, SOCKET, listen, number, receive
 from daemonize.posix.identity import GONE, has_proc, read_stat, standing
 from daemonize.posix.tree import children
-from daemonize.readiness.probe import Probe
+from daemonize.readiness import Probe
 
 if TYPE_CHECKING:
     from daemonize.notify import Message
-    from daemonize.readiness.probe import Launch
+    from daemonize.readiness import Launch
 
 #: Messages that are read before the loop looks at anything else; those that are read when the server has ended: more than
 #: a queue holds.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from daemonize.posix.sockdiag import Bound, Listener
-    from daemonize.readiness.probe import Launch
+    from daemonize.readiness import Launch
 
 #: Every so many looks all sockets are looked at: only those that are not connected cost little.
 _ALL = 8

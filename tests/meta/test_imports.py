@@ -24,7 +24,6 @@ ALLOWED = frozenset(
         "posix",
         "select",
         "stat",
-        "termios",
         "time",
     }
 )

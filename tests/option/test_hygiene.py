@@ -202,6 +202,29 @@ def test_the_process(tmp_path: Path, servers: Family) -> None:
     assert [process.pid for process in servers.living()] == [now.pid]
 
 
+HOOKS = """
+def forked():
+    os.environ['SET'] = 'by a hook'
+    os.environ.pop('NOTIFY_SOCKET', None)
+
+@click.command()
+@daemonize_option()
+def main():
+    serve(os.environ.get('SET'), os.environ.get('NOTIFY_FD'), 'DAEMONIZE_ID' in os.environ)
+
+os.register_at_fork(after_in_child=forked)
+main()
+"""
+
+
+def test_a_hook_changes_the_environment(tmp_path: Path, servers: Family) -> None:
+    """What it sets at the fork is there, and what it takes away may be gone. The rest is as for any server (control)."""
+    argv = apps.write(tmp_path, HOOKS)
+    done = apps.run(argv, "--daemonize", env={"NOTIFY_SOCKET": "/nowhere", "NOTIFY_FD": "77"})
+
+    assert (done.status, done.out, done.err) == (0, b"by a hook\nNone\nTrue\n", b"")
+
+
 @pytest.mark.parametrize("way", apps.WAYS)
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(closed: str, way: str, tmp_path: Path, servers: Family) -> None:

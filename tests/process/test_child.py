@@ -47,7 +47,12 @@ class Forked:
     """A child at its gate, or past it."""
 
     def __init__(
-        self, stack: contextlib.ExitStack, *argv: bytes, environment: Any = None, **options: Any
+        self,
+        stack: contextlib.ExitStack,
+        *argv: bytes,
+        environment: Any = None,
+        kind: type[Program] = Program,
+        **options: Any,
     ) -> None:
         self.owner = Descriptors()
         stack.callback(self.owner.close)
@@ -60,7 +65,7 @@ class Forked:
         mask = signals.block_all()
         try:
             self.pid = child.fork(
-                Program(argv, search(argv[0], environment), environment, **given), report, gate
+                kind(argv, search(argv[0], environment), environment, **given), report, gate
             )
         finally:
             signals.restore_mask(mask)
@@ -106,6 +111,30 @@ def test_a_shut_gate_ends_it(stack: contextlib.ExitStack) -> None:
 
     assert forked.reap() != 0
     assert os.read(forked.output, 100) == b""
+
+
+class Prepared(Program):
+    """Says so when it is."""
+
+    def prepare(self) -> None:
+        """Of stdout, which it has by then."""
+        os.write(1, b"prepared\n")
+
+
+@pytest.mark.parametrize("let_go", [False, True])
+def test_it_is_prepared_at_the_gate(stack: contextlib.ExitStack, let_go: bool) -> None:
+    """After its report and before it is let go; it is executed only then (the control)."""
+    forked = Forked(stack, b"sh", b"-c", b"echo up", kind=Prepared)
+    assert forked.line() == b"gate %d\n" % forked.pid
+    assert os.read(forked.output, 100) == b"prepared\n"
+    assert not procs.readable(forked.report, 0)
+    if let_go:
+        forked.let_go()
+    else:
+        forked.owner.shut(forked.gate)
+
+    assert (forked.reap() == 0) == let_go
+    assert os.read(forked.output, 100) == (b"up\n" if let_go else b"")
 
 
 @pytest.mark.parametrize(

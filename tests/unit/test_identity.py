@@ -40,7 +40,7 @@ def test_a_name_may_be_anything(name: bytes) -> None:
     parsed = stat(name)
 
     assert (parsed.pid, parsed.state, parsed.ppid, parsed.pgrp, parsed.session) == (4711, "S", 1, 17, 18)
-    assert (parsed.flags, parsed.start) == (4194304, 987654)
+    assert (parsed.flags, parsed.threads, parsed.start) == (4194304, 1, 987654)
     assert parsed.name == name.decode("utf-8", "backslashreplace")
 
 

@@ -8,8 +8,7 @@ import pytest
 
 from daemonize import readiness
 from daemonize.errors import UsageError
-from daemonize.readiness import FORMS, parse
-from daemonize.readiness.probe import Probe
+from daemonize.readiness import FORMS, Probe, parse
 
 GOOD = (
     "streams", "started", "exit", "alive:2s", "alive:500ms", "alive:1min 30s", "alive:0.25",
@@ -102,17 +101,19 @@ def test_a_wrong_socket(argument: str) -> None:
 
 
 def test_the_table_and_the_files_agree() -> None:
-    """Every form has its probe in a file of its own, and no file is without a form."""
+    """Every form but the default has its probe in a file of its own, and no file is without a form."""
     files = {
         name.removesuffix(".py")
         for name in os.listdir(os.path.dirname(readiness.__file__))
         if name.endswith(".py")
     }
 
-    assert files - {"__init__", "probe", "checker", "listening"} == {module for _, module, _ in FORMS}
+    assert files - {"__init__", "checker", "listening"} == {module for _, module, _ in FORMS if module}
+    assert [form for form, module, _ in FORMS if not module] == ["streams"]
     for form, module, name in FORMS:
         word, _, argument = form.partition(":")
-        kind = getattr(__import__(f"daemonize.readiness.{module}", fromlist=(name,)), name)
+        place = __import__(f"daemonize.readiness.{module}", fromlist=(name,)) if module else readiness
+        kind = getattr(place, name)
         assert issubclass(kind, Probe)
         assert isinstance(parse(f"{word}:{ARGUMENTS.get(word, '1s')}" if argument else word), kind)
 
