@@ -44,14 +44,18 @@ def is_addressed() -> bool:
     return _number(PID) == os.getpid() and COUNT in os.environb
 
 
+def numbers() -> range:
+    """At which descriptors they are, if the variables are right."""
+    return range(FIRST, FIRST + _number(COUNT) if is_addressed() else FIRST)
+
+
 def _take() -> list[int]:
-    numbers = range(FIRST, FIRST + _number(COUNT) if is_addressed() else FIRST)
     try:
-        for fd in numbers:
+        for fd in numbers():
             os.set_inheritable(fd, False)
     except (OSError, OverflowError):
         return []  # one of them is not open
-    return list(numbers)
+    return list(numbers())
 
 
 def _forget(variables: bool) -> None:

@@ -29,6 +29,9 @@ HINT = (
     "if it never does, say how it becomes ready: --ready port, --ready log:REGEX, ... (see daemonize(1))"
 )
 
+#: A socket that the server has been given says nothing of it.
+HINT_WITH_SOCKETS = HINT.replace("port,", "http://HOST:PORT/, notify,")
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -105,8 +108,9 @@ class Run:
             from daemonize.launcher.foreground import Foreground
 
             return Foreground(
-                self.request, self.targets, say=self._say, on_ready=self._report, waiting=self._waiting()
-            ).run()
+                self.request, self.targets, say=self._say, warn=self._warn,
+                on_ready=self._report, waiting=self._waiting(),
+            ).run()  # fmt: skip
         queue = catch_interrupts()
         wrapper = Wrapper(self.request, self.targets, queue=queue, say=self._say, waiting=self._waiting())
         try:
@@ -123,7 +127,8 @@ class Run:
 
     def _waiting(self) -> Waiting | None:
         """For people; those who asked for every step have those."""
-        return None if self.quiet or self.verbose else words.waiting(HINT)
+        hint = HINT_WITH_SOCKETS if self.request.listen else HINT
+        return None if self.quiet or self.verbose else words.waiting(hint)
 
     def _report(self, outcome: Ready | DaemonizeError) -> None:
         """Say what happened, where the server has not said it itself."""
@@ -156,6 +161,11 @@ class Run:
     def _complain(self, text: str) -> None:
         if not self.quiet:
             words.complain(text)
+
+    def _warn(self, text: str) -> None:
+        """What goes wrong when the server has long been ready: as `_say`, unasked."""
+        if is_writable(2):
+            self._complain(text)
 
     def _say(self, text: str) -> None:
         """Progress, during the launch: said only to a reader who does not make us wait."""

@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 #: What is not the server's: what nobody can catch, job control, which is for the process group, and what we need ourselves
 #: (SIGVTALRM: signals.TimeLimit).
 _KEPT = frozenset((SIGKILL, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGCHLD, SIGVTALRM))
+#: What a server is told to end by.
+_ENDING = (SIGINT, SIGQUIT, SIGTERM)
 #: What the kernel sends in our own name to whoever writes to a pipe that nobody reads, or makes a file too large.
 _ABOUT_US = (SIGPIPE, SIGXFSZ)
 #: What is passed on where there is no signalfd(2): our own faults would be taken for others' words.
@@ -87,7 +89,10 @@ class _Program(child.Program):
 
 
 class Foreground(Wrapper):
-    """A launch that goes on after ready. `on_ready` is told; `run` returns when the server has ended."""
+    """A launch that goes on after ready. `on_ready` is told; `run` returns when the server has ended.
+
+    warn: is told what goes wrong later.
+    """
 
     def __init__(
         self,
@@ -95,6 +100,7 @@ class Foreground(Wrapper):
         targets: Targets,
         *,
         say: Callable[[str], None],
+        warn: Callable[[str], None],
         on_ready: Callable[[Ready], None],
         waiting: Waiting | None = None,
     ) -> None:
@@ -106,7 +112,7 @@ class Foreground(Wrapper):
         # By default nobody waits for readiness: it stays with its reader.
         shown = waiting if request.moves_streams else None
         super().__init__(request, targets, queue=_open_queue(), say=say, waiting=shown)
-        self._on_ready = on_ready
+        self._on_ready, self._warn = on_ready, warn
         self._serving = self._started = False
         self._written: int | None = None
         self._passed_on: set[int] = set()
@@ -254,7 +260,13 @@ class Foreground(Wrapper):
         if interval is None:
             self.say("no service manager waits for a watchdog (WATCHDOG_USEC): it is not fed")
         else:
-            self._watchdog.start(monotonic(), interval, self._outward.feed)
+            self._watchdog.start(monotonic(), interval, self._outward.feed, self._starve)
+
+    def _starve(self, why: str) -> None:
+        if self._passed_on.intersection(_ENDING):
+            return  # it is about to end, and need not answer any more
+        self._warn(f"the watchdog is not fed: {why}")
+        self._outward.starve(why)
 
     def _result(self) -> Ready | LaunchError:
         outcome = super()._result()

@@ -37,6 +37,8 @@ class Outward:
         self._say, self._feeds = say, feeds
         self._served = self._spoken = False
         self._refused = False  # the last message
+        self._ready = ""  # in our own words
+        self._starves = False
 
     @property
     def hears(self) -> bool:
@@ -80,11 +82,20 @@ class Outward:
         met = ", ".join(
             f"{spec} ({outcome.found[spec]})" if spec in outcome.found else spec for spec in specs
         )
-        text = None if self._spoken else f"ready after {outcome.seconds:.3f} s: {met}"
-        told = [notify.tell_ready(text), notify.tell_descriptor()]
+        self._ready = f"ready after {outcome.seconds:.3f} s: {met}"
+        told = [notify.tell_ready(None if self._spoken else self._ready), notify.tell_descriptor()]
         self._served = True
         self._say("the service manager has been told" if any(told) else "the service manager cannot be told")
 
     def feed(self) -> None:
         """The server is alive and well."""
         notify.watchdog()
+        if self._starves and not self._spoken:
+            notify.status(self._ready)
+        self._starves = False
+
+    def starve(self, why: str) -> None:
+        """The server does not answer."""
+        self._starves = True
+        if not self._spoken:
+            notify.status(f"no answer: {why}")

@@ -50,7 +50,7 @@ class Probes:
             if met:
                 raise UsageError(
                     f"{printable(probe.spec)} would hold before the server runs: it is given a socket that listens there; "
-                    "wait for its answer (--ready http://HOST:PORT/) or for its word (--ready notify)"
+                    "wait for its answer (--ready http://HOST:PORT/, exec:COMMAND) or for its word (--ready notify)"
                 )
 
     @property

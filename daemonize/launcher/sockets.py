@@ -36,7 +36,7 @@ _NAME = "listen"
 _NAMED_BY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 _LONGEST_NAME = 255
 #: Specs in which placeholders are replaced.
-_FILLED = ("http:", "https:", "exec:")
+_FILLED = ("http:", "https:", "exec:", "port:")
 #: The port that stands for one that the kernel is yet to choose, while it is only looked whether a word can be.
 _SOME_PORT = 1
 
@@ -93,7 +93,10 @@ class _Tcp(Given):
         try:
             self._address = binding.find(host, self.port) if host else None
         except OSError as error:
-            raise SetupError("listen on", text, error) from None
+            raise SetupError("find an address of", f"the host '{host}' of --listen {text}", error) from None
+        self._know()
+
+    def _know(self) -> None:
         packed = pack(self._address[0]) if self._address else bytes(16)
         self.listener = Listener(packed, self.port or 0, 0, 0, dual=True)
 
@@ -107,6 +110,7 @@ class _Tcp(Given):
             raise SetupError("listen on", self.shown, error) from None
         bound = binding.Open(self.fd)
         self.shown, self.port = str(bound), bound.port
+        self._know()
 
     def _refuse_taken(self) -> None:
         """Say by whom, as the spec `port` does. Raises AlreadyRunning."""
@@ -282,10 +286,22 @@ def parse(text: str) -> Given:
 
 def _handed(say: Callable[[str], None]) -> Sequence[Given]:
     """What whoever executed us has handed to us, by name and descriptor."""
-    found = listen.listen_fds_with_names()
-    if not found and listen.is_addressed():
+    if not listen.is_addressed():
+        say("LISTEN_FDS is ignored: LISTEN_PID says that it is for another process")
+        return []
+    # Before they are taken: what we have opened ourselves at such a number is closed by exec(2).
+    strange = any(not _is_inherited(fd) for fd in listen.numbers())
+    found = {} if strange else listen.listen_fds_with_names()
+    if not found:
         say("LISTEN_FDS is ignored: it, or LISTEN_FDNAMES, is not as sd_listen_fds(3) has it")
     return [_Handed(name, fd) for fd, name in found.items()]
+
+
+def _is_inherited(fd: int) -> bool:
+    try:
+        return os.get_inheritable(fd)
+    except (OSError, OverflowError):
+        return False
 
 
 def _refuse_twice(listeners: Sequence[Listener | Bound]) -> None:
@@ -293,9 +309,8 @@ def _refuse_twice(listeners: Sequence[Listener | Bound]) -> None:
     for at, one in enumerate(listeners):
         for other in listeners[:at]:
             if _exclude(one, other):
-                raise UsageError(
-                    f"the server cannot be given {printable(str(one))} and {printable(str(other))}"
-                )
+                both = f"{printable(str(one))} and {printable(str(other))}"
+                raise UsageError(f"the server cannot be given {both}: one takes the other's place")
 
 
 def _exclude(one: Listener | Bound, other: Listener | Bound) -> bool:

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from daemonize.readiness import Launch
 
 
+#: What a server itself answers, each time anew.
+_MODULES = ("http", "https", "command")
+_FORMS = [form for form, module, _ in FORMS if module in _MODULES]
+#: While there is no answer it is asked so many times in every interval.
+_TRIES = 4
+
+
 class Watchdog(Probe):
     """Asks again and again, from `start` on. It is never held: nobody waits for it to be ready. Raises UsageError."""
 
@@ -28,26 +35,30 @@ class Watchdog(Probe):
         self.specify(spec)
         self._launch: Launch
         self._feed: Callable[[], None]
+        self._starve: Callable[[str], None]
         self._interval = self._began = 0.0
         self._asking = False
         self._told = ""
 
     def specify(self, spec: str) -> None:
         """Before anything else: this is the spec. Raises UsageError."""
-        self.spec, self._asks = spec, parse(spec)
-        if not self._asks.repeats:
+        if not any(spec.startswith(form.partition(":")[0] + ":") for form in _FORMS):
             raise UsageError(
-                f"'{printable(spec)}' is nothing that a server answers again and again; a watchdog is fed by {_forms()}"
+                f"'{printable(spec)}' is nothing that a server answers again and again; "
+                f"its watchdog can be {', '.join(_FORMS)}"
             )
+        self.spec, self._asks = spec, parse(spec)
 
     def prepare(self, launch: Launch) -> None:
         """See the probe that asks."""
         self._launch = launch
         self._asks.prepare(launch)
 
-    def start(self, now: float, interval: float, feed: Callable[[], None]) -> None:
-        """The server is ready: ask it every `interval` seconds, and feed when it has answered."""
-        self._interval, self._feed = interval, feed
+    def start(
+        self, now: float, interval: float, feed: Callable[[], None], starve: Callable[[str], None]
+    ) -> None:
+        """The server is ready: ask it every `interval` seconds, and feed when it has answered; else tell why not."""
+        self._interval, self._feed, self._starve = interval, feed, starve
         self.due = now
 
     def tick(self, now: float) -> None:
@@ -56,7 +67,7 @@ class Watchdog(Probe):
             return
         if not self._asking and self.due is not None and now >= self.due:
             self._asking, self._began = True, now
-            attempt(self._asks, self._asks.again, now)
+            attempt(self._asks, self._asks.again, now, self._interval / _TRIES)
         elif self._asking and self._asks.due is not None and now >= self._asks.due:
             attempt(self._asks, self._asks.tick, now)
         if self._asking and self._asks.held:
@@ -65,12 +76,8 @@ class Watchdog(Probe):
         self.due = self._asks.due if self._asking else max(now, self._began + self._interval)
         if self._asking and self._asks.problem not in ("", self._told):
             self._told = self._asks.problem
-            self._launch.note(f"the watchdog is not fed: {self.spec}: {self._told}")
+            self._starve(f"{self.spec}: {self._told}")
 
     def close(self) -> None:
         """Ask no more."""
         self._asks.close()
-
-
-def _forms() -> str:
-    return ", ".join(form for form, module, _ in FORMS if module in ("http", "https", "command"))

@@ -212,6 +212,7 @@ class Wrapper:
 
         sockets.bind(Setting(self.owner, self.claims, self._heir, self.request.umask))
         self.probes.specify(self.request.ready)  # with the ports there are now
+        self.probes.refuse_trivial(sockets.listeners)
         self.say(f"listening on {', '.join(map(printable, sockets.shown))}")
 
     def _prepare_probes(self) -> None:

@@ -104,10 +104,10 @@ class Probe:
     due: the monotonic time at which `tick` wants to be called, or None. problem: why it has not held yet, as shown to
     people. found: what made it hold, where that is of interest. variables: for the server's environment. placed: what the
     server is to have at which descriptor number; ours is closed when it has its own. number: the descriptor that is asked
-    for by number, or 0. repeats: whether `again` may be called: the server itself gives the answer, each time anew.
+    for by number, or 0.
     """
 
-    uses_pipes = hears_output = needs_launch = repeats = False
+    uses_pipes = hears_output = needs_launch = False
     least = 0.0
     number = 0
 
@@ -141,8 +141,8 @@ class Probe:
     def tick(self, now: float) -> None:
         """`due` has passed."""
 
-    def again(self, now: float) -> None:
-        """It has held: find out whether it holds now."""
+    def again(self, now: float, pause: float) -> None:
+        """It has held: find out whether it holds now. pause: seconds to leave it alone, at least, between two looks."""
 
     def ended(self) -> None:
         """The main process has ended."""

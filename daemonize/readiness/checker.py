@@ -59,7 +59,7 @@ class Check:
 class Checked(Probe):
     """A probe with a checker, which looks as soon as the server has been executed."""
 
-    needs_launch = repeats = True
+    needs_launch = True
 
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
@@ -69,6 +69,7 @@ class Checked(Probe):
         self._tells = -1
         self._rest = b""
         self._answered = False
+        self._pause = _FIRST
 
     def check(self) -> Check:
         """What is to be repeated, of the server as it is now."""
@@ -82,9 +83,9 @@ class Checked(Probe):
         """From now on it may hold."""
         self._start(now)
 
-    def again(self, now: float) -> None:
+    def again(self, now: float, pause: float) -> None:
         """Start a checker."""
-        self.held, self.problem = False, ""
+        self.held, self.problem, self._pause = False, "", pause
         self._start(now)
 
     def tick(self, now: float) -> None:
@@ -115,7 +116,7 @@ class Checked(Probe):
         except OSError as error:
             self._again(now, f"no process can be started that looks: {error.strerror}")
         else:
-            self.due = now + _PATIENCE
+            self.due = now + max(_PATIENCE, 2 * self._pause)
 
     def _again(self, now: float, problem: str) -> None:
         self.problem, self.due = problem, now + _LONGEST
@@ -127,7 +128,7 @@ class Checked(Probe):
         try:
             pid = child.fork_alone()
             if pid == 0:
-                _be(self._check, tells, parent)
+                _be(self._check, tells, parent, self._pause)
             self._process = Process(pid)
             self._launch.helpers.add(pid)
         except OSError:
@@ -196,8 +197,11 @@ def end_all(tree: Tree, reap: Callable[[], object] = lambda: None) -> None:
 # -- the checker's side ---------------------------------------------------------------------------------------------------
 
 
-def _be(check: Check, tells: int, parent: int) -> None:
-    """Be the checker, in a freshly forked process with all signals blocked. Never returns."""
+def _be(check: Check, tells: int, parent: int, least: float) -> None:
+    """Be the checker, in a freshly forked process with all signals blocked. Never returns.
+
+    least: seconds between two checks.
+    """
     try:
         os.setsid()
         fds.sweep({tells})
@@ -212,13 +216,13 @@ def _be(check: Check, tells: int, parent: int) -> None:
         check.begin()
         signals.restore_mask(())
         if os.getppid() == parent:
-            _repeat(check, tells)
+            _repeat(check, tells, least)
         os._exit(0)
     finally:
         os._exit(1)
 
 
-def _repeat(check: Check, tells: int) -> None:
+def _repeat(check: Check, tells: int, least: float) -> None:
     """Until it holds, or nobody listens."""
     poll = select.poll()
     poll.register(tells, 0)
@@ -236,8 +240,8 @@ def _repeat(check: Check, tells: int) -> None:
             told = problem
             _tell(tells, f"not yet {printable(problem)[:_MOST_WORDS]}")
         now = monotonic()
-        pause = max(_FIRST, now - began, (now - first) * _SHARE)
-        gone = bool(poll.poll(min(pause, _LONGEST) * 1000))
+        pause = min(max(now - began, (now - first) * _SHARE), _LONGEST)
+        gone = bool(poll.poll(max(pause, least) * 1000))
         began = monotonic()
 
 

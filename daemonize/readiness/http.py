@@ -53,11 +53,11 @@ class Http(Checked):
         """One request."""
         return _Get(self.host, self.port, self.target, secure=self.secure)
 
-    def again(self, now: float) -> None:
+    def again(self, now: float, pause: float) -> None:
         """Whoever answers must still be the server."""
         if self._listener:
             self._listener.held = False
-        super().again(now)
+        super().again(now, pause)
 
     def confirm(self) -> str:
         """On this machine it must be the server that has answered."""
@@ -82,6 +82,10 @@ def parse_url(url: str, port: int) -> tuple[str, int, str]:
         raise UsageError("it cannot log in: use exec: with a client that can")
     host, colon, number = _split(authority)
     if colon:
+        if number.startswith("{port"):
+            raise UsageError(
+                f"there is no socket whose port {number} could be; --listen gives the server one"
+            )
         if not (number.isdigit() and len(number) < 6 and 0 < int(number) < 65536):
             raise UsageError(f"'{number}' is not a port: 1 to 65535")
         port = int(number)

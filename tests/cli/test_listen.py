@@ -334,7 +334,9 @@ def test_what_would_hold_at_once_is_refused(words: tuple[str, ...], there: str, 
         (("--listen", "0", "-r", "http://localhost:{port2}/"), "{port2}: the server is given 1 socket"),
         (("--listen", "0", "-r", "http://:{port}/"), "is not a readiness spec of the form http://HOST"),
         (("--listen", "8080", "--listen", "127.0.0.1:8080"), "the server cannot be given 127.0.0.1:8080 and [::]:8080"),
-        (("--listen", "unix:a", "--listen", "unix:./a"), "/a and /"),
+        (("--listen", "unix:a", "--listen", "unix:./a"), "/a: one takes the other's place"),
+        (("--listen", "0", "-r", "port:{port}"), "would hold before the server runs"),
+        (("-r", "http://127.0.0.1:{port}/"), "there is no socket whose port {port} could be"),
     ],
 )  # fmt: skip
 def test_what_cannot_be(words: tuple[str, ...], why: str, there: str, family: Family) -> None:
@@ -478,6 +480,7 @@ def test_what_is_no_socket_is_left_alone(kind: str, there: str, family: Family) 
 @pytest.mark.parametrize(
     ("address", "why"),
     [
+        ("port:8080", "cannot find an address of the host 'port' of --listen port:8080: "),
         ("203.0.113.1:0", "cannot listen on 203.0.113.1:0: Cannot assign requested address"),
         (
             "unix:/no/such/directory/socket",
@@ -714,25 +717,29 @@ def test_what_we_were_handed_is_passed_on(mode: tuple[str, ...], there: str, ser
     assert greetings == ["3", "4", "5"]
 
 
+USELESS = "it, or LISTEN_FDNAMES, is not as sd_listen_fds(3) has it"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"LISTEN_PID": "1"}, False),
-        ({"LISTEN_FDS": "9"}, True),
-        ({"LISTEN_FDS": "garbage"}, True),
-        ({"LISTEN_FDNAMES": "a:b:c"}, True),
+        ({"LISTEN_PID": "1"}, "LISTEN_PID says that it is for another process"),
+        ({"LISTEN_FDS": "2"}, USELESS),  # what is there is our own by now
+        ({"LISTEN_FDS": "9"}, USELESS),
+        ({"LISTEN_FDS": "garbage"}, USELESS),
+        ({"LISTEN_FDNAMES": "a:b:c"}, USELESS),
     ],
     ids=str,
 )
 def test_what_is_not_for_us_or_of_no_use_is_ignored(
-    changes: dict[str, str], said: bool, servers: Family
+    changes: dict[str, str], said: str, servers: Family
 ) -> None:
-    """With a line under -v where it was meant for us; the server is told of nothing, and its braces are left alone."""
+    """With a line under -v; the server is told of nothing, and its braces are left alone."""
     words = handed(["web"], *map(str, cli.command("-v", *serves("{fd}"))), environment=changes)
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=20)
     found = json.loads(done.stdout)
 
-    assert (b"LISTEN_FDS is ignored" in done.stderr) == said
+    assert f"LISTEN_FDS is ignored: {said}\n".encode() in done.stderr
     assert (found["environ"], found["arguments"]) == ({}, ["{fd}"])
     assert 3 not in found["descriptors"] or len(found["descriptors"]) == 4  # that of the listing
 
