@@ -11,6 +11,7 @@ that is started by hand calls them all the same.
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 
@@ -39,7 +40,7 @@ FOREVER = (1 << 64) - 1
 #: Bytes of a struct ucred: pid, uid, gid (unix(7)).
 _CREDENTIALS = 12
 #: Seconds that a manager may leave its socket full; the second for what is said again and again, by loops that serve.
-PATIENCE, LITTLE = 5.0, 0.1
+_PATIENCE, _LITTLE = 5.0, 0.1
 
 
 class _Memory:
@@ -68,7 +69,7 @@ def streams_value(stdout: int, stderr: int) -> bytes:
 
 def status(text: str) -> bool:
     """Say in a few words what the server is doing, as `systemctl status` shows it."""
-    return _send(_status_line(text), patience=LITTLE)
+    return _send(status_line(text), patience=_LITTLE)
 
 
 def extend_timeout(seconds: float) -> bool:
@@ -95,7 +96,7 @@ def reloading() -> bool:
 
 def watchdog() -> bool:
     """Say that the server is alive and well. To be called every `watchdog_interval()` seconds."""
-    return _send(b"WATCHDOG=1", patience=LITTLE)
+    return _send(b"WATCHDOG=1", patience=_LITTLE)
 
 
 def watchdog_interval() -> float | None:
@@ -103,7 +104,7 @@ def watchdog_interval() -> float | None:
     limit, pid = variable(WATCHDOG), variable(_WATCHED)
     if not limit.isdigit() or len(limit) > _LONGEST_LIMIT or pid not in {b"", b"%d" % os.getpid()}:
         return None
-    return int(limit) / 2e6 or None
+    return int(limit) / 2e6 if 0 < int(limit) < FOREVER else None
 
 
 def unset_environment() -> None:
@@ -128,11 +129,16 @@ def is_reloading() -> bool:
 def tell_ready(text: str | None = None) -> bool:
     """Tell the manager that this process is ready, and is the main process; True if it was told."""
     _Memory.reloading = False
-    words = [] if text is None else [_status_line(text)]
-    return _send(b"READY=1", *words, b"MAINPID=%d" % os.getpid())
+    return _send(*ready_lines(text))
 
 
-def _status_line(text: str) -> bytes:
+def ready_lines(text: str | None) -> list[bytes]:
+    """What a manager is told of this process when it, or what it stands for, is ready."""
+    words = [] if text is None else [status_line(text)]
+    return [b"READY=1", *words, b"MAINPID=%d" % os.getpid()]
+
+
+def status_line(text: str) -> bytes:
     """One line, and no NUL, for which systemd would drop the whole message."""
     line = "".join(max(c, " ") for c in text).encode("utf-8", "replace")
     return b"STATUS=" + line[:_LONGEST_STATUS].decode("utf-8", "ignore").encode()
@@ -145,9 +151,10 @@ def variable(name: bytes) -> bytes:
 
 def tell_descriptor() -> bool:
     """A newline to NOTIFY_FD, as s6 and dinit want it, if that can be what the variable means; True if it was written."""
-    fd = _descriptor()
+    fd = descriptor()
     try:
-        if fd is None or os.write(fd, b"\n") != 1:
+        # A pipe that is full, of a manager that does not read, would be waited for for ever.
+        if fd is None or not _is_writable(fd) or os.write(fd, b"\n") != 1:
             return False
         if fd > 2:
             os.close(fd)
@@ -156,17 +163,20 @@ def tell_descriptor() -> bool:
     return True
 
 
+def _is_writable(fd: int) -> bool:
+    # posix/streams.py has the same, but nothing may be imported here: the server may be in another root by now.
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
 def has_socket() -> bool:
     """Whether there is a manager that NOTIFY_SOCKET leads to, of a kind that we know."""
     return variable(SOCKET).startswith((b"/", b"@"))
 
 
-def has_descriptor() -> bool:
-    """Whether NOTIFY_FD is what somebody waits at for a newline."""
-    return _descriptor() is not None
-
-
-def _descriptor() -> int | None:
+def descriptor() -> int | None:
+    """NOTIFY_FD, if it can be what somebody waits at for a newline."""
     value = variable(DESCRIPTOR)
     try:
         fd = int(value) if value.isdigit() else -1
@@ -176,12 +186,7 @@ def _descriptor() -> int | None:
     return fd if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) else None
 
 
-def pass_on(*lines: bytes, patience: float) -> bool:
-    """Tell the manager what somebody else has said; whether it has it. patience: seconds that its socket may be full."""
-    return _send(*lines, patience=patience)
-
-
-def _send(*lines: bytes, patience: float = PATIENCE) -> bool:
+def _send(*lines: bytes, patience: float = _PATIENCE) -> bool:
     """Send one message to the manager; whether it has it."""
     if not has_socket():
         return False  # no manager, or one behind a kind of socket that we do not know (vsock)

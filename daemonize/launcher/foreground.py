@@ -112,6 +112,7 @@ class Foreground(Wrapper):
         # By default nobody waits for readiness: it stays with its reader.
         shown = waiting if request.moves_streams else None
         super().__init__(request, targets, queue=_open_queue(), say=say, waiting=shown)
+        self._outward.connect(self.loop)
         self._on_ready, self._warn = on_ready, warn
         self._serving = self._started = False
         self._written: int | None = None
@@ -142,6 +143,7 @@ class Foreground(Wrapper):
         try:
             return super().run()
         finally:
+            self._outward.close()
             if self.queue:
                 self.queue.close()
 

@@ -123,7 +123,7 @@ def test_no_time_to_ask_for(seconds: float) -> None:
 
 def test_a_manager_that_does_not_read_is_given_up(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full socket holds the server up for a moment, and not for ever."""
-    monkeypatch.setattr(notify, "PATIENCE", 0.05)
+    monkeypatch.setattr(notify, "_PATIENCE", 0.05)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other:
         other.connect(manager.address.replace("@", "\0"))
         with contextlib.suppress(BlockingIOError):
