@@ -147,16 +147,13 @@ class _Unix(Given):
         try:
             self.fd = self._bind_name(setting) if self._is_abstract else self._bind_file(setting)
         except OSError as error:
+            if error.errno == EADDRINUSE:
+                self._probe.refuse_taken(())
+                raise AlreadyRunning("socket", self._probe.shown) from None
             raise SetupError("listen on", self.shown, error) from None
 
     def _bind_name(self, setting: Setting) -> int:
-        try:
-            return binding.listen_to(self._name, setting.owner)
-        except OSError as error:
-            if error.errno != EADDRINUSE:
-                raise
-        self._probe.refuse_taken(())
-        raise AlreadyRunning("socket", self._probe.shown)
+        return binding.listen_to(self._name, setting.owner)
 
     def _bind_file(self, setting: Setting) -> int:
         account = setting.account

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from time import monotonic, sleep
 
-from daemonize.posix.fds import try_lock
+from daemonize.errors import AlreadyRunning
 from daemonize.posix.paths import O_PATH, Place
 
 TYPE_CHECKING = False
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from daemonize.posix.fds import Descriptors
+    from daemonize.posix.locks import Change
 
     Address = tuple[str, int] | tuple[str, int, int, int]
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 LONGEST_PATH, LONGEST_NAME = 107, 108
 #: The kernel makes of it as much as it permits (net.core.somaxconn).
 _BACKLOG = (1 << 31) - 1
-#: Seconds that others are waited for who replace a socket file in the same directory, and longest pause between two looks.
-_PATIENCE, _PAUSE = 1.0, 0.01
+#: Seconds that another launch is waited for that makes or removes the same socket file.
+_PATIENCE = 1.0
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
@@ -155,11 +155,17 @@ class SocketFile:
     def listen(self, umask: int | None, refuse_live: Callable[[], None]) -> int:
         """The socket; a stale file is replaced. umask: for the file (None: as it is).
 
-        refuse_live: raises if somebody listens there. Raises OSError.
+        refuse_live: raises if somebody listens there. Raises OSError, and AlreadyRunning if another launch is about to make
+        the file.
         """
-        lock = self._lock()
         try:
-            self._clear(refuse_live)
+            change = self._change()
+        except OSError:
+            self._is_stale(refuse_live)  # who may not write here still hears that it is in use
+            raise
+        with change:
+            if self._is_stale(refuse_live):
+                self._place.unlink()
             before = None if umask is None else os.umask(umask)
             try:
                 fd = listen_to(self._path, self._owner)
@@ -168,8 +174,6 @@ class SocketFile:
                     os.umask(before)
             self._hold()
             return fd
-        finally:
-            self._owner.shut(lock)
 
     def give(self, uid: int, gid: int) -> None:
         """Make it somebody else's. Raises OSError."""
@@ -186,21 +190,47 @@ class SocketFile:
 
     def remove(self) -> None:
         """The launch has failed: take the file away, if it is still there. Never raises."""
+        if not self._is_there():
+            return
         try:
-            if self._made and os.path.samestat(self._made, self._place.status()):
+            with self._change():
+                self._take_away()
+        except AlreadyRunning:
+            pass  # what is left is stale, and whoever is busy with it sees that
+        except OSError:
+            # It cannot be had: no descriptor is left, or no space. Then nobody else is likely to make a file, either.
+            self._take_away()
+
+    def _change(self) -> Change:
+        """A lock on the directory would not do: whoever may read it can hold that, for ever."""
+        from daemonize.posix.locks import Change
+
+        return Change(self._place, "socket", os.fsdecode(self._path), _PATIENCE)
+
+    def _is_there(self) -> bool:
+        """Whether the file that was made here still is."""
+        try:
+            return self._made is not None and os.path.samestat(self._made, self._place.status())
+        except OSError:
+            return False
+
+    def _take_away(self) -> None:
+        try:
+            if self._is_there():
                 self._place.unlink()
         except OSError:
             pass  # what is left is stale, and the next launch sees that
 
-    def _clear(self, refuse_live: Callable[[], None]) -> None:
+    def _is_stale(self, refuse_live: Callable[[], None]) -> bool:
+        """Whether there is a file to be replaced. Raises OSError if it is no socket, and what refuse_live raises."""
         try:
             status = self._place.status()
         except FileNotFoundError:
-            return
+            return False
         if not stat.S_ISSOCK(status.st_mode):
             raise OSError(errno.EEXIST, "it is there already, and no socket")
         refuse_live()
-        self._place.unlink()
+        return True
 
     def _hold(self) -> None:
         """Keep hold of the file itself: its number would be given to another when it is gone."""
@@ -211,20 +241,3 @@ class SocketFile:
         if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
             raise OSError(errno.EBUSY, "somebody else has changed it meanwhile")
         self._made = status
-
-    def _lock(self) -> int:
-        """Of several launches that find the same stale file one after the other looks, and replaces it.
-
-        For a moment at most: whoever may read the directory can lock it, for ever. Returns -1 if we may not.
-        """
-        try:
-            fd = self._owner.add(
-                os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._place.directory)
-            )
-        except OSError:
-            return -1
-        until, pause = monotonic() + _PATIENCE, 0.001
-        while not try_lock(fd) and monotonic() < until:
-            sleep(pause)
-            pause = min(pause * 1.5, _PAUSE)
-        return fd

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+import resource
 import socket
 import struct
 import threading
@@ -14,9 +16,9 @@ import pytest
 
 from daemonize.errors import AlreadyRunning, SetupError
 from daemonize.launcher import api
-from daemonize.posix import binding, paths, sockdiag
+from daemonize.posix import binding, locks, paths, sockdiag
 from daemonize.posix.fds import Descriptors
-from tests.support import listening, ports
+from tests.support import listening, ports, users
 from tests.support.programs import program
 
 if TYPE_CHECKING:
@@ -50,6 +52,20 @@ def refuse_if_live(path: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as asking:
         if asking.connect_ex(path) == 0:
             raise AlreadyRunning("socket", os.fsdecode(path))
+
+
+@contextlib.contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    """So many can be opened here, and no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.open(os.devnull, os.O_RDONLY) for _ in range(count + 1)]
+    for fd in free:
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("way", ["O_PATH", "without"])
@@ -105,14 +121,86 @@ def test_who_comes_second_waits_until_the_first_is_done(path: bytes, owner: Desc
     assert len(refused) == 1
 
 
-def test_whoever_locks_the_directory_is_waited_for_only_so_long(
+def test_whoever_is_busy_with_the_file_is_waited_for_only_so_long(
     path: bytes, owner: Descriptors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everybody who can read it can do that."""
+    """A launch that has been stopped, say. Then it is in use; and nothing is left of having waited."""
+    monkeypatch.setattr(binding, "_PATIENCE", 0.05)
+    with locks.Change(paths.Place.at(path, owner, ()), "socket", "", 0):
+        before = os.stat(path)
+        with pytest.raises(AlreadyRunning) as caught:
+            binding.SocketFile(path, owner, ()).listen(None, lambda: None)
+        after = os.stat(path)
+    fd = binding.SocketFile(path, owner, ()).listen(None, lambda: None)
+
+    assert os.path.samestat(before, after)
+    assert str(caught.value).startswith(f"another launch is using the socket {os.fsdecode(path)} (")
+    assert f"pid {os.getpid()})" in str(caught.value)
+    assert binding.Open(fd).accepts
+    assert os.listdir(os.path.dirname(path)) == [b"socket"]
+
+
+def test_a_stranger_who_locks_the_directory_is_in_nobodys_way(
+    path: bytes, owner: Descriptors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody who can read it can do that; two launches still exclude each other."""
     monkeypatch.setattr(binding, "_PATIENCE", 0.05)
     fcntl.flock(owner.open(os.path.dirname(path), os.O_RDONLY), fcntl.LOCK_EX)
+    refused: list[BaseException] = []
 
-    assert binding.Open(binding.SocketFile(path, owner, ()).listen(None, lambda: None)).accepts
+    def second() -> None:
+        try:
+            binding.SocketFile(path, owner, ()).listen(None, lambda: None)
+        except AlreadyRunning as error:
+            refused.append(error)
+
+    binding.SocketFile(path, owner, ()).listen(None, second)
+
+    assert len(refused) == 1
+
+
+def test_a_file_is_not_removed_while_another_launch_replaces_it(
+    path: bytes, owner: Descriptors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it looked at may be another's when it is removed. When he is done, ours is removed if it is still there."""
+    monkeypatch.setattr(binding, "_PATIENCE", 0.05)
+    file = binding.SocketFile(path, owner, ())
+    file.listen(None, lambda: None)
+    with locks.Change(paths.Place.at(path, owner, ()), "socket", "", 0):
+        file.remove()
+        stays = os.path.exists(path)
+    file.remove()
+
+    assert (stays, os.path.exists(path)) == (True, False)
+
+
+def test_without_a_descriptor_for_the_lock_a_file_is_removed_all_the_same(
+    path: bytes, owner: Descriptors
+) -> None:
+    """A launch may fail because it has none left."""
+    file = binding.SocketFile(path, owner, ())
+    file.listen(None, lambda: None)
+    with descriptors_left(0):
+        file.remove()
+
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("whose", ["its user's, and not empty", "a stranger's"])
+def test_a_file_that_has_the_name_of_the_lock_is_left_alone(
+    whose: str, path: bytes, owner: Descriptors
+) -> None:
+    """Who may write there can keep us from it; he cannot be made to lose something."""
+    lock = os.path.join(os.path.dirname(path), b".socket.new")
+    with open(lock, "wb") as file:
+        file.write(b"" if whose == "a stranger's" else b"text")
+    if whose == "a stranger's":
+        users.become(users.NOBODY)  # skips
+        os.chown(lock, users.NOBODY.uid, -1)
+    with pytest.raises(OSError, match=r"^\[Errno [0-9]+\] \.socket\.new beside it: it "):
+        binding.SocketFile(path, owner, ()).listen(None, lambda: None)
+
+    assert os.path.exists(lock)
 
 
 def test_a_file_that_is_replaced_at_once_is_refused(
@@ -196,6 +284,18 @@ def test_where_the_kernel_does_not_tell_connecting_does(path: bytes, servers: Fa
     assert str(socket_taken.value) == f"socket {text}2 is already in use"
     assert str(port_taken.value) == f"port {port} is already in use"
     assert daemon.listen == [f"unix:{text}"]
+
+
+def test_a_socket_that_is_made_at_the_last_moment(path: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a program that asks nobody: it is in use, by whom is said."""
+    text = os.fsdecode(path) + "2"
+
+    with listening.stranger(f"bind({text!r}).listen()") as pid:
+        monkeypatch.setattr(binding.SocketFile, "_is_stale", lambda *_: False)
+        with pytest.raises(AlreadyRunning) as caught:
+            api.launch(READY, listen=f"unix:{text}")
+
+    assert (caught.value.what, caught.value.path, caught.value.pid) == ("socket", text, pid)
 
 
 @pytest.mark.parametrize(
