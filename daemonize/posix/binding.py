@@ -25,6 +25,7 @@ LONGEST_PATH, LONGEST_NAME = 107, 108
 _BACKLOG = (1 << 31) - 1
 #: Seconds that another launch is waited for that makes or removes the same socket file.
 _PATIENCE = 1.0
+_CHANGED = "somebody else has changed it meanwhile"
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
@@ -172,7 +173,12 @@ class SocketFile:
             finally:
                 if before is not None:
                     os.umask(before)
-            self._hold()
+            try:
+                self._hold()
+            except OSError:
+                self._take_away()
+                self._made = None
+                raise
             return fd
 
     def give(self, uid: int, gid: int) -> None:
@@ -234,10 +240,11 @@ class SocketFile:
 
     def _hold(self) -> None:
         """Keep hold of the file itself: its number would be given to another when it is gone."""
-        if O_PATH:
-            flags = O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._pin = self._owner.add(os.open(self._place.name, flags, dir_fd=self._place.directory))
-        status = os.fstat(self._pin) if O_PATH else self._place.status()
+        status = self._place.status()
         if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
-            raise OSError(errno.EBUSY, "somebody else has changed it meanwhile")
-        self._made = status
+            raise OSError(errno.EBUSY, _CHANGED)
+        self._made = status  # before it is held: for that a descriptor may be wanting
+        if O_PATH:
+            self._pin = self._owner.add(self._place.pin())
+            if not os.path.samestat(status, os.fstat(self._pin)):
+                raise OSError(errno.EBUSY, _CHANGED)

@@ -173,6 +173,10 @@ class Place:
         """What lies there."""
         return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
 
+    def pin(self) -> int:
+        """A descriptor of what lies there, which is not opened by that: O_PATH, which the system must have."""
+        return os.open(self.name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory)
+
     def holds(self, fd: int) -> bool:
         """Whether this very file lies there."""
         try:

@@ -186,6 +186,22 @@ def test_without_a_descriptor_for_the_lock_a_file_is_removed_all_the_same(
     assert not os.path.exists(path)
 
 
+@pytest.mark.parametrize("left", range(4))
+def test_where_descriptors_run_out_no_file_is_left(left: int, path: bytes, owner: Descriptors) -> None:
+    """One for the lock, one for the socket, and one to hold the file: without the last one it is there already."""
+    file = binding.SocketFile(path, owner, ())
+    os.unlink(path)
+    locks.Change(file._place, "socket", "", 0).__exit__()  # what it needs is loaded
+    with descriptors_left(left):
+        made = None
+        with contextlib.suppress(OSError):
+            made = file.listen(None, lambda: None)
+    there = os.path.exists(path)
+    file.remove()
+
+    assert there == (made is not None) == (left == 3)
+
+
 @pytest.mark.parametrize("whose", ["its user's, and not empty", "a stranger's"])
 def test_a_file_that_has_the_name_of_the_lock_is_left_alone(
     whose: str, path: bytes, owner: Descriptors
