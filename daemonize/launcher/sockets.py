@@ -159,18 +159,12 @@ class _Unix(Given):
         account = setting.account
         file = binding.SocketFile(self._name, setting.owner, {account.uid} if account else ())
         try:
-            fd = file.listen(setting.umask, self._refuse_live)
+            fd = file.listen(setting.umask, lambda: self._probe.refuse_taken(()))
         finally:
             setting.claims.add(file)
         if account:
             file.give(account.uid, account.gid)
         return fd
-
-    def _refuse_live(self) -> None:
-        self._probe.refuse_taken(())
-        # The kernel's table is of our network namespace; a socket of another one can be reached as well.
-        if self._probe.answers():
-            raise AlreadyRunning("socket", self._probe.shown)
 
 
 class Sockets:

@@ -7,6 +7,7 @@ import os
 import stat
 
 from daemonize.errors import AlreadyRunning
+from daemonize.posix.identity import has_proc
 from daemonize.posix.paths import O_PATH, Place
 
 TYPE_CHECKING = False
@@ -86,6 +87,20 @@ def _listen(made: socket, address: Address | bytes, owner: Descriptors) -> int:
     return owner.add(made.detach())
 
 
+def _is_bound(path: bytes) -> bool:
+    from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, socket
+
+    # That a stream socket does not listen, and that there is none, is one error. Of another kind it says that there is one.
+    for kind in (SOCK_STREAM, SOCK_DGRAM):
+        asking = socket(AF_UNIX, kind | SOCK_CLOEXEC | SOCK_NONBLOCK)
+        try:
+            if asking.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT):
+                return True
+        finally:
+            asking.close()
+    return False
+
+
 def shown_name(name: bytes) -> str:
     """The name of a UNIX socket, as shown to people: unix:/run/socket, unix:@name."""
     return "unix:" + os.fsdecode(name.replace(b"\0", b"@"))
@@ -153,7 +168,7 @@ class SocketFile:
         self._made: os.stat_result | None = None
         self._pin = -1
 
-    def listen(self, umask: int | None, refuse_live: Callable[[], None]) -> int:
+    def listen(self, umask: int | None, refuse_live: Callable[[], object]) -> int:
         """The socket; a stale file is replaced. umask: for the file (None: as it is).
 
         refuse_live: raises if somebody listens there. Raises OSError, and AlreadyRunning if another launch is about to make
@@ -227,7 +242,7 @@ class SocketFile:
         except OSError:
             pass  # what is left is stale, and the next launch sees that
 
-    def _is_stale(self, refuse_live: Callable[[], None]) -> bool:
+    def _is_stale(self, refuse_live: Callable[[], object]) -> bool:
         """Whether there is a file to be replaced. Raises OSError if it is no socket, and what refuse_live raises."""
         try:
             status = self._place.status()
@@ -236,7 +251,24 @@ class SocketFile:
         if not stat.S_ISSOCK(status.st_mode):
             raise OSError(errno.EEXIST, "it is there already, and no socket")
         refuse_live()
+        # The kernel's table is of our network namespace, and of those that listen.
+        if self._is_bound():
+            raise AlreadyRunning("socket", os.fsdecode(self._path), uid=status.st_uid)
         return True
+
+    def _is_bound(self) -> bool:
+        """Whether there is a socket to the file, in whatever network namespace; also if we may not ask."""
+        if not O_PATH or not has_proc():
+            return _is_bound(self._path)
+        try:
+            fd = self._place.pin()
+        except FileNotFoundError:
+            return False
+        try:
+            # Not by the path: it may lead elsewhere by now, to a server that is nobody's business.
+            return _is_bound(b"/proc/self/fd/%d" % fd)
+        finally:
+            os.close(fd)
 
     def _hold(self) -> None:
         """Keep hold of the file itself: its number would be given to another when it is gone."""
