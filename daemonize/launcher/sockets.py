@@ -156,15 +156,11 @@ class _Unix(Given):
         return binding.listen_to(self._name, setting.owner)
 
     def _bind_file(self, setting: Setting) -> int:
-        account = setting.account
-        file = binding.SocketFile(self._name, setting.owner, {account.uid} if account else ())
+        file = binding.SocketFile(self._name, setting.owner, setting.account)
         try:
-            fd = file.listen(setting.umask, lambda: self._probe.refuse_taken(()))
+            return file.listen(setting.umask, lambda: self._probe.refuse_taken(()))
         finally:
             setting.claims.add(file)
-        if account:
-            file.give(account.uid, account.gid)
-        return fd
 
 
 class Sockets:

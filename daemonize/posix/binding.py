@@ -13,9 +13,10 @@ from daemonize.posix.paths import O_PATH, Place
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from daemonize.posix.fds import Descriptors
+    from daemonize.posix.lent import User
     from daemonize.posix.locks import Change
 
     Address = tuple[str, int] | tuple[str, int, int, int]
@@ -26,6 +27,7 @@ LONGEST_PATH, LONGEST_NAME = 107, 108
 _BACKLOG = (1 << 31) - 1
 #: Seconds that another launch is waited for that makes or removes the same socket file.
 _PATIENCE = 1.0
+_NOT_HIS = "the user of -u may not make it, and others can say where the path leads; name a directory of his, or of root's"
 _CHANGED = "somebody else has changed it meanwhile"
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
@@ -65,7 +67,7 @@ def _listen_tcp(address: Address, owner: Descriptors, *, dual: bool = False) -> 
 
 
 def listen_to(name: bytes, owner: Descriptors) -> int:
-    """A UNIX socket that listens at a path, or (NUL first) by an abstract name. Raises OSError."""
+    """A UNIX socket that listens by an abstract name (NUL first). Raises OSError."""
     from _socket import AF_UNIX
 
     made = _stream(AF_UNIX)
@@ -157,14 +159,15 @@ class Open:
 class SocketFile:
     """The file of a UNIX socket, at an absolute path whose last name is taken as it stands. Raises OSError.
 
-    trusted: uids, besides root and this one, whose file may lie there.
+    heir: whose it is to be, None: ours.
     """
 
-    def __init__(self, path: bytes, owner: Descriptors, trusted: Collection[int]) -> None:
+    def __init__(self, path: bytes, owner: Descriptors, heir: User | None = None) -> None:
         if os.path.islink(path):
             raise OSError(errno.EEXIST, "it is there already, and no socket")
         self._path, self._owner = path, owner
-        self._place = Place.at(path, owner, trusted)
+        self._heir = heir
+        self._place = Place.at(path, owner, ())
         self._made: os.stat_result | None = None
         self._pin = -1
 
@@ -182,27 +185,61 @@ class SocketFile:
         with change:
             if self._is_stale(refuse_live):
                 self._place.unlink()
+            return self._make(umask)
+
+    def _make(self, umask: int | None) -> int:
+        from _socket import AF_UNIX
+
+        made = _stream(AF_UNIX)
+        try:
             before = None if umask is None else os.umask(umask)
             try:
-                fd = listen_to(self._path, self._owner)
+                maker = self._bind(made)
             finally:
                 if before is not None:
                     os.umask(before)
             try:
-                self._hold()
+                self._hold(maker)
+                self._give()
+                made.listen(_BACKLOG)
             except OSError:
                 self._take_away()
                 self._made = None
                 raise
-            return fd
+            return self._owner.add(made.detach())
+        finally:
+            made.close()
 
-    def give(self, uid: int, gid: int) -> None:
-        """Make it somebody else's. Raises OSError."""
+    def _bind(self, made: socket) -> int:
+        """Make the file; the uid of who made it. Raises OSError.
+
+        bind(2) walks the path anew, and somebody on the way may have changed where it leads. For another user root makes
+        nothing that he could not make himself, but where nobody else has a say in it.
+        """
+        if self._heir and self._heir.uid != os.geteuid():
+            from daemonize.posix.lent import act_as
+
+            try:
+                act_as(self._heir, lambda: made.bind(self._path))
+                return self._heir.uid
+            except PermissionError:
+                if not self._place.is_firm:
+                    raise OSError(errno.EACCES, _NOT_HIS) from None
+        made.bind(self._path)
+        return os.geteuid()
+
+    def _give(self) -> None:
+        """Make it the heir's. Raises OSError."""
+        if not self._heir:
+            return
         # By the descriptor: at the name may be another's file by now.
         if O_PATH:
-            os.chown(f"/proc/self/fd/{self._pin}", uid, gid)
+            os.chown(f"/proc/self/fd/{self._pin}", self._heir.uid, self._heir.gid)
         else:
-            os.chown(self._place.name, uid, gid, dir_fd=self._place.directory, follow_symlinks=False)
+            place = self._place
+            os.chown(
+                place.name, self._heir.uid, self._heir.gid, dir_fd=place.directory, follow_symlinks=False
+            )
 
     @property
     def descriptors(self) -> frozenset[int]:
@@ -270,10 +307,10 @@ class SocketFile:
         finally:
             os.close(fd)
 
-    def _hold(self) -> None:
+    def _hold(self, maker: int) -> None:
         """Keep hold of the file itself: its number would be given to another when it is gone."""
         status = self._place.status()
-        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
+        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != maker or status.st_nlink != 1:
             raise OSError(errno.EBUSY, _CHANGED)
         self._made = status  # before it is held: for that a descriptor may be wanting
         if O_PATH:

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import os
 import resource
+import signal
 import socket
 import struct
 import threading
@@ -16,8 +17,10 @@ import pytest
 
 from daemonize.errors import AlreadyRunning, SetupError
 from daemonize.launcher import api
+from daemonize.launcher.account import find
 from daemonize.posix import binding, locks, paths, sockdiag
 from daemonize.posix.fds import Descriptors
+from daemonize.posix.lent import act_as
 from tests.support import listening, ports, users
 from tests.support.programs import program
 
@@ -76,9 +79,8 @@ def test_a_file_is_made_and_removed(
     if way == "without":
         monkeypatch.setattr(binding, "O_PATH", 0)
         monkeypatch.setattr(paths, "O_PATH", 0)
-    file = binding.SocketFile(path, owner, ())
+    file = binding.SocketFile(path, owner)
     fd = file.listen(0o077, lambda: None)
-    file.give(os.getuid(), os.getgid())
     mode = os.stat(path).st_mode & 0o777
     with pytest.raises(AlreadyRunning):
         refuse_if_live(path)
@@ -104,7 +106,7 @@ def test_who_comes_second_waits_until_the_first_is_done(path: bytes, owner: Desc
 
     def second() -> None:
         try:
-            binding.SocketFile(path, owner, ()).listen(None, look)
+            binding.SocketFile(path, owner).listen(None, look)
         except AlreadyRunning as error:
             refused.append(error)
 
@@ -114,7 +116,7 @@ def test_who_comes_second_waits_until_the_first_is_done(path: bytes, owner: Desc
         other.start()
         assert not looked.wait(0.2)
 
-    binding.SocketFile(path, owner, ()).listen(None, first_looks)
+    binding.SocketFile(path, owner).listen(None, first_looks)
     other.join()
 
     assert looked.is_set()
@@ -129,9 +131,9 @@ def test_whoever_is_busy_with_the_file_is_waited_for_only_so_long(
     with locks.Change(paths.Place.at(path, owner, ()), "socket", "", 0):
         before = os.stat(path)
         with pytest.raises(AlreadyRunning) as caught:
-            binding.SocketFile(path, owner, ()).listen(None, lambda: None)
+            binding.SocketFile(path, owner).listen(None, lambda: None)
         after = os.stat(path)
-    fd = binding.SocketFile(path, owner, ()).listen(None, lambda: None)
+    fd = binding.SocketFile(path, owner).listen(None, lambda: None)
 
     assert os.path.samestat(before, after)
     assert str(caught.value).startswith(f"another launch is using the socket {os.fsdecode(path)} (")
@@ -150,11 +152,11 @@ def test_a_stranger_who_locks_the_directory_is_in_nobodys_way(
 
     def second() -> None:
         try:
-            binding.SocketFile(path, owner, ()).listen(None, lambda: None)
+            binding.SocketFile(path, owner).listen(None, lambda: None)
         except AlreadyRunning as error:
             refused.append(error)
 
-    binding.SocketFile(path, owner, ()).listen(None, second)
+    binding.SocketFile(path, owner).listen(None, second)
 
     assert len(refused) == 1
 
@@ -164,7 +166,7 @@ def test_a_file_is_not_removed_while_another_launch_replaces_it(
 ) -> None:
     """What it looked at may be another's when it is removed. When he is done, ours is removed if it is still there."""
     monkeypatch.setattr(binding, "_PATIENCE", 0.05)
-    file = binding.SocketFile(path, owner, ())
+    file = binding.SocketFile(path, owner)
     file.listen(None, lambda: None)
     with locks.Change(paths.Place.at(path, owner, ()), "socket", "", 0):
         file.remove()
@@ -178,7 +180,7 @@ def test_without_a_descriptor_for_the_lock_a_file_is_removed_all_the_same(
     path: bytes, owner: Descriptors
 ) -> None:
     """A launch may fail because it has none left."""
-    file = binding.SocketFile(path, owner, ())
+    file = binding.SocketFile(path, owner)
     file.listen(None, lambda: None)
     with descriptors_left(0):
         file.remove()
@@ -189,7 +191,7 @@ def test_without_a_descriptor_for_the_lock_a_file_is_removed_all_the_same(
 @pytest.mark.parametrize("left", range(4))
 def test_where_descriptors_run_out_no_file_is_left(left: int, path: bytes, owner: Descriptors) -> None:
     """One for the lock, one for the socket, and one to hold the file: without the last one it is there already."""
-    file = binding.SocketFile(path, owner, ())
+    file = binding.SocketFile(path, owner)
     os.unlink(path)
     locks.Change(file._place, "socket", "", 0).__exit__()  # what it needs is loaded
     with descriptors_left(left):
@@ -214,7 +216,7 @@ def test_a_file_that_has_the_name_of_the_lock_is_left_alone(
         users.become(users.NOBODY)  # skips
         os.chown(lock, users.NOBODY.uid, -1)
     with pytest.raises(OSError, match=r"^\[Errno [0-9]+\] \.socket\.new beside it: it "):
-        binding.SocketFile(path, owner, ()).listen(None, lambda: None)
+        binding.SocketFile(path, owner).listen(None, lambda: None)
 
     assert os.path.exists(lock)
 
@@ -223,21 +225,96 @@ def test_a_file_that_is_replaced_at_once_is_refused(
     path: bytes, owner: Descriptors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Root must not give away what a stranger has put in its place."""
-    listen_to = binding.listen_to
+    bind = binding.SocketFile._bind
 
-    def robbed(name: bytes, owner: Descriptors) -> int:
-        fd = listen_to(name, owner)
-        os.unlink(name)
-        os.mkfifo(name)
-        return fd
+    def robbed(file: binding.SocketFile, made: Any) -> int:
+        maker = bind(file, made)
+        os.unlink(path)
+        os.mkfifo(path)
+        return maker
 
-    monkeypatch.setattr(binding, "listen_to", robbed)
-    file = binding.SocketFile(path, owner, ())
+    monkeypatch.setattr(binding.SocketFile, "_bind", robbed)
+    file = binding.SocketFile(path, owner)
     with pytest.raises(OSError, match="somebody else has changed it meanwhile"):
         file.listen(None, lambda: None)
     file.remove()
 
     assert os.path.exists(path)
+
+
+@pytest.fixture
+def nobodys() -> Iterator[bytes]:
+    """The path of a socket that nobody has made yet, two directories of nobody's on the way to it."""
+    users.become(users.NOBODY)  # skips
+    with users.open_directory() as top:
+        for directory in (f"{top}/a", f"{top}/a/b"):
+            os.mkdir(directory)
+            os.chown(directory, users.NOBODY.uid, users.NOBODY.gid)
+        yield os.fsencode(f"{top}/a/b/socket")
+
+
+@pytest.mark.parametrize("account", ["nobody", None])
+def test_a_way_that_leads_elsewhere_by_now_does_not_lead_root(
+    account: str | None, nobodys: bytes, tmp_path: Path, owner: Descriptors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For another user nothing is made where he could not make it. Control: bind(2) of root's own follows his symlink."""
+    bind = binding.SocketFile._bind
+
+    def led_astray(file: binding.SocketFile, made: Any) -> int:
+        way = os.path.dirname(nobodys)
+        os.rename(way, way + b"-away")
+        os.symlink(tmp_path, way)
+        return bind(file, made)
+
+    monkeypatch.setattr(binding.SocketFile, "_bind", led_astray)
+    os.chmod(tmp_path, 0o700)
+    file = binding.SocketFile(nobodys, owner, find(account) if account else None)
+    with pytest.raises(OSError, match="may not make it" if account else "No such file"):
+        file.listen(None, lambda: None)
+
+    assert os.listdir(tmp_path) == ([] if account else ["socket"])
+
+
+@pytest.mark.parametrize("whose", ["the user's", "root's"])
+def test_it_is_the_users_whoever_makes_it(
+    whose: str, nobodys: bytes, tmp_path: Path, owner: Descriptors
+) -> None:
+    """Himself in his own directory; root where he may not, and nobody but root can change the way. Its name is the path."""
+    path = nobodys if whose == "the user's" else os.fsencode(tmp_path / "socket")
+    file = binding.SocketFile(path, owner, find("nobody"))
+    fd = file.listen(0o022, lambda: None)
+    status = os.stat(path)
+    file.remove()
+
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (*users.NOBODY[1:3], 0o755)
+    assert binding.Open(fd).address == path
+    assert os.listdir(os.path.dirname(path)) == []
+
+
+def test_in_a_strangers_directory_root_makes_it_for_nobody_else(nobodys: bytes, owner: Descriptors) -> None:
+    """Where the user may not, and another one can change the way."""
+    os.mkdir(directory := os.path.join(os.path.dirname(nobodys), b"roots"))
+    with pytest.raises(OSError, match="others can say where the path leads"):
+        binding.SocketFile(directory + b"/socket", owner, find("nobody")).listen(None, lambda: None)
+
+    assert os.listdir(directory) == []
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["reaped", "SIGCHLD ignored"])
+def test_what_is_done_as_another_user(ignored: bool, nobodys: bytes) -> None:
+    """His rights; what goes wrong is told, also that the process was killed; and this process stays as it is."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        act_as(find("nobody"), lambda: os.mkdir(nobodys))
+        with pytest.raises(FileExistsError):
+            act_as(find("nobody"), lambda: os.mkdir(nobodys))
+        with pytest.raises(OSError, match="was killed"):
+            act_as(find("nobody"), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+    assert (os.stat(nobodys).st_uid, os.stat(nobodys).st_gid) == users.NOBODY[1:3]
+    assert (os.geteuid(), os.getegid()) == (os.getuid(), os.getgid())
 
 
 @pytest.mark.parametrize("code", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
