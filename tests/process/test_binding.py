@@ -79,7 +79,7 @@ def test_a_file_is_made_and_removed(
     if way == "without":
         monkeypatch.setattr(binding, "O_PATH", 0)
         monkeypatch.setattr(paths, "O_PATH", 0)
-    file = binding.SocketFile(path, owner)
+    file = binding.SocketFile(path, owner, find(str(os.getuid())))
     fd = file.listen(0o077, lambda: None)
     mode = os.stat(path).st_mode & 0o777
     with pytest.raises(AlreadyRunning):
