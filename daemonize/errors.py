@@ -88,8 +88,8 @@ class AlreadyRunning(DaemonizeError):
 
     what: `lock file`, `pid file`, `port` or `socket`. path: of it; the number of a port. pid, name: of who has it (None and
     "" where that is not known). uid: of who has it, where no more is known. launching: it is another launch that uses the
-    pid file, and no server yet. proven: the process is certainly the one that the pid file was written for, and none that
-    got its pid later.
+    pid file or the socket, and no server yet. proven: the process is certainly the one that the pid file was written for,
+    and none that got its pid later.
     """
 
     exit_status = STATUS_ALREADY_RUNNING
@@ -118,7 +118,7 @@ class AlreadyRunning(DaemonizeError):
 
     def __str__(self) -> str:
         """One line."""
-        if self.what in ("port", "socket"):
+        if self.what in ("port", "socket") and not self.launching:
             by = f" by {self._who}" if self._who else ""
             return f"{self.what} {printable(self.path)} is already in use{by}"
         taken = f"the {self.what} {printable(self.path)}"

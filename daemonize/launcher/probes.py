@@ -131,7 +131,7 @@ class Probes:
                 raise SetupError("prepare to wait for", probe.spec, error) from None
 
     def refuse_variables(self, given: Collection[bytes]) -> None:
-        """A variable says one thing. given: those that the user gives the server. Raises UsageError."""
+        """A variable says one thing. given: those that the server is given besides. Raises UsageError."""
         taken = {*given}
         for probe in self._all:
             for name in taken.intersection(probe.variables):

@@ -107,6 +107,11 @@ class Request:
         return bool(self.nice or self.limits) or any(value is not None for value in asked)
 
     @property
+    def variables(self) -> set[bytes]:
+        """The names of those that the server is given, whatever else is in its environment."""
+        return {*self.environment, *(text.partition(b"=")[0] for text in self.assigns_pid)}
+
+    @property
     def shown(self) -> list[str]:
         """The command as text."""
         command = [self.name, *self.command[1:]] if self.name else self.command

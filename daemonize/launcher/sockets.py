@@ -147,33 +147,20 @@ class _Unix(Given):
         try:
             self.fd = self._bind_name(setting) if self._is_abstract else self._bind_file(setting)
         except OSError as error:
+            if error.errno == EADDRINUSE:
+                self._probe.refuse_taken(())
+                raise AlreadyRunning("socket", self._probe.shown) from None
             raise SetupError("listen on", self.shown, error) from None
 
     def _bind_name(self, setting: Setting) -> int:
-        try:
-            return binding.listen_to(self._name, setting.owner)
-        except OSError as error:
-            if error.errno != EADDRINUSE:
-                raise
-        self._probe.refuse_taken(())
-        raise AlreadyRunning("socket", self._probe.shown)
+        return binding.listen_to(self._name, setting.owner)
 
     def _bind_file(self, setting: Setting) -> int:
-        account = setting.account
-        file = binding.SocketFile(self._name, setting.owner, {account.uid} if account else ())
+        file = binding.SocketFile(self._name, setting.owner, setting.account)
         try:
-            fd = file.listen(setting.umask, self._refuse_live)
+            return file.listen(setting.umask, lambda: self._probe.refuse_taken(()))
         finally:
             setting.claims.add(file)
-        if account:
-            file.give(account.uid, account.gid)
-        return fd
-
-    def _refuse_live(self) -> None:
-        self._probe.refuse_taken(())
-        # The kernel's table is of our network namespace; a socket of another one can be reached as well.
-        if self._probe.answers():
-            raise AlreadyRunning("socket", self._probe.shown)
 
 
 class Sockets:

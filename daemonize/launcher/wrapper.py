@@ -227,7 +227,7 @@ class Wrapper:
         numbers = self.sockets.numbers if self.sockets else ()
         surroundings.taken |= self.probes.take_numbers((*self.request.keep_fds, *numbers))
         self.probes.prepare(surroundings)
-        self.probes.refuse_variables(self.request.environment)
+        self.probes.refuse_variables(self.request.variables)
         if self.probes.hear_output:
             self.outputs.hear(self.probes.said)
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from time import monotonic, sleep
 
-from daemonize.posix.fds import try_lock
+from daemonize.errors import AlreadyRunning
+from daemonize.posix.identity import has_proc
 from daemonize.posix.paths import O_PATH, Place
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from daemonize.posix.fds import Descriptors
+    from daemonize.posix.lent import User
+    from daemonize.posix.locks import Change
 
     Address = tuple[str, int] | tuple[str, int, int, int]
 
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 LONGEST_PATH, LONGEST_NAME = 107, 108
 #: The kernel makes of it as much as it permits (net.core.somaxconn).
 _BACKLOG = (1 << 31) - 1
-#: Seconds that others are waited for who replace a socket file in the same directory, and longest pause between two looks.
-_PATIENCE, _PAUSE = 1.0, 0.01
+#: Seconds that another launch is waited for that makes or removes the same socket file.
+_PATIENCE = 1.0
+_NOT_HIS = "the user of -u may not make it, and others can say where the path leads; name a directory of his, or of root's"
+_CHANGED = "somebody else has changed it meanwhile"
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)
 
 
@@ -63,7 +67,7 @@ def _listen_tcp(address: Address, owner: Descriptors, *, dual: bool = False) -> 
 
 
 def listen_to(name: bytes, owner: Descriptors) -> int:
-    """A UNIX socket that listens at a path, or (NUL first) by an abstract name. Raises OSError."""
+    """A UNIX socket that listens by an abstract name (NUL first). Raises OSError."""
     from _socket import AF_UNIX
 
     made = _stream(AF_UNIX)
@@ -83,6 +87,20 @@ def _listen(made: socket, address: Address | bytes, owner: Descriptors) -> int:
     made.bind(address)
     made.listen(_BACKLOG)
     return owner.add(made.detach())
+
+
+def _is_bound(path: bytes) -> bool:
+    from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, SOCK_NONBLOCK, SOCK_STREAM, socket
+
+    # That a stream socket does not listen, and that there is none, is one error. Of another kind it says that there is one.
+    for kind in (SOCK_STREAM, SOCK_DGRAM):
+        asking = socket(AF_UNIX, kind | SOCK_CLOEXEC | SOCK_NONBLOCK)
+        try:
+            if asking.connect_ex(path) not in (errno.ECONNREFUSED, errno.ENOENT):
+                return True
+        finally:
+            asking.close()
+    return False
 
 
 def shown_name(name: bytes) -> str:
@@ -141,43 +159,87 @@ class Open:
 class SocketFile:
     """The file of a UNIX socket, at an absolute path whose last name is taken as it stands. Raises OSError.
 
-    trusted: uids, besides root and this one, whose file may lie there.
+    heir: whose it is to be, None: ours.
     """
 
-    def __init__(self, path: bytes, owner: Descriptors, trusted: Collection[int]) -> None:
+    def __init__(self, path: bytes, owner: Descriptors, heir: User | None = None) -> None:
         if os.path.islink(path):
             raise OSError(errno.EEXIST, "it is there already, and no socket")
         self._path, self._owner = path, owner
-        self._place = Place.at(path, owner, trusted)
+        self._heir = heir
+        self._place = Place.at(path, owner, ())
         self._made: os.stat_result | None = None
         self._pin = -1
 
-    def listen(self, umask: int | None, refuse_live: Callable[[], None]) -> int:
+    def listen(self, umask: int | None, refuse_live: Callable[[], object]) -> int:
         """The socket; a stale file is replaced. umask: for the file (None: as it is).
 
-        refuse_live: raises if somebody listens there. Raises OSError.
+        refuse_live: raises if somebody listens there. Raises OSError, and AlreadyRunning if another launch is about to make
+        the file.
         """
-        lock = self._lock()
         try:
-            self._clear(refuse_live)
+            change = self._change()
+        except OSError:
+            self._is_stale(refuse_live)  # who may not write here still hears that it is in use
+            raise
+        with change:
+            if self._is_stale(refuse_live):
+                self._place.unlink()
+            return self._make(umask)
+
+    def _make(self, umask: int | None) -> int:
+        from _socket import AF_UNIX
+
+        made = _stream(AF_UNIX)
+        try:
             before = None if umask is None else os.umask(umask)
             try:
-                fd = listen_to(self._path, self._owner)
+                maker = self._bind(made)
             finally:
                 if before is not None:
                     os.umask(before)
-            self._hold()
-            return fd
+            try:
+                self._hold(maker)
+                self._give()
+                made.listen(_BACKLOG)
+            except OSError:
+                self._take_away()
+                self._made = None
+                raise
+            return self._owner.add(made.detach())
         finally:
-            self._owner.shut(lock)
+            made.close()
 
-    def give(self, uid: int, gid: int) -> None:
-        """Make it somebody else's. Raises OSError."""
+    def _bind(self, made: socket) -> int:
+        """Make the file; the uid of who made it. Raises OSError.
+
+        bind(2) walks the path anew, and somebody on the way may have changed where it leads. For another user root makes
+        nothing that he could not make himself, but where nobody else has a say in it.
+        """
+        if self._heir and self._heir.uid != os.geteuid():
+            from daemonize.posix.lent import act_as
+
+            try:
+                act_as(self._heir, lambda: made.bind(self._path))
+                return self._heir.uid
+            except PermissionError:
+                if not self._place.is_firm:
+                    raise OSError(errno.EACCES, _NOT_HIS) from None
+        made.bind(self._path)
+        return os.geteuid()
+
+    def _give(self) -> None:
+        """Make it the heir's. Raises OSError."""
+        if not self._heir:
+            return
         # By the descriptor: at the name may be another's file by now.
         if O_PATH:
-            os.chown(f"/proc/self/fd/{self._pin}", uid, gid)
+            os.chown(f"/proc/self/fd/{self._pin}", self._heir.uid, self._heir.gid)
         else:
-            os.chown(self._place.name, uid, gid, dir_fd=self._place.directory, follow_symlinks=False)
+            place = self._place
+            os.chown(
+                place.name, self._heir.uid, self._heir.gid, dir_fd=place.directory, follow_symlinks=False
+            )
 
     @property
     def descriptors(self) -> frozenset[int]:
@@ -186,45 +248,72 @@ class SocketFile:
 
     def remove(self) -> None:
         """The launch has failed: take the file away, if it is still there. Never raises."""
+        if not self._is_there():
+            return
         try:
-            if self._made and os.path.samestat(self._made, self._place.status()):
+            with self._change():
+                self._take_away()
+        except AlreadyRunning:
+            pass  # what is left is stale, and whoever is busy with it sees that
+        except OSError:
+            # It cannot be had: no descriptor is left, or no space. Then nobody else is likely to make a file, either.
+            self._take_away()
+
+    def _change(self) -> Change:
+        """A lock on the directory would not do: whoever may read it can hold that, for ever."""
+        from daemonize.posix.locks import Change
+
+        return Change(self._place, "socket", os.fsdecode(self._path), _PATIENCE)
+
+    def _is_there(self) -> bool:
+        """Whether the file that was made here still is."""
+        try:
+            return self._made is not None and os.path.samestat(self._made, self._place.status())
+        except OSError:
+            return False
+
+    def _take_away(self) -> None:
+        try:
+            if self._is_there():
                 self._place.unlink()
         except OSError:
             pass  # what is left is stale, and the next launch sees that
 
-    def _clear(self, refuse_live: Callable[[], None]) -> None:
+    def _is_stale(self, refuse_live: Callable[[], object]) -> bool:
+        """Whether there is a file to be replaced. Raises OSError if it is no socket, and what refuse_live raises."""
         try:
             status = self._place.status()
         except FileNotFoundError:
-            return
+            return False
         if not stat.S_ISSOCK(status.st_mode):
             raise OSError(errno.EEXIST, "it is there already, and no socket")
         refuse_live()
-        self._place.unlink()
+        # The kernel's table is of our network namespace, and of those that listen.
+        if self._is_bound():
+            raise AlreadyRunning("socket", os.fsdecode(self._path), uid=status.st_uid)
+        return True
 
-    def _hold(self) -> None:
-        """Keep hold of the file itself: its number would be given to another when it is gone."""
-        if O_PATH:
-            flags = O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._pin = self._owner.add(os.open(self._place.name, flags, dir_fd=self._place.directory))
-        status = os.fstat(self._pin) if O_PATH else self._place.status()
-        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != os.geteuid() or status.st_nlink != 1:
-            raise OSError(errno.EBUSY, "somebody else has changed it meanwhile")
-        self._made = status
-
-    def _lock(self) -> int:
-        """Of several launches that find the same stale file one after the other looks, and replaces it.
-
-        For a moment at most: whoever may read the directory can lock it, for ever. Returns -1 if we may not.
-        """
+    def _is_bound(self) -> bool:
+        """Whether there is a socket to the file, in whatever network namespace; also if we may not ask."""
+        if not O_PATH or not has_proc():
+            return _is_bound(self._path)
         try:
-            fd = self._owner.add(
-                os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._place.directory)
-            )
-        except OSError:
-            return -1
-        until, pause = monotonic() + _PATIENCE, 0.001
-        while not try_lock(fd) and monotonic() < until:
-            sleep(pause)
-            pause = min(pause * 1.5, _PAUSE)
-        return fd
+            fd = self._place.pin()
+        except FileNotFoundError:
+            return False
+        try:
+            # Not by the path: it may lead elsewhere by now, to a server that is nobody's business.
+            return _is_bound(b"/proc/self/fd/%d" % fd)
+        finally:
+            os.close(fd)
+
+    def _hold(self, maker: int) -> None:
+        """Keep hold of the file itself: its number would be given to another when it is gone."""
+        status = self._place.status()
+        if not stat.S_ISSOCK(status.st_mode) or status.st_uid != maker or status.st_nlink != 1:
+            raise OSError(errno.EBUSY, _CHANGED)
+        self._made = status  # before it is held: for that a descriptor may be wanting
+        if O_PATH:
+            self._pin = self._owner.add(self._place.pin())
+            if not os.path.samestat(status, os.fstat(self._pin)):
+                raise OSError(errno.EBUSY, _CHANGED)

@@ -9,6 +9,7 @@ renamed into place when the pid is known:
     removal                                                                         lock .NAME.new   NAME still mine?
 
 Whoever changes NAME has locked .NAME.new, which nobody else can open: a lock on NAME could be kept by any of its readers.
+A socket file is changed at once: its reservation is there for a moment only (`Change`).
 Who gets a lock looks whether the path still names what was locked: it may have been renamed or removed in between.
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from time import monotonic, sleep
 
 from daemonize.errors import AlreadyRunning, SetupError, printable, user_name
 from daemonize.posix.fds import Descriptors, try_lock, write_all
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from daemonize.posix.holders import Holder
 
 _TRIES = 100
+#: Longest pause between two looks at a lock that is waited for, in seconds.
+_PAUSE = 0.01
 _LONGEST_NAME = 255
 #: As long as a pid and a newline can be.
 _BLANKS = b" " * 11
@@ -56,7 +60,18 @@ def _take(fd: int) -> None:
         raise _TakenError(holder)
 
 
-def _open_locked(place: Place, *, write: bool) -> int:
+def _take_until(fd: int, end: float) -> None:
+    """Take the lock, and wait for it until then (monotonic time). Raises _TakenError, OSError."""
+    pause = 0.001
+    while monotonic() < end:
+        if try_lock(fd):
+            return
+        sleep(pause)
+        pause = min(pause * 1.5, _PAUSE)
+    _take(fd)
+
+
+def _open_locked(place: Place, *, write: bool, until: float = 0.0) -> int:
     """The file that lies there, made if need be, locked. Raises _TakenError, OSError."""
     for _ in range(_TRIES):
         fd = place.open(write=write)
@@ -66,7 +81,7 @@ def _open_locked(place: Place, *, write: bool) -> int:
             continue
         if os.fstat(fd).st_nlink > 1:
             raise OSError(errno.EMLINK, "it has a second name (a hard link)")
-        _take(fd)
+        _take_until(fd, until)
         if place.holds(fd):
             return fd
         place.shut(fd)
@@ -250,6 +265,37 @@ class PidFile:
         self._refuse_lock_file()
         reservation.move(self._place)
         _set_mode(self._fd, 0o644)  # only now: nobody else can ever lock a reservation
+
+
+class Change:
+    """With it, nobody else who asks for it changes what lies at a place. Raises OSError.
+
+    Raises AlreadyRunning, too, if somebody keeps it for `patience` seconds. what, path: how he is told of.
+    """
+
+    def __init__(self, place: Place, what: str, path: str, patience: float) -> None:
+        self._reservation = place.beside(_reservation_name(place.name))
+        name = printable(os.fsdecode(self._reservation.name))
+        try:
+            self._fd = _open_locked(self._reservation, write=True, until=monotonic() + patience)
+        except _TakenError as taken:
+            raise AlreadyRunning(what, path, *taken.holder, launching=True) from None
+        except OSError as error:
+            raise OSError(error.errno, f"{name} beside it: {error.strerror}") from None
+        if os.fstat(self._fd).st_size:
+            raise OSError(errno.EEXIST, f"{name} beside it: it is there already, and not empty")
+
+    def __enter__(self) -> None:
+        """It is had already."""
+
+    def __exit__(self, *_: object) -> None:
+        """Give it back."""
+        try:
+            if self._reservation.holds(self._fd):
+                self._reservation.unlink()
+        except OSError:
+            pass  # what is left is empty, and the next one uses it
+        self._reservation.shut(self._fd)
 
 
 def _is_lock_file(fd: int) -> bool:

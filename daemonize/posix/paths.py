@@ -29,13 +29,7 @@ def open_parent(path: bytes, owner: Descriptors, trusted: Collection[int]) -> tu
 
     Symlinks are followed, a last one too, if root or a uid in `trusted` made them. The file need not exist. Raises OSError.
     """
-    walk = _Walk(path, trusted)
-    try:
-        while walk.step():
-            pass
-    except BaseException:
-        os.close(walk.at)
-        raise
+    walk = _walk(path, trusted)
     return owner.add(walk.at), walk.name
 
 
@@ -71,13 +65,28 @@ def _is_own_descriptor(path: bytes) -> bool:
     return path in _STANDARD or (directory in _OWN_DESCRIPTORS and name.isdigit())
 
 
+def _walk(path: bytes, trusted: Collection[int]) -> _Walk:
+    """To the directory of the file that a path leads to. Raises OSError."""
+    walk = _Walk(path, trusted)
+    try:
+        while walk.step():
+            pass
+    except BaseException:
+        os.close(walk.at)
+        raise
+    return walk
+
+
 class _Walk:
-    """From the root along a path. at: the directory that was reached; name: the component that was looked at last."""
+    """From the root along a path. at: the directory that was reached; name: the component that was looked at last.
+
+    is_firm: nobody but root can make the path lead to another directory.
+    """
 
     def __init__(self, path: bytes, trusted: Collection[int]) -> None:
         self._left, self._trusted = path.split(b"/")[::-1], trusted
         self._links, self._shown = 0, b""
-        self.at, self.name = _directory(b"/"), b""
+        self.at, self.name, self.is_firm = _directory(b"/"), b"", True
 
     def step(self) -> bool:
         """Take the next component; False if it was the last, and is the name of a file."""
@@ -112,15 +121,26 @@ class _Walk:
     def _target(self) -> bytes | None:
         """Where the name leads to; None if it is no symlink, or nothing. Raises OSError if it must not be followed."""
         try:
-            if not stat.S_ISLNK(os.stat(self.name, dir_fd=self.at, follow_symlinks=False).st_mode):
-                return None
+            status = os.stat(self.name, dir_fd=self.at, follow_symlinks=False)
         except FileNotFoundError:
+            return None
+        is_link = stat.S_ISLNK(status.st_mode)
+        if is_link or self._left:
+            self.is_firm = self.is_firm and _is_roots(os.fstat(self.at), status)
+        if not is_link:
             return None
         uid, target = _read_link(self.name, self.at)
         if uid != 0 and uid not in self._trusted:
             link = printable(os.fsdecode(self._shown + b"/" + self.name))
             raise OSError(errno.ELOOP, f"{link} is a symlink of another user's ({user_name(uid)})")
         return target
+
+
+def _is_roots(directory: os.stat_result, entry: os.stat_result) -> bool:
+    """Whether nobody but root can put something else in an entry's place."""
+    if directory.st_uid or not directory.st_mode & 0o022:
+        return directory.st_uid == 0
+    return bool(directory.st_mode & stat.S_ISVTX) and entry.st_uid == 0
 
 
 def _error(code: int) -> OSError:
@@ -147,7 +167,10 @@ class Place:
     """A name in a directory that is held open. Its methods raise OSError, with a reason for people where they refuse.
 
     Where others can write to the directory, its owner too, only files of this user's, root's or `trusted` uids' are used.
+    is_firm: nobody but root can make the path lead to another directory.
     """
+
+    is_firm = False
 
     def __init__(
         self, parent: tuple[int, bytes], owner: Descriptors, trusted: Collection[int], *, shared: bool
@@ -160,10 +183,12 @@ class Place:
         """Where an absolute path leads to."""
         ours = {0, os.geteuid()}
         # Not by the symlinks of `trusted`: he would choose where root makes a file.
-        parent = open_parent(path, owner, ours)
-        directory = os.fstat(parent[0])
+        walk = _walk(path, ours)
+        directory = os.fstat(owner.add(walk.at))
         shared = bool(directory.st_mode & 0o022) or directory.st_uid not in ours
-        return cls(parent, owner, {*ours, *trusted}, shared=shared)
+        place = cls((walk.at, walk.name), owner, {*ours, *trusted}, shared=shared)
+        place.is_firm = walk.is_firm
+        return place
 
     def beside(self, name: bytes) -> Place:
         """Another name in the same directory, where only this user's own file is used, whoever can write there."""
@@ -172,6 +197,10 @@ class Place:
     def status(self) -> os.stat_result:
         """What lies there."""
         return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+
+    def pin(self) -> int:
+        """A descriptor of what lies there, which is not opened by that: O_PATH, which the system must have."""
+        return os.open(self.name, O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.directory)
 
     def holds(self, fd: int) -> bool:
         """Whether this very file lies there."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import daemonize
+from daemonize.posix import binding
 from tests.support import cli, held, ports, procs, users
 from tests.support.listening import as_nobody, handed, server, stranger
 from tests.support.programs import SHELL, Trigger, program
@@ -327,6 +328,7 @@ def test_what_would_hold_at_once_is_refused(words: tuple[str, ...], there: str, 
         (("--listen", "0", "--keep-fd", "3"), "descriptor 3 cannot be kept: it is where the server finds a socket"),
         (("--listen", "0", "-r", "fd:3"), "fd:3: the server is to have something else at descriptor 3"),
         (("--listen", "0", "-r", "fdvar:LISTEN_FDS"), "fdvar:LISTEN_FDS: the server is to find something else"),
+        (("--listen", "0", "-r", "fdvar:LISTEN_PID"), "fdvar:LISTEN_PID: the server is to find something else"),
         (("--listen", "0", "-E", "LISTEN_FDS=1"), "LISTEN_FDS cannot be given: it tells the server of its sockets"),
         (("--listen", "0", "-E", "LISTEN_FDNAMES=a"), "LISTEN_FDNAMES cannot be given"),
         (("--listen", "0", "echo", "{fd2}"), "{fd2}: the server is given 1 socket"),
@@ -434,6 +436,42 @@ def test_a_live_socket_of_another_network(kind: socket.SocketKind, there: str, f
         after = os.stat("socket").st_ino
 
     assert (done.status, before) == (75, after)
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("way", ["O_PATH", "without"])
+def test_a_socket_on_which_nobody_listens_yet(
+    way: str, kind: socket.SocketKind, there: str, monkeypatch: pytest.MonkeyPatch, family: Family
+) -> None:
+    """It is somebody's all the same; to connect to it fails as if it were nobody's. Also by the path alone."""
+    if way == "without":
+        monkeypatch.setattr(binding, "O_PATH", 0)
+    with socket.socket(socket.AF_UNIX, kind) as bound:
+        bound.bind("socket")
+        with pytest.raises(daemonize.AlreadyRunning, match="socket is already in use by somebody of user"):
+            daemonize.launch(READY, listen="unix:socket")
+
+    assert os.listdir(there) == ["socket"]
+
+
+@pytest.mark.parametrize(("mode", "status"), [(0o755, 75), (0o777, 0)], ids=oct)
+def test_a_socket_to_which_we_may_not_connect(mode: int, status: int, servers: Family) -> None:
+    """It may be alive, in another network. Control: one that may be asked, and is stale, is replaced by anybody."""
+    with users.open_directory() as directory, socket.socket(socket.AF_UNIX) as made:
+        os.chmod(directory, 0o777)  # nobody may remove it
+        path = f"{directory}/socket"
+        made.bind(path)
+        made.close()
+        os.chmod(path, mode)
+        with as_nobody("--listen", f"unix:{path}", *users.program("repoints", "ready")) as process:
+            _, said = process.communicate(timeout=20)
+        servers.end()
+
+    assert process.returncode == status
+    assert (
+        status == 0
+        or said == f"daemonize: socket {path} is already in use by somebody of user root\n".encode()
+    )
 
 
 def test_a_stale_socket_is_replaced(stale: str, servers: Family) -> None:

@@ -205,3 +205,39 @@ def test_a_symlink_that_is_exchanged_between_two_looks(
     monkeypatch.setattr(os, "readlink", exchanged)
 
     assert real(sticky + b"/link") == sticky + b"/dir/good"
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode", "entry", "path", "firm"),
+    [
+        (0, 0o755, 0, b"entry/file", True),
+        (0, 0o755, DAEMON, b"entry/file", True),
+        (0, 0o1777, 0, b"entry/file", True),
+        (0, 0o1777, DAEMON, b"entry/file", False),  # he can rename what is his
+        (0, 0o777, 0, b"entry/file", False),
+        (0, 0o775, 0, b"entry/file", False),
+        (DAEMON, 0o755, 0, b"entry/file", False),
+        (DAEMON, 0o555, 0, b"entry/file", False),
+        (DAEMON, 0o1755, 0, b"entry/file", False),
+        (0, 0o755, 0, b"link/file", True),
+        (DAEMON, 0o755, 0, b"link/file", False),
+        (DAEMON, 0o755, 0, b"file", True),  # whose directory it is in the end does not matter
+    ],
+)
+def test_who_can_change_where_it_leads(
+    owner: int, mode: int, entry: int, path: bytes, firm: bool, base: bytes
+) -> None:
+    """Whoever can put something else in the place of a directory, or of a symlink, on the way."""
+    need_root()
+    os.makedirs(top := base + b"/roots/top")
+    os.mkdir(top + b"/entry")
+    os.symlink(b"entry", top + b"/link")
+    os.chown(top + b"/entry", entry, -1)
+    os.chown(top, owner, -1)
+    os.chmod(top, mode)
+    found = Descriptors()
+    is_firm = paths.Place.at(top + b"/" + path, found, ()).is_firm
+    found.close()
+    os.chmod(top, 0o700)
+
+    assert is_firm is firm
