@@ -100,12 +100,11 @@ def run(
     """
     detached = goes_on = False
     try:
-        started = _start(program, events, report, gate)
+        started = _start(program, {control, events, *claims.kept}, events=events, report=report, gate=gate)
         if started is None:
             goes_on = True
             return
         reaper, queue = started
-        fds.sweep({control, events, *queue.descriptors, *claims.kept})
         detached = _serve(reaper, queue, control, events)
         if not detached:
             _stop_all(reaper, token, grace)
@@ -118,9 +117,9 @@ def run(
 
 
 def _start(
-    program: Program, events: int, report: int, gate: int
+    program: Program, kept: Collection[int], *, events: int, report: int, gate: int
 ) -> tuple[Reaper, signals.SignalQueue] | None:
-    """Fork the server. None: this is the server."""
+    """Fork the server, and let go of all descriptors but those `kept`. None: this is the server."""
     os.setsid()
     stage = b"signals"
     try:
@@ -134,9 +133,11 @@ def _start(
         # After the fork, while the server sets itself up; it is let through the gate only when `forked` is said.
         if not prctl.become_subreaper():
             _tell(events, [b"blind\n"])
-        # It holds nothing of the caller's from here on: `$(daemonize ...)` must not wait for it.
+        # It holds nothing of the caller's from here on: `$(daemonize ...)` must not wait for it. And nothing of the
+        # server's: were it stopped with a copy of a pipe, nobody would ever see the server execute, or go silent.
         stage = b"descriptors"
         fds.point_at_null(0, 1, 2)
+        fds.sweep({*kept, *queue.descriptors})
     except OSError as error:
         _tell(events, [b"failed %s %d\n" % (stage, error.errno or 0)])
         raise

@@ -293,6 +293,34 @@ def test_a_stopped_parent_does_not_hold_the_timeout_up(trigger: Trigger, family:
     family.nobody()
 
 
+#: The intermediate parent stops as soon as it has said that there is a server, which is let go on by that.
+STOPS_ITSELF = """
+from daemonize.launcher import intermediate
+tell = intermediate._tell
+def tell_and_stop(events, lines):
+    tell(events, lines)
+    if lines[0].startswith(b"forked"):
+        os.kill(os.getpid(), signal.SIGSTOP)
+intermediate._tell = tell_and_stop
+"""
+
+
+def test_a_parent_that_stops_at_once_does_not_hold_ready_up(servers: Family) -> None:
+    """Stopped before it has closed what it inherited, it keeps nobody from seeing that the server is ready."""
+    done = driver(STOPS_ITSELF, "-t", "10s", *SERVER)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(servers.living()) == 1
+
+
+def test_a_parent_that_stops_at_once_does_not_hold_the_timeout_up(family: Family) -> None:
+    """Nor that the server has been stopped, because it was not ready in time."""
+    done = driver(STOPS_ITSELF, "-t", "600ms", "sleep", "60")
+
+    assert done.returncode == 124
+    family.nobody()
+
+
 # --- signals and tracers -------------------------------------------------------------------------------------------
 
 TRACED = """
