@@ -11,9 +11,10 @@ that is started by hand calls them all the same.
 from __future__ import annotations
 
 import os
-import select
 import stat
 import sys
+
+from daemonize.posix.fds import is_writable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -154,20 +155,13 @@ def tell_descriptor() -> bool:
     fd = descriptor()
     try:
         # A pipe that is full, of a manager that does not read, would be waited for for ever.
-        if fd is None or not _is_writable(fd) or os.write(fd, b"\n") != 1:
+        if fd is None or not is_writable(fd) or os.write(fd, b"\n") != 1:
             return False
         if fd > 2:
             os.close(fd)
     except OSError:
         return False
     return True
-
-
-def _is_writable(fd: int) -> bool:
-    # posix/streams.py has the same, but nothing may be imported here: the server may be in another root by now.
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(0))
 
 
 def has_socket() -> bool:

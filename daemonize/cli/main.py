@@ -20,8 +20,7 @@ from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import Request
 from daemonize.launcher.wrapper import Wrapper, catch_interrupts
 from daemonize.posix import signals
-from daemonize.posix.fds import Descriptors, occupy_standard, write_all
-from daemonize.posix.streams import is_writable
+from daemonize.posix.fds import Descriptors, is_writable, occupy_standard, write_all
 
 #: What those are told who wait long for a server that may never do what it is waited for.
 HINT = (

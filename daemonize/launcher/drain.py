@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from daemonize.posix import fds, signals
-from daemonize.posix.child import fork_alone
+from daemonize.posix.child import answer_of, fork_alone
 from daemonize.posix.loop import POLLIN, Loop
 
 TYPE_CHECKING = False
@@ -28,23 +28,7 @@ def start(pipes: Sequence[tuple[int, int]]) -> int:
 
     Forked twice: the caller of `launch()` must not have to reap it one day.
     """
-    read, write = os.pipe()
-    mask = signals.block_all()
-    try:
-        middle = fork_alone()
-        if middle == 0:
-            _fork_again(write, pipes)
-    finally:
-        signals.restore_mask(mask)
-        os.close(write)
-    try:
-        answer = os.read(read, 32)
-    finally:
-        os.close(read)
-    try:
-        os.waitpid(middle, 0)
-    except ChildProcessError:
-        pass  # the caller leaves its children to the kernel (SIGCHLD ignored)
+    answer = answer_of(lambda write: _fork_again(write, pipes))
     if not answer:
         raise OSError(11, "the drain could not be forked")
     return int(answer)

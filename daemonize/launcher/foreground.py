@@ -116,7 +116,7 @@ class Foreground(Wrapper):
         self._on_ready, self._warn = on_ready, warn
         self._serving = self._started = False
         self._written: int | None = None
-        self._passed_on: set[int] = set()
+        self._forwarded: set[int] = set()
         self._early: list[tuple[int, int | None]] = []  # signals that came before the server was at its gate
         # Said by a server of whose readiness nobody had been told.
         self._later: list[Mapping[bytes, bytes]] = []
@@ -218,7 +218,7 @@ class Foreground(Wrapper):
             return  # twice is something else to many a server
         if sender and is_below(sender, main.pid):
             return  # it tells its parent something (an X server: SIGUSR1, ready), and wants no echo
-        self._passed_on.add(number)
+        self._forwarded.add(number)
         try:
             main.send(number)
         except PermissionError:
@@ -265,7 +265,7 @@ class Foreground(Wrapper):
             self._watchdog.start(monotonic(), interval, self._outward.feed, self._starve)
 
     def _starve(self, why: str) -> None:
-        if self._passed_on.intersection(_ENDING):
+        if self._forwarded.intersection(_ENDING):
             return  # it is about to end, and need not answer any more
         self._warn(f"the watchdog is not fed: {why}")
         self._outward.starve(why)
@@ -273,7 +273,7 @@ class Foreground(Wrapper):
     def _result(self) -> Ready | LaunchError:
         outcome = super()._result()
         if isinstance(outcome, Exited):
-            outcome.served = self._serving or outcome.signal in self._passed_on
+            outcome.served = self._serving or outcome.signal in self._forwarded
             if not self.request.names_readiness:
                 outcome.unmet = outcome.met = None  # nobody has said that it is to stay
         return outcome

@@ -9,11 +9,11 @@ Were the server that, systemd would not see how it ended: it is no child of syst
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from daemonize import notify
 from daemonize.launcher.outbox import Outbox
+from daemonize.posix.fds import is_inherited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,9 +44,9 @@ class Outward:
         self._outbox: Outbox
         #: Whether there is somebody who can be told more than that the server is ready.
         self.hears = notify.has_socket()
-        # What we open ourselves is closed by exec(2): a number that only was a pipe's may be ours by the time we write.
+        # Now: a number that was closed when we were executed may be ours by the time we write.
         fd = notify.descriptor()
-        self._has_descriptor = fd is not None and os.get_inheritable(fd)
+        self._has_descriptor = fd is not None and is_inherited(fd)
 
     def connect(self, loop: Loop) -> None:
         """From now on something may be told."""

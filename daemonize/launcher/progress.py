@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 
 from daemonize.errors import printable
-from daemonize.posix.streams import Sink, is_writable
+from daemonize.posix.fds import is_writable
+from daemonize.posix.streams import Sink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

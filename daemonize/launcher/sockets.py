@@ -17,6 +17,7 @@ from daemonize.errors import AlreadyRunning, SetupError, UsageError, printable
 from daemonize.launcher.placeholders import fill
 from daemonize.launcher.request import absolute
 from daemonize.posix import binding
+from daemonize.posix.fds import is_inherited
 from daemonize.posix.sockdiag import Bound, Listener
 from daemonize.posix.sockets import pack
 from daemonize.readiness.port import Port, parse_address
@@ -276,19 +277,12 @@ def _handed(say: Callable[[str], None]) -> Sequence[Given]:
     if not listen.is_addressed():
         say("LISTEN_FDS is ignored: LISTEN_PID says that it is for another process")
         return []
-    # Before they are taken: what we have opened ourselves at such a number is closed by exec(2).
-    strange = any(not _is_inherited(fd) for fd in listen.numbers())
+    # Before they are taken: at such a number may be something of our own by now.
+    strange = any(not is_inherited(fd) for fd in listen.numbers())
     found = {} if strange else listen.listen_fds_with_names()
     if not found:
         say("LISTEN_FDS is ignored: it, or LISTEN_FDNAMES, is not as sd_listen_fds(3) has it")
     return [_Handed(name, fd) for fd, name in found.items()]
-
-
-def _is_inherited(fd: int) -> bool:
-    try:
-        return os.get_inheritable(fd)
-    except (OSError, OverflowError):
-        return False
 
 
 def _refuse_twice(listeners: Sequence[Listener | Bound]) -> None:

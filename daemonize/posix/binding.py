@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Address = tuple[str, int] | tuple[str, int, int, int]
 
 #: Bytes that bind(2) takes of the path of a socket, and of an abstract name with the NUL before it.
-LONGEST_PATH, LONGEST_NAME = 107, 108
+LONGEST_PATH = 107
 #: The kernel makes of it as much as it permits (net.core.somaxconn).
 _BACKLOG = (1 << 31) - 1
 #: Seconds that another launch is waited for that makes or removes the same socket file.

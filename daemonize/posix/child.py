@@ -21,7 +21,7 @@ from daemonize.posix import fds, prctl, signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
     class Context(Protocol):
@@ -154,6 +154,31 @@ def fork_alone() -> int:
     if pid == 0:
         gc.disable()
     return pid
+
+
+def answer_of(be: Callable[[int], object]) -> bytes:
+    """Fork a child, with all signals blocked, that calls `be` with a pipe to tell something on, and never returns from it.
+
+    What it tells in one word, or b"" if it was killed before. It is reaped. Raises OSError.
+    """
+    read, write = os.pipe()
+    try:
+        mask = signals.block_all()
+        try:
+            pid = fork_alone()
+            if pid == 0:
+                be(write)
+        finally:
+            signals.restore_mask(mask)
+            os.close(write)
+        answer = os.read(read, 32)
+    finally:
+        os.close(read)
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # the caller leaves its children to the kernel (SIGCHLD ignored)
+    return answer
 
 
 def fork(program: Program, report: int, gate: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -10,6 +11,21 @@ if TYPE_CHECKING:
 
 #: Where the kernel lists the descriptors of the process that asks (Linux; macOS and the BSDs).
 _LISTS = ("/proc/self/fd", "/dev/fd")
+
+
+def is_writable(fd: int) -> bool:
+    """Whether writing a little to fd would not have to wait (also when it would fail)."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def is_inherited(fd: int) -> bool:
+    """Whether fd was open when this process was executed: what it opens itself is closed by exec(2)."""
+    try:
+        return os.get_inheritable(fd)
+    except (OSError, OverflowError):
+        return False  # it is not open
 
 
 class Descriptors:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from daemonize.posix import signals
-from daemonize.posix.child import fork_alone
+from daemonize.posix.child import answer_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,25 +25,9 @@ def act_as(user: User, action: Callable[[], object]) -> None:
 
     Not in this process: for other users' sake the kernel would hide it in /proc from then on, and dump no core of it.
     """
-    read, write = os.pipe()
-    try:
-        mask = signals.block_all()
-        try:
-            pid = fork_alone()
-            if pid == 0:
-                _act(user, action, write)
-        finally:
-            signals.restore_mask(mask)
-            os.close(write)
-        code = os.read(read, 1)
-    finally:
-        os.close(read)
-    try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
-        pass  # the caller leaves its children to the kernel (SIGCHLD ignored)
+    code = answer_of(lambda report: _act(user, action, report))
     if not code:
-        raise OSError(errno.EIO, f"pid {pid}, which was to do it, was killed")
+        raise OSError(errno.EIO, "the process that was to do it was killed")
     if code[0]:
         raise OSError(code[0], os.strerror(code[0]))
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import select
 import stat
 
+from daemonize.posix.fds import is_writable
 from daemonize.posix.loop import POLLHUP, POLLIN, POLLOUT
 
 TYPE_CHECKING = False
@@ -45,13 +45,6 @@ _SMALL_CHUNK = 64  # what a terminal or pipe that poll(2) calls writable takes w
 
 _splice: Callable[..., int] | None = getattr(os, "splice", None)
 _SPLICE_FLAGS = 1 | 2  # SPLICE_F_MOVE, SPLICE_F_NONBLOCK (splice(2); Python names them from 3.14 on)
-
-
-def is_writable(fd: int) -> bool:
-    """Whether writing a little to fd would not have to wait (also when it would fail)."""
-    poll = select.poll()
-    poll.register(fd, POLLOUT)
-    return bool(poll.poll(0))
 
 
 class Sink:

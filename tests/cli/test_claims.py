@@ -6,14 +6,14 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 import daemonize
-from tests.support import cli, held, procs
+from tests.support import cli, procs
+from tests.support.launches import held_at
 from tests.support.programs import SHELL, Trigger, program
 
 if TYPE_CHECKING:
@@ -192,21 +192,6 @@ def test_a_file_that_is_no_pid_file_is_not_overwritten(content: str, option: str
 
 
 # --- whoever is killed -----------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def held_at(
-    step: str, directory: Path, words: list[str]
-) -> Iterator[tuple[subprocess.Popen[bytes], Trigger]]:
-    """A launch at a step of it (tests/support/held.py), and what lets it go on."""
-    with Trigger(directory, "reached") as reached, Trigger(directory, "release") as release:
-        argv = [sys.executable, "-P", held.__file__, step, os.fspath(directory), *words]
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            try:
-                assert os.read(reached._fd, 100)
-                yield process, release
-            finally:
-                process.kill()  # a test that has failed must not wait for it
 
 
 STEPS = ("intermediate", "streams", "gate", "exec")

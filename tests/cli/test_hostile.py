@@ -408,9 +408,10 @@ def test_a_drain_that_may_not_write_any_more(tmp_path: Path, trigger: Trigger, s
 
 
 LAST_WORDS = """
-import os, signal, sys, time
+import os, select, signal, sys
 quiet = os.open("/dev/null", os.O_RDWR)
 read, write = os.pipe()
+first = os.pidfd_open(os.getpid())
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
@@ -418,7 +419,7 @@ if os.fork() == 0:
         os.write(1, b"x" * 65536)
         os.write(1, b"y" * 8192)
         os.write(write, b".")
-        time.sleep(0.6)
+        select.select([first], [], [])
         os.write(1, b"LAST WORDS\\n")
         os._exit(0)
     os.dup2(quiet, 1), os.dup2(quiet, 2)

@@ -18,12 +18,13 @@ import pytest
 
 import daemonize
 from daemonize.posix import binding
-from tests.support import cli, held, ports, procs, users
+from tests.support import cli, ports, procs, users
+from tests.support.launches import held_at
 from tests.support.listening import as_nobody, handed, server, stranger
 from tests.support.programs import SHELL, Trigger, program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.support.family import Family
@@ -678,21 +679,6 @@ def test_a_server_left_running_keeps_its_socket(there: str, servers: Family) -> 
 
     assert (done.status, os.listdir(there)) == (124, ["socket"])
     assert done.json["listen"] == [f"unix:{there}/socket"]
-
-
-@contextlib.contextmanager
-def held_at(
-    step: str, directory: Path, words: Sequence[str]
-) -> Iterator[tuple[subprocess.Popen[bytes], Trigger]]:
-    """A launch at a step of it (tests/support/held.py), and what lets it go on."""
-    with Trigger(directory, "reached") as reached, Trigger(directory, "release") as release:
-        argv = [sys.executable, "-P", held.__file__, step, os.fspath(directory), *words]
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0) as process:
-            try:
-                assert os.read(reached._fd, 100)
-                yield process, release
-            finally:
-                process.kill()  # a test that has failed must not wait for it
 
 
 STEPS = ("intermediate", "streams", "gate", "exec")

@@ -354,19 +354,6 @@ def say(address: str, data: bytes) -> None:
 # --- a manager in trouble ----------------------------------------------------------------------------------------------
 
 
-def fill(address: str) -> int:
-    """Fill its queue; how many messages that took."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.setblocking(False)
-        sender.connect(address.replace("@", "\0"))
-        for count in range(100_000):
-            try:
-                sender.send(b"FILL=1")
-            except BlockingIOError:
-                return count
-    raise AssertionError("it has no end")
-
-
 def test_words_for_a_manager_whose_queue_is_full(
     manager: Manager, trigger: Trigger, tmp_path: Path, family: Family
 ) -> None:
@@ -385,7 +372,7 @@ def test_words_for_a_manager_whose_queue_is_full(
     ]
     with under(manager, "-r", "notify", "-o", out, *notifies(*steps)):
         assert manager.read() == {"STATUS": "waiting for notify"}
-        fill(manager.address)
+        manager.fill()
         trigger.release()
         procs.eventually(lambda: has_said(out, b"said"))
         assert all(message == {"FILL": "1"} for message in manager.rest())
@@ -403,7 +390,7 @@ def test_facts_for_a_manager_whose_queue_is_full(
     steps = [wait, *mixed("STATUS=lost", "READY=1", "RELOADING=1", "READY=1", "STOPPING=1"), "say=said", wait]
     with under(manager, "-r", "notify", "-o", out, *notifies(*steps)) as wrapper:
         assert manager.read() == {"STATUS": "waiting for notify"}
-        fill(manager.address)
+        manager.fill()
         trigger.release()
         procs.eventually(lambda: has_said(out, b"said"))
         found = [message for message in until(manager, {"STOPPING": "1"}) if "FILL" not in message]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,19 +42,6 @@ def telling(manager: Manager) -> Iterator[Telling]:
     found.outbox.close()
 
 
-def fill(manager: Manager) -> int:
-    """Its queue; how many messages that took."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.setblocking(False)
-        sender.connect(manager.address.replace("@", "\0"))
-        for count in range(100_000):
-            try:
-                sender.send(b"FILL=1")
-            except BlockingIOError:
-                return count
-    raise AssertionError("it has no end")
-
-
 def test_what_is_sent_at_once(telling: Telling, manager: Manager) -> None:
     """Where there is room nothing waits."""
     assert telling.outbox.send(b"READY=1", b"STATUS=up")
@@ -66,7 +52,7 @@ def test_what_is_sent_at_once(telling: Telling, manager: Manager) -> None:
 
 def test_a_manager_that_does_not_read(telling: Telling, manager: Manager) -> None:
     """What is said once waits, in its order; words are dropped; nobody is held up, and one complaint is enough."""
-    count = fill(manager)
+    count = manager.fill()
     for _ in range(1000):
         assert not telling.outbox.send(b"STATUS=busy", words=True)
     assert not telling.outbox.is_full
@@ -88,7 +74,7 @@ def test_a_manager_that_does_not_read(telling: Telling, manager: Manager) -> Non
 
 def test_what_waits_has_an_end(telling: Telling, manager: Manager) -> None:
     """A server that never stops does not fill our memory; what came first is kept."""
-    fill(manager)
+    manager.fill()
     for number in range(1000):
         telling.outbox.send(b"X=%d" % number)
     manager.rest()
@@ -101,7 +87,7 @@ def test_what_waits_has_an_end(telling: Telling, manager: Manager) -> None:
 
 def test_what_is_no_longer_true_is_not_sent(telling: Telling, manager: Manager) -> None:
     """READY=1 of a server that has ended; what it said of its end is sent, if there is room."""
-    fill(manager)
+    manager.fill()
     telling.outbox.send(b"READY=1", b"MAINPID=1")
     telling.outbox.send(b"STATUS=READY=1 was said")
     telling.outbox.send(b"EXIT_STATUS=3")
@@ -113,7 +99,7 @@ def test_what_is_no_longer_true_is_not_sent(telling: Telling, manager: Manager) 
 
 def test_control_what_is_true_is_sent_at_the_end(telling: Telling, manager: Manager) -> None:
     """If there is room by then."""
-    fill(manager)
+    manager.fill()
     telling.outbox.send(b"READY=1", b"MAINPID=1")
     manager.rest()
     telling.outbox.close()
@@ -140,7 +126,7 @@ def test_a_manager_that_goes_while_something_waits(tmp_path: Path) -> None:
     with Manager(tmp_path) as manager:
         telling = Telling(manager)
         telling.outbox.send(b"STATUS=first")
-        fill(manager)
+        manager.fill()
         telling.outbox.send(b"READY=1")
     telling.turn()
     telling.turn()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
-from tests.support import procs
+from tests.support import held, procs
+from tests.support.programs import Trigger
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
 
 class Launch:
@@ -38,3 +43,18 @@ class Launch:
         out, err = self.wrapper.communicate(timeout=20)
         assert procs.wait_ended(self.parent.pid, start=self.parent.start)
         return self.wrapper.returncode, out, err
+
+
+@contextlib.contextmanager
+def held_at(
+    step: str, directory: Path, words: Sequence[str]
+) -> Iterator[tuple[subprocess.Popen[bytes], Trigger]]:
+    """A wrapper with these words, at a step of the launch (tests/support/held.py), and what lets it go on."""
+    with Trigger(directory, "reached") as reached, Trigger(directory, "release") as release:
+        argv = [sys.executable, "-P", held.__file__, step, os.fspath(directory), *words]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, bufsize=0) as process:
+            try:
+                assert os.read(reached._fd, 100)
+                yield process, release
+            finally:
+                process.kill()  # a test that has failed must not wait for it

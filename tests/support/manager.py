@@ -33,6 +33,18 @@ class Manager:
         pairs = [line.partition("=") for line in self._socket.recv(65536).decode().split("\n")]
         return {name: value for name, _, value in pairs}
 
+    def fill(self) -> int:
+        """Fill its queue with messages of FILL=1; how many that took."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.connect(self.address.replace("@", "\0"))
+            for count in range(100_000):
+                try:
+                    sender.send(b"FILL=1")
+                except BlockingIOError:
+                    return count
+        raise AssertionError("it has no end")
+
     def rest(self) -> list[dict[str, str]]:
         """The messages that are there now."""
         found = []
