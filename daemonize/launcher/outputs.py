@@ -12,7 +12,7 @@ from errno import ENXIO
 
 from daemonize.errors import SetupError
 from daemonize.posix.streams import PipeRelay, Sink
-from daemonize.registry import LogTakenError
+from daemonize.registry.logs import LogTakenError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from daemonize.posix.follow import FileRelay
     from daemonize.posix.loop import Loop
     from daemonize.posix.streams import Screen
-    from daemonize.registry import Logs
+    from daemonize.registry.logs import Logs
 
 
 def _is_same(written: int, target: int | None) -> bool:

@@ -41,7 +41,7 @@ from daemonize.posix import child, signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGCONT, SIGHUP, SIGINT, SIGTERM
-from daemonize.registry import find_logs
+from daemonize.registry.logs import find_logs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

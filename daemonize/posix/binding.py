@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Address = tuple[str, int] | tuple[str, int, int, int]
 
-#: Bytes that bind(2) takes of the path of a socket, and of an abstract name with the NUL before it.
+#: Bytes that bind(2) takes of the path of a socket.
 LONGEST_PATH = 107
 #: The kernel makes of it as much as it permits (net.core.somaxconn).
 _BACKLOG = (1 << 31) - 1

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemonize import registry
 from daemonize.errors import SetupError
 from daemonize.posix.fds import Descriptors
-from daemonize.registry import base_name, ensure_private, find_logs, state_dir
+from daemonize.registry import logs as registry
+from daemonize.registry.directories import ensure_private, state_dir
+from daemonize.registry.logs import find_logs
+from daemonize.registry.names import base_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

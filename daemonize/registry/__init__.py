@@ -1,0 +1,1 @@
+"""What is known of named daemons: names, records, logs, and where they are."""
