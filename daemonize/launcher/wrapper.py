@@ -34,6 +34,7 @@ from daemonize.launcher.family import Family
 from daemonize.launcher.outputs import Outputs
 from daemonize.launcher.probes import Probes
 from daemonize.launcher.ready import Ready
+from daemonize.launcher.registration import Registration
 from daemonize.launcher.remains import Remains
 from daemonize.launcher.verdict import Judge
 from daemonize.notify import ID
@@ -90,6 +91,7 @@ class Wrapper:
         self.began = monotonic()
         self.context, self.account = program.find_context(request)
         self.outer = caller_environment()
+        self.registration = Registration(request, self.outer)
         self.sockets = self._find_sockets()
         request = self.request
         self.probes = Probes(request.ready, request.timeout, self._besides())
@@ -98,7 +100,7 @@ class Wrapper:
         self.owner, self.loop = Descriptors(), Loop()
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         heir = self._heir
-        self.logs = find_logs(request.name or request.command[0], self.outer, heir.login if heir else "")
+        self.logs = find_logs(self.registration.entry, self.outer, heir.login if heir else "")
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
         self.outputs.screen = waiting
         self.claims = Claims()
@@ -167,6 +169,7 @@ class Wrapper:
 
     def _start(self) -> None:
         self.claims.claim(self.request, self.owner, {self.account.uid} if self.account else ())
+        self.registration.claim(self.owner)
         if self.sockets:
             self._bind(self.sockets)
         if self.probes.need_launch:
@@ -184,6 +187,8 @@ class Wrapper:
             context=self.context, account=self.account, keep=self.claims.inherited, kind=self._kind,
             variables=self._variables, placed=self._placed,
         )  # fmt: skip
+        self.registration.prepare(self.program, self.token)
+        self.claims.kept |= self.registration.entry.descriptors
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         report_end, report = self.owner.pipe()
@@ -375,9 +380,9 @@ class Wrapper:
         """Everything is in order; let go. The pid file is complete before anybody is told."""
         self._leave_drain()
         if self._leaves_running:
-            self._write_pid()
+            self._put_down()
         else:
-            self.claims.remove()
+            self._give_back()
         self._detach()
         self._finished = True
 
@@ -385,13 +390,21 @@ class Wrapper:
     def _leaves_running(self) -> bool:
         return isinstance(self.outcome, Ready) or (isinstance(self.outcome, TimedOut) and self.outcome.left)
 
-    def _write_pid(self) -> None:
+    def _put_down(self) -> None:
+        """Complete the pid file and the record."""
         main = self.family.chosen
         pid, start = (main.pid, main.start) if main else (None, 0)
-        if isinstance(self.outcome, Ready):
+        outcome = self.outcome or Ready(pid, start, self.family.parent, self.token)
+        if isinstance(outcome, Ready):
             # While the rest of its words were relayed, the server may have named another one, or that one may have ended.
-            self.outcome.pid, self.outcome.start = pid, start
+            outcome.pid, outcome.start = pid, start
         self.claims.write(pid, start)
+        self.registration.write(self._result_of(outcome), main, self.family.session or 0)
+
+    def _give_back(self) -> None:
+        """Nothing is running: what was claimed for it is free."""
+        self.claims.remove()
+        self.registration.abandon()
 
     def _leave_drain(self) -> None:
         pipes = self.outputs.held() if self._leaves_running else []
@@ -427,7 +440,7 @@ class Wrapper:
         self.family.shut_gate()
         intermediate.reap(self.family.parent, self.request.stop_timeout + 2 * KILL_GRACE)
         self._remains.stop_now()  # only if the intermediate parent was killed before it could
-        self.claims.remove()
+        self._give_back()
 
     def _close(self) -> None:
         if self.waiting:
@@ -458,7 +471,7 @@ class Wrapper:
         if isinstance(outcome, Exited):
             outcome.spoke, outcome.blind = self.outputs.spoke_on_stderr, self.family.blind
         outcome.command = self.request.shown
-        outcome.by_option = self.request.name is not None
+        outcome.by_option = self.request.shown_as is not None
         outcome.pid = None if self.family.failed else self.family.pid or None
         outcome.output = self.outputs.tail
         outcome.survivors = self._remains.survivors
