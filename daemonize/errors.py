@@ -187,6 +187,10 @@ class NotPossible(DaemonizeError):
         return f"{printable(self.name)} {self.reason}"
 
 
+class NotReloaded(NotPossible):
+    """A daemon that was told to read its configuration again did not come to the end of it."""
+
+
 class LaunchError(DaemonizeError):
     """A launch that did not end with a ready server. The facts are filled in by the launch.
 

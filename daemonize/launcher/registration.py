@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from daemonize.errors import LaunchError
+    from daemonize.launcher.family import Family
     from daemonize.launcher.ready import Ready
     from daemonize.launcher.request import Request
     from daemonize.posix.child import Program
@@ -49,9 +50,10 @@ class Registration:
         self._program, self._token = program, token
         self.entry.prepare(content.write(self._fields(None)))
 
-    def write(self, outcome: Ready | LaunchError, main: Process | None, session: int) -> None:
-        """This is what runs; main: its main process; session: id of the one it was started in. Raises SetupError."""
-        outcome.record = {**self._fields(main), **self._result(outcome), "session": session}
+    def write(self, outcome: Ready | LaunchError, family: Family) -> None:
+        """This is what runs. Raises SetupError."""
+        run = {"since": family.since, "session": family.session or 0}
+        outcome.record = {**self._fields(family.chosen), **self._result(outcome), **run}
         self.entry.write(content.write(outcome.record))
 
     def abandon(self) -> None:

@@ -399,7 +399,7 @@ class Wrapper:
             # While the rest of its words were relayed, the server may have named another one, or that one may have ended.
             outcome.pid, outcome.start = pid, start
         self.claims.write(pid, start)
-        self.registration.write(self._result_of(outcome), main, self.family.session or 0)
+        self.registration.write(self._result_of(outcome), self.family)
 
     def _give_back(self) -> None:
         """Nothing is running: what was claimed for it is free."""

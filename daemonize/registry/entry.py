@@ -39,6 +39,11 @@ def lock_path(directory: bytes, name: str) -> bytes:
     return os.path.join(directory, os.fsencode(f".{name}.lock"))
 
 
+def new_path(directory: bytes, name: str) -> bytes:
+    """Where a record is made that is to be renamed."""
+    return os.path.join(directory, os.fsencode(f".{name}.new"))
+
+
 def open_lock(directory: bytes, name: str) -> int | None:
     """The lock of a name, taken, as a descriptor; None if somebody else has it. Raises RefusedError, OSError."""
     path = lock_path(directory, name)
@@ -130,7 +135,7 @@ class Entry:
 
     @property
     def _new_path(self) -> bytes:
-        return os.path.join(self._directory or b"", os.fsencode(f".{self.name}.new"))
+        return new_path(self._directory or b"", self.name)
 
     def _write(self, path: bytes, text: bytes, target: bytes | None = None) -> None:
         try:

@@ -28,6 +28,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "start": (int,),
     "boot_id": _TEXT,
     "explicit": _FLAG,
+    "since": (int,),
     "session": (int,),
     "token": _TEXT,
     "process": _TEXT,
@@ -56,14 +57,15 @@ class Record:
     """What is kept of one daemon.
 
     name. pid: of its main process, None where nobody knew; start: its start time, in clock ticks since boot; boot_id: of
-    which boot. process: its name. explicit: it was given its name. session: id of the session it was started in. token:
-    `NAME=value` that marks its environment. ready: it was ready, and not left running after a timeout. foreground: its
-    parent stayed. by_option: it is a program with an option of its own to daemonize. began: when it was ready, in seconds
-    since the epoch; seconds: how long that took. stopped: when it was stopped on purpose, or None. stdout, stderr: paths of
-    the files its streams go to. pid_file: path, or None; pid_file_is_locked: it is the lock file, too. drain, drain_start:
-    pid and start time of the drain, if there is one. notify_socket: what NOTIFY_SOCKET is in its environment, or None. listen:
-    where the sockets listen that it was given. found: what made a readiness spec hold. directory: where it was started. program: the
-    file that was executed. settings: keywords of launcher.request.Request.
+    which boot. process: its name. explicit: it was given its name. since: start time of the first process of it. session:
+    id of the session it was started in. token: `NAME=value` that marks its environment. ready: it was ready, and not left
+    running after a timeout. foreground: its parent stayed. by_option: it is a program with an option of its own to
+    daemonize. began: when it was ready, in seconds since the epoch; seconds: how long that took. stopped: when it was
+    stopped on purpose, or None. stdout, stderr: paths of the files its streams go to. pid_file: path, or None;
+    pid_file_is_locked: it is the lock file, too. drain, drain_start: pid and start time of the drain, if there is one.
+    notify_socket: what NOTIFY_SOCKET is in its environment, or None. listen: where the sockets listen that it was given.
+    found: what made a readiness spec hold. directory: where it was started. program: the file that was executed.
+    settings: keywords of launcher.request.Request.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Record:
     start: int
     boot_id: str
     explicit: bool
+    since: int
     session: int
     token: str
     process: str
