@@ -187,6 +187,12 @@ class NotPossible(DaemonizeError):
         return f"{printable(self.name)} {self.reason}"
 
 
+class NotYet(NotPossible):
+    """What was waited for has not happened in time."""
+
+    exit_status = STATUS_TIMED_OUT
+
+
 class NotReloaded(NotPossible):
     """A daemon that was told to read its configuration again did not come to the end of it."""
 

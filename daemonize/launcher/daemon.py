@@ -91,11 +91,11 @@ class Daemon:
                 pause = min(pause * 2, _LONGEST_WAIT) if process.fd is None else left
             return process.ended
 
-    def stop(self, timeout: float = 10.0, signal: int = SIGTERM) -> None:
+    def stop(self, timeout: float | None = None, signal: int = SIGTERM) -> None:
         """End it and everything that belongs to it; returns when all is gone.
 
-        timeout: seconds between `signal`, which its main process gets first, and SIGKILL. Its pid file goes too. Stopping
-        what is stopped succeeds. Raises StillRunning with the survivors.
+        timeout: seconds (None: those that it was started with, 10) between `signal`, which its main process gets first,
+        and SIGKILL. Its pid file goes too. Stopping what is stopped succeeds. Raises StillRunning with the survivors.
         """
         failure = stopping.stop_all([self.record], timeout, signal)[self.name]
         if failure:
@@ -114,8 +114,8 @@ class Daemon:
             raise outcome
         return Daemon(parse(content.write(outcome.record)))
 
-    def restart(self, timeout: float = 10.0) -> Daemon:
-        """Stop it, and launch it again. timeout: seconds between SIGTERM and SIGKILL. Raises as `stop` and `start`."""
+    def restart(self, timeout: float | None = None) -> Daemon:
+        """Stop it, and launch it again. timeout: as of `stop`. Raises as `stop` and `start`."""
         relaunch.refuse_unrepeatable(self.record)
         self.stop(timeout)
         return self.start()

@@ -6,9 +6,11 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from daemonize.errors import StillRunning
+from daemonize.launcher.request import STOP_TIMEOUT
 from daemonize.posix.identity import Process, current_boot_id, read_stat
 from daemonize.posix.locks import remove_pid_file
 from daemonize.posix.loop import POLLIN, Loop
+from daemonize.posix.signals import SIGTERM
 from daemonize.posix.stop import Stop, default_plan
 from daemonize.posix.tree import Tree
 from daemonize.registry.changes import mark_stopped
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
 #: Seconds that a drain is given to write the last words of a server that has ended.
 _LAST_WORDS = 1.0
+
+
+def _grace(record: Record, timeout: float | None) -> float:
+    asked = record.settings.get("stop_timeout", STOP_TIMEOUT) if timeout is None else timeout
+    return asked if isinstance(asked, (int, float)) else float("inf")
 
 
 class _Stopping:
@@ -102,13 +109,16 @@ class _Stopping:
         self._forget_drain()
 
 
-def stop_all(records: Iterable[Record], timeout: float, signal: int) -> dict[str, StillRunning | None]:
+def stop_all(
+    records: Iterable[Record], timeout: float | None = None, signal: int = SIGTERM
+) -> dict[str, StillRunning | None]:
     """End daemons and all that belongs to them: None by name for each that is gone, else an error with its survivors.
 
-    signal: goes to each main process first; timeout: seconds until SIGKILL. Returns when all is gone that can be.
+    signal: goes to each main process first; timeout: seconds until SIGKILL, None: those that it was started with. Returns
+    when all is gone that can be.
     """
     loop = Loop()
-    under_way = [_Stopping(loop, record, default_plan(timeout, signal)) for record in records]
+    under_way = [_Stopping(loop, record, default_plan(_grace(record, timeout), signal)) for record in records]
     try:
         while True:
             for one in under_way:
