@@ -3,7 +3,7 @@
 They follow one convention. A block marked `console` is a session (tests/support/sessions.py). Any other block whose first
 line is `# NAME.EXTENSION` is saved under that name first; else it is shown, not run. Port 8000 is replaced by one that is
 free, /srv by a directory that everybody can reach, and where the command is installed by where it is here. `sudo` means
-that the session needs root.
+that the session needs root. The blocks of one section in CHAINED are one session, cut in pieces.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ SERVERS = ("redis-server", "redis-cli", "initdb", "pg_ctl", "pg_isready")
 INSTALLED = "/opt/daemonize/bin/daemonize"
 
 
+#: Sections that are a walk from block to block.
+CHAINED = ("Named daemons",)
+
+
 class Script(NamedTuple):
     """A script that runs, and the variable that all its processes carry."""
 
@@ -51,6 +55,16 @@ class Script(NamedTuple):
 def blocks(text: str, language: str) -> list[str]:
     """The contents of the fenced blocks in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def console(text: str) -> list[str]:
+    """The sessions of a document; a section that is a walk is one."""
+    found = []
+    for part in re.split(r"^## ", text, flags=re.MULTILINE):
+        title = part.partition("\n")[0]
+        sessions_here = blocks(part, "console")
+        found += ["".join(sessions_here)] if title in CHAINED else sessions_here
+    return found
 
 
 def saved(text: str) -> dict[str, str]:
@@ -111,7 +125,7 @@ def play(block: str, text: str, directory: Path) -> str:
         pytest.param(
             block, id=sessions.commands(block), marks=[pytest.mark.servers] if wants(block, SERVERS) else []
         )
-        for block in blocks(README, "console")
+        for block in console(README)
     ],
 )
 def test_an_example_does_what_the_readme_shows(block: str, tmp_path: Path) -> None:
@@ -127,7 +141,8 @@ def test_an_example_does_what_the_readme_shows(block: str, tmp_path: Path) -> No
 
 def test_the_readme_has_examples() -> None:
     """Negative control: a renamed fence would leave the test above with nothing to do."""
-    assert len(blocks(README, "console")) >= 11
+    assert len(console(README)) >= 11
+    assert {README.count(f"\n## {title}\n") for title in CHAINED} == {1}
     assert len(saved(README)) >= 4
 
 
@@ -203,6 +218,9 @@ def _assert_alone(script: Script) -> None:
         ("$ echo one \\\n>   two\none two\n", True),
         ("$ sudo ls -d /srv/.\n/srv/.\n", True),
         ("$ /opt/daemonize/bin/daemonize --version\ndaemonize ...\n", True),
+        ("$ printf 'A\\tB\\nlong\\t1\\n'\nA     B\nlong  1\n", True),
+        ("$ echo 'A    B'\nA  B\n", True),
+        ("$ echo 'A B'\nA  B\n", False),
         ("$ echo one\ntwo\n", False),
         ("$ echo one\n", False),
         ("$ true\none\n", False),

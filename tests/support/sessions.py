@@ -1,7 +1,8 @@
 """Sessions that a document shows: what is typed, what comes out, and how they are run.
 
 In a session a line that starts with `$ ` is typed (after a backslash one that starts with `> `, too), and the lines after
-it are what comes out, on stdout or stderr. `...` stands for anything within a line, and alone for any lines.
+it are what comes out, on stdout or stderr. `...` stands for anything within a line, and alone for any lines; two blanks or
+more, as between the columns of a table, for as many as there are, or a tab.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ def joined(block: str) -> str:
 def expected(block: str) -> re.Pattern[str]:
     """What a session must print, all commands together."""
     lines = [line for line in joined(block).splitlines() if not line.startswith("$ ")]
-    patterns = [
-        ".*\n" if line == "..." else re.escape(line).replace(re.escape("..."), "[^\n]*") + "\n"
-        for line in lines
-    ]
-    return re.compile("".join(patterns), re.DOTALL)
+    return re.compile("".join(map(_pattern, lines)), re.DOTALL)
+
+
+def _pattern(line: str) -> str:
+    if line == "...":
+        return ".*\n"
+    literal = re.sub(r"(?:\\ ){2,}", r"(?: {2,}|\\t)", re.escape(line))
+    return literal.replace(re.escape("..."), "[^\n]*") + "\n"
 
 
 def commands(block: str) -> str:
