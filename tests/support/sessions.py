@@ -14,13 +14,46 @@ import signal
 import subprocess
 from typing import TYPE_CHECKING
 
-from tests.support import cli, procs, servers
+from tests.support import cli, ports, procs, servers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 #: The command, and what examples use besides.
 PATH = os.pathsep.join([os.path.dirname(cli.COMMAND), servers.PATH, *glob.glob("/usr/lib/postgresql/*/bin")])
+
+
+#: Sections that are a walk from block to block.
+CHAINED = ("Named daemons",)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The contents of the fenced blocks in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def console(text: str) -> list[str]:
+    """The sessions of a document; a section that is a walk is one."""
+    found = []
+    for part in re.split(r"^## ", text, flags=re.MULTILINE):
+        title = part.partition("\n")[0]
+        sessions_here = blocks(part, "console")
+        found += ["".join(sessions_here)] if title in CHAINED else sessions_here
+    return found
+
+
+def saved(text: str) -> dict[str, str]:
+    """The blocks that are files, by name."""
+    found = re.findall(r"^```\w+\n(# ([\w-]+\.\w+)\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return {name: content for content, name in found}
+
+
+def save_files(text: str, directory: Path) -> str:
+    """Save the blocks that are files. Returns the port that they have in place of 8000."""
+    port = str(ports.free_port())
+    for name, content in saved(text).items():
+        (directory / name).write_text(content.replace("8000", port))
+    return port
 
 
 def joined(block: str) -> str:
@@ -39,6 +72,11 @@ def _pattern(line: str) -> str:
         return ".*\n"
     literal = re.sub(r"(?:\\ ){2,}", r"(?: {2,}|\\t)", re.escape(line))
     return literal.replace(re.escape("..."), "[^\n]*") + "\n"
+
+
+def transcript(block: str) -> re.Pattern[str]:
+    """What stands in a terminal in which a session was typed."""
+    return re.compile("".join(map(_pattern, joined(block).splitlines())), re.DOTALL)
 
 
 def commands(block: str) -> str:
