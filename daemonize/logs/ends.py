@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from daemonize.logs.stamps import LENGTH, moment
+from daemonize.logs.stamps import LENGTH, parse
 
 _BLOCK = 65536
 #: Below so many bytes looking at every line costs less than halving.
@@ -65,7 +65,7 @@ def _scan(fd: int, begin: int, size: int, since: float, *, earlier: bool) -> int
 
 def _stamped_at(fd: int, begin: int, size: int) -> tuple[int, float] | None:
     """The first time stamp from the beginning of a line on: where, and which moment."""
-    when = moment(os.pread(fd, min(LENGTH, size - begin), begin))
+    when = parse(os.pread(fd, min(LENGTH, size - begin), begin))
     return _next_stamped(fd, begin, size) if when is None else (begin, when)
 
 
@@ -75,7 +75,7 @@ def _next_stamped(fd: int, begin: int, end: int) -> tuple[int, float] | None:
         block = os.pread(fd, min(_BLOCK, end - begin) + LENGTH, begin)
         at = -1
         while 0 <= (at := block.find(b"\n", at + 1)) < _BLOCK:
-            when = moment(block[at + 1 : at + 1 + LENGTH])
+            when = parse(block[at + 1 : at + 1 + LENGTH])
             if when is not None and begin + at + 1 < end:
                 return begin + at + 1, when
         begin += _BLOCK

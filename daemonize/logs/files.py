@@ -12,7 +12,7 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     #: Device and inode.
     Key = tuple[int, int]
@@ -65,7 +65,7 @@ def open_if_there(path: str) -> int | None:
         return None
 
 
-def from_newest(path: str) -> Iterator[int]:
+def from_newest(path: str) -> Generator[int, None, None]:
     """The files of a log, newest first, each open; whoever gets one has it. One that is renamed meanwhile comes once.
 
     An older one that cannot be read is the last. Raises OSError where the newest cannot be.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from daemonize.logs.ends import first_since, last_lines
 from daemonize.logs.files import from_newest, key_of, newer, open_if_there, there
-from daemonize.logs.stamps import LENGTH, moment
+from daemonize.logs.stamps import LENGTH, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,7 +194,7 @@ class Log:
         if self._held is None:
             return None
         line = os.pread(self._held, LENGTH, self.position)
-        return moment(line) is not None if line else None
+        return parse(line) is not None if line else None
 
     def close(self) -> None:
         """Give back what is open."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, NamedTuple
 
-from daemonize.logs.stamps import moment
+from daemonize.logs.stamps import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -87,5 +87,5 @@ def _lines(stream: str, chunks: Iterator[bytes]) -> Iterator[_Piece]:
 
 def _when(part: bytes, begins: bool, before: float) -> float:
     """Never earlier than what stands before it, whatever the clock did."""
-    own = moment(part) if begins else None
+    own = parse(part) if begins else None
     return before if own is None else max(own, before)

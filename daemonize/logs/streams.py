@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from daemonize.errors import printable
 from daemonize.logs.files import from_newest, key_of, there
-from daemonize.logs.stamps import moment
+from daemonize.logs.stamps import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,8 +85,8 @@ def last_lines(record: Kept, count: int) -> list[tuple[str, bytes]]:
             found += [(stream, line[:_LONGEST]) for line in _last_of(path, count)]
         except OSError:
             continue
-    if all(moment(line) is not None for _, line in found):
-        found.sort(key=lambda told: moment(told[1]) or 0.0)
+    if all(parse(line) is not None for _, line in found):
+        found.sort(key=lambda told: parse(told[1]) or 0.0)
         del found[: max(0, len(found) - count)]
     return found
 

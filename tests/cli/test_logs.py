@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
+from daemonize.logs.stamps import stamp
 from tests.support import procs, records, users
 from tests.support.records import Record
 
@@ -26,11 +26,6 @@ def append(path: str, data: bytes) -> None:
     """As a server writes."""
     with open(path, "ab") as file:
         file.write(data)
-
-
-def stamp(when: float) -> bytes:
-    """A time stamp."""
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ ").encode()
 
 
 class Daemon:

@@ -18,7 +18,7 @@ from daemonize.logs.files import NotALogError, from_newest, key_of, newer, older
 from daemonize.logs.log import Log
 from daemonize.logs.merged import by_time, in_turn
 from daemonize.logs.since import parse_since
-from daemonize.logs.stamps import moment
+from daemonize.logs.stamps import parse, stamp
 from daemonize.logs.streams import last_lines as glance
 from daemonize.logs.streams import streams_of, why_none
 from tests.support.records import Record
@@ -67,18 +67,13 @@ def rest(log: Log) -> bytes:
     return found
 
 
-def stamp(when: float) -> bytes:
-    """A time stamp."""
-    return datetime.fromtimestamp(when, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ ").encode()
-
-
 # -- time stamps ------------------------------------------------------------------------------------------------------
 
 
 def test_a_time_stamp() -> None:
     """In UTC, to the microsecond, before a space."""
-    assert moment(b"2026-11-21T18:20:33.123456Z hello\n") == 1795285233.123456
-    assert moment(stamp(1795285233.5) + b"\n") == 1795285233.5
+    assert parse(b"2026-11-21T18:20:33.123456Z hello\n") == 1795285233.123456
+    assert parse(stamp(1795285233.5) + b"\n") == 1795285233.5
 
 
 @pytest.mark.parametrize(
@@ -90,7 +85,7 @@ def test_a_time_stamp() -> None:
 )  # fmt: skip
 def test_what_is_no_time_stamp(line: bytes) -> None:
     """Negative control: neither nearly one nor a day that is not in the calendar is one."""
-    assert moment(line) is None
+    assert parse(line) is None
 
 
 # -- places in a file -------------------------------------------------------------------------------------------------
