@@ -25,7 +25,10 @@ _TYPES = {"notify": "notify", "started": "exec", "exit": "forking"}
 #: What needs `daemonize`, whatever is waited for.
 _DAEMONIZE_ONLY = ("listen", "pid_file", "lock_file", "strict", "safe", "clear_environment", "watchdog")
 #: Variables that mean something to `daemonize` itself, or to what executes it.
-_FOR_US = ("PYTHON", "LD_", "NOTIFY_", "WATCHDOG_", "LISTEN_", "MAINPID", "DAEMONIZE_", "SSL_CERT_")
+_FOR_US = (
+    "PYTHON", "LD_", "NOTIFY_", "WATCHDOG_", "LISTEN_", "MAINPID", "DAEMONIZE_", "SSL_CERT_",
+    "HOME", "USER", "LOGNAME", "SHELL",
+)  # fmt: skip
 #: Seconds that systemd waits longer than `daemonize`, which can say what it was waiting for.
 _MARGIN = 5.0
 #: A longer line is no line for systemd.
@@ -101,6 +104,8 @@ class _Unit:
         for path in (self._program, daemonize_command):
             if not path.startswith("/"):
                 raise _impossible(record, f"the path of the program {printable(path)} is not known")
+        if not unittext.is_program(daemonize_command):
+            raise _impossible(record, f"it executes no program of this name: {printable(daemonize_command)}")
         self._ready: list[str] = list(self.settings.get("ready") or self._default())
         kind = _TYPES.get(self._ready[0]) if len(self._ready) == 1 else None
         self.wrapped = kind is None or not self._is_native()
@@ -124,6 +129,7 @@ class _Unit:
         paths = [settings.get(name) for name in ("stdin", "stdout", "stderr", "chroot", "directory")]
         return (
             not any(settings.get(name) for name in _DAEMONIZE_ONLY)
+            and unittext.is_program(self._program)
             and all(unittext.is_path(path) for path in (*paths, self.record.directory) if path)
             and all(map(self._is_variable, self._environment.items()))
             and all(map(unittext.is_account, self._account))
@@ -188,7 +194,7 @@ class _Unit:
         if not all(map(unittext.is_text, [self._program, *self._command, *self._options()])):
             yield "# Not all words of its command line are UTF-8: `systemctl status` and `systemctl show` may fail on it."
         for name in sorted(settings.keys() - _KNOWN):
-            yield f"# It was started with {printable(name)}={printable(repr(settings[name]))}, which is not in this unit."
+            yield f"# It was started with {printable(name)}={settings[name]!r}, which is not in this unit."
 
     def _service(self) -> Iterator[str]:
         yield f"Type={self.kind}"
@@ -301,8 +307,8 @@ class _Unit:
         for address in settings.get("listen") or ():
             yield from ("--listen", address)
         for name in ("pid_file", "lock_file", "watchdog"):
-            if value := settings.get(name):
-                yield from (f"--{name.replace('_', '-')}", value)
+            if given := settings.get(name):
+                yield from (f"--{name.replace('_', '-')}", given)
         yield from self._files()
 
     def _places(self) -> Iterator[str]:

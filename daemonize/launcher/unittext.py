@@ -43,6 +43,11 @@ def _escape(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
+def is_program(path: str) -> bool:
+    """Whether systemd executes a program of this name."""
+    return is_text(path) and not any(c in "\"'\\\x7f" or c < " " for c in path)
+
+
 def is_path(path: str) -> bool:
     """Whether a path can be written as it is: not what is no text, nor what would be taken for the layout of the file."""
     return path.isprintable() and path == path.strip() and not path.endswith("\\")
