@@ -189,7 +189,7 @@ class Foreground(Wrapper):
 
     def _begin_to_wait(self) -> None:
         if not self.request.names_readiness:
-            self._write_pid()  # nobody has said how it becomes ready, and most servers never say
+            self._put_down()  # nobody has said how it becomes ready, and most servers never say
         if not self._serving:
             self._outward.waiting(self.probes.unmet)
 
@@ -232,10 +232,10 @@ class Foreground(Wrapper):
     def _conclude(self) -> None:
         if not isinstance(self.outcome, Ready):
             self._pass_on_later()
-            self.claims.remove()
+            self._give_back()
             self._finished = True
             return
-        self._write_pid()
+        self._put_down()
         outcome = self._result_of(self.outcome)
         self._on_ready(outcome)
         self._serving = True
@@ -248,11 +248,11 @@ class Foreground(Wrapper):
         self._rewind()
         self.deadline = Deadline(float("inf"))
 
-    def _write_pid(self) -> None:
+    def _put_down(self) -> None:
         main = self.family.chosen
         if main and main.pid == self._written:
             return
-        super()._write_pid()
+        super()._put_down()
         self._written = main.pid if main else None
 
     def _begin_to_feed(self) -> None:
@@ -281,7 +281,7 @@ class Foreground(Wrapper):
     def _abandon(self) -> None:
         self.family.shut_gate()
         self._remains.stop_now()
-        self.claims.remove()
+        self._give_back()
 
 
 def _has_been_told(pid: int, number: int) -> bool:

@@ -31,11 +31,13 @@ class Request:
     append: do not truncate them. stdin: a file to read. keep_fds: descriptors (3 and up) the server inherits.
     foreground: stay its parent. listen: `[NAME=]ADDRESS` of sockets that it finds open. user, chroot, umask, nice, core,
     limits: as `daemonize.context`. safe: as root, refuse a program that others may write to. pid_file, lock_file: paths.
-    watchdog: the readiness spec by which the service manager's watchdog is fed, in the foreground.
+    watchdog: the readiness spec by which the service manager's watchdog is fed, in the foreground. name: of the daemon, of
+    which there is one at a time (None: it is named after the command).
 
     assigns_pid: each `NAME=VALUE` for its environment, with %d for its pid. hands_on: whether sockets that this process was
-    handed (LISTEN_FDS) are for the server. For servers that are the caller's own program: name: of the daemon (None: the
-    command's). makes_context: whether it is given its context; else it makes that itself.
+    handed (LISTEN_FDS) are for the server. program: the file to execute, where that has been found before. For servers that
+    are the caller's own program: shown_as: its name (None: the command's). makes_context: whether it is given its context;
+    else it makes that itself.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Request:
         pid_file: StrPath | None = None,
         lock_file: StrPath | None = None,
         watchdog: str | None = None,
+        name: str | None = None,
     ) -> None:
         if isinstance(command, (str, bytes)) or not command:
             raise UsageError("the command must be a list: the program and its arguments")
@@ -94,7 +97,9 @@ class Request:
         self.user, self.umask, self.nice, self.core, self.limits = user, umask, nice, core, dict(limits or {})
         self.safe, self.pid_file, self.lock_file = safe, absolute(pid_file), absolute(lock_file)
         self.watchdog = watchdog
-        self.name: bytes | None = None
+        self.name = name
+        self.shown_as: bytes | None = None
+        self.program: bytes | None = None
         self.assigns_pid: tuple[bytes, ...] = ()
         self.hands_on = False
         self.makes_context = True
@@ -112,9 +117,17 @@ class Request:
         return {*self.environment, *(text.partition(b"=")[0] for text in self.assigns_pid)}
 
     @property
+    def asked(self) -> dict[str, object]:
+        """The keywords that make this request again, but for those that are as they are by default."""
+        usual = Request.__init__.__kwdefaults__ or {}
+        found = {name: getattr(self, name) for name in usual if name != "ready" or self.names_readiness}
+        changed = {name: value for name, value in found.items() if value not in (usual[name], (), {})}
+        return {"command": self.command, **changed}
+
+    @property
     def shown(self) -> list[str]:
         """The command as text."""
-        command = [self.name, *self.command[1:]] if self.name else self.command
+        command = [self.shown_as, *self.command[1:]] if self.shown_as else self.command
         return [os.fsdecode(word) for word in command]
 
     def _check(self) -> None:

@@ -13,15 +13,13 @@ import stat
 from daemonize.errors import SetupError
 from daemonize.posix.fds import try_lock
 from daemonize.registry.directories import ensure_private, state_dir
-from daemonize.registry.names import base_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from daemonize.posix.fds import Descriptors
-
-_MOST_NUMBERS = 10_000
+    from daemonize.registry.entry import Entry
 
 
 class LogTakenError(Exception):
@@ -29,20 +27,21 @@ class LogTakenError(Exception):
 
 
 class Logs:
-    """The two logs of a daemon, `NAME.out` and `NAME.err`; NAME is numbered where it is taken.
+    """The two logs of a daemon, `NAME.out` and `NAME.err`.
 
+    entry: its name; one that was not given goes on to the next number where a log is taken, one that was given shares it.
     directory: None where logs cannot be kept; `problem` says why.
     """
 
-    def __init__(self, base: str, directory: bytes | None) -> None:
+    def __init__(self, entry: Entry, directory: bytes | None) -> None:
         self.directory = directory
         self.problem: SetupError | None = None
-        self._base, self._number = base, 1
+        self._entry = entry
 
     @property
     def name(self) -> str:
         """The daemon's name."""
-        return self._base if self._number == 1 else f"{self._base}-{self._number}"
+        return self._entry.name
 
     def path(self, stream: str) -> bytes:
         """The path of one log (`out` or `err`); /dev/null where logs cannot be kept."""
@@ -65,6 +64,7 @@ class Logs:
             if error.errno in _NOT_OURS:
                 raise LogTakenError from None
             raise
+        share = share or self._entry.is_explicit
         if not stat.S_ISREG(os.fstat(fd).st_mode) or not (_lock(fd) or share):
             owner.shut(fd)
             raise LogTakenError
@@ -76,32 +76,32 @@ class Logs:
         self.directory, self.problem = None, problem
 
     def next(self) -> None:
-        """Try the next number."""
-        self._number += 1
-        if self._number > _MOST_NUMBERS:
+        """Try the next number. There are no logs where there is none."""
+        if not self._entry.next():
             self.directory = None
 
     def skip_taken(self) -> None:
         """Go on to a number whose logs nobody writes to now. Nothing is claimed."""
-        while self.directory is not None and any(_is_taken(self.path(stream)) for stream in ("out", "err")):
+        while self.directory is not None and any(map(self._is_taken, ("out", "err"))):
             self.next()
+
+    def _is_taken(self, stream: str) -> bool:
+        """Whether a stream cannot be logged: by this name, if that was given, or without somebody else's words."""
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(self.path(stream), flags)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        try:
+            return not stat.S_ISREG(os.fstat(fd).st_mode) or not (self._entry.is_explicit or _lock(fd))
+        finally:
+            os.close(fd)
 
 
 #: What lies at the path of a log: a symlink, a directory, a fifo without a reader, a socket.
 _NOT_OURS = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
-
-
-def _is_taken(path: bytes) -> bool:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    try:
-        return not stat.S_ISREG(os.fstat(fd).st_mode) or not _lock(fd)
-    finally:
-        os.close(fd)
 
 
 def _lock(fd: int) -> bool:
@@ -112,13 +112,13 @@ def _lock(fd: int) -> bool:
         return False
 
 
-def find_logs(command: bytes, environment: Mapping[bytes, bytes], heir: str = "") -> Logs:
-    """The logs of a command, not numbered yet. Never raises: where there can be no directory, there are no logs.
+def find_logs(entry: Entry, environment: Mapping[bytes, bytes], heir: str = "") -> Logs:
+    """The logs of a daemon. Never raises: where there can be no directory, there are no logs.
 
     heir: whom the server runs as, if that is not us. His logs are in a directory of ours beside our own,
     which he can pass through, and in which he can make nothing.
     """
-    logs = Logs(base_name(command), None)
+    logs = Logs(entry, None)
     try:
         directory = state_dir(environment)
         if heir:

@@ -11,8 +11,10 @@ import pytest
 
 from daemonize.errors import SetupError
 from daemonize.posix.fds import Descriptors
+from daemonize.registry import entry
 from daemonize.registry import logs as registry
 from daemonize.registry.directories import ensure_private, state_dir
+from daemonize.registry.entry import Entry
 from daemonize.registry.logs import find_logs
 from daemonize.registry.names import base_name
 
@@ -30,8 +32,15 @@ def state(tmp_path: Path) -> bytes:
 
 
 def given(directory: bytes) -> dict[bytes, bytes]:
-    """An environment that names it."""
-    return {b"DAEMONIZE_STATE_DIR": directory}
+    """An environment that names it, and where there can be no records."""
+    return {b"DAEMONIZE_STATE_DIR": directory, b"DAEMONIZE_RUNTIME_DIR": b"/dev/null"}
+
+
+def logs_of(command: bytes, directory: bytes) -> registry.Logs:
+    """The logs of a daemon that is named after its command."""
+    entry = Entry(None, base_name(command), given(directory))
+    entry.claim(Descriptors())
+    return find_logs(entry, given(directory))
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -63,7 +72,7 @@ def test_a_command_gives_a_name_fit_for_a_file(command: bytes, name: str) -> Non
 
 def test_a_name_of_multi_byte_letters_fits_a_file_name(state: bytes) -> None:
     """A file name has 255 bytes, not characters: a log of the longest name can be made."""
-    logs = find_logs("漢".encode() * 80, given(state))
+    logs = logs_of("漢".encode() * 120, state)
     path = logs.path("out")
     with open(path, "wb"):
         pass
@@ -194,7 +203,7 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(state: bytes, prepare: o
     with pytest.raises(SetupError):
         ensure_private(state)
 
-    logs = find_logs(b"server", given(state))
+    logs = logs_of(b"server", state)
 
     assert logs.directory is None
     assert (logs.path("out"), logs.path("err")) == (b"/dev/null", b"/dev/null")
@@ -206,12 +215,12 @@ def test_a_directory_that_cannot_be_made_is_not_used(state: bytes) -> None:
     """A file where a parent should be; a path too long."""
     below_a_file(state)
     for path in (os.path.dirname(state) + b"/in-the-way/state", state + b"/" + b"x" * 300):
-        assert find_logs(b"server", given(path)).problem is not None
+        assert logs_of(b"server", path).problem is not None
 
 
 def test_a_good_directory_is_used(state: bytes) -> None:
     """The negative control of the hostile ones."""
-    logs = find_logs(b"/opt/server", given(state))
+    logs = logs_of(b"/opt/server", state)
 
     assert logs.problem is None
     assert logs.path("out") == state + b"/server.out"
@@ -233,7 +242,7 @@ def held(state: bytes) -> Iterator[list[int]]:
 
 def free_name(command: bytes, state: bytes) -> str:
     """The name that a daemon of this command would get now."""
-    logs = find_logs(command, given(state))
+    logs = logs_of(command, state)
     logs.skip_taken()
     return logs.name
 
@@ -300,12 +309,12 @@ def test_a_log_that_is_no_file_of_ours_is_never_written(state: bytes, held: list
         os.mkdir(path)
 
     assert free_name(b"server", state) == "server-2"
-    assert claimed(find_logs(b"server", given(state)), held) == "server-2"
+    assert claimed(logs_of(b"server", state), held) == "server-2"
 
 
 def test_a_claim_is_exclusive(state: bytes, held: list[int]) -> None:
     """Whoever opens a log has it for itself: the next one gets the next number."""
-    assert [claimed(find_logs(b"server", given(state)), held) for _ in range(3)] == [
+    assert [claimed(logs_of(b"server", state), held) for _ in range(3)] == [
         "server",
         "server-2",
         "server-3",
@@ -314,9 +323,9 @@ def test_a_claim_is_exclusive(state: bytes, held: list[int]) -> None:
 
 def test_when_every_number_is_taken_there_are_no_logs(monkeypatch: pytest.MonkeyPatch, state: bytes) -> None:
     """The search ends."""
-    monkeypatch.setattr(registry, "_MOST_NUMBERS", 3)
-    monkeypatch.setattr(registry, "_is_taken", lambda _path: True)
+    monkeypatch.setattr(entry, "_MOST_NUMBERS", 3)
+    monkeypatch.setattr(registry.Logs, "_is_taken", lambda _self, _stream: True)
 
-    logs = find_logs(b"server", given(state))
+    logs = logs_of(b"server", state)
     logs.skip_taken()
     assert logs.path("out") == b"/dev/null"
