@@ -119,7 +119,10 @@ class Request:
     @property
     def asked(self) -> dict[str, object]:
         """The keywords that make this request again, but for those that are as they are by default."""
-        usual = Request.__init__.__kwdefaults__ or {}
+        usual = {
+            **(Request.__init__.__kwdefaults__ or {}),
+            "timeout": float("inf") if self.foreground else START_TIMEOUT,
+        }
         found = {name: getattr(self, name) for name in usual if name != "ready" or self.names_readiness}
         changed = {name: value for name, value in found.items() if value not in (usual[name], (), {})}
         return {"command": self.command, **changed}
