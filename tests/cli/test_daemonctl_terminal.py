@@ -25,7 +25,6 @@ WALK = "".join(sessions.blocks(SECTION, "console"))
 
 #: What stands for the installed commands where an ordinary user cannot reach them.
 STANDS_FOR = {
-    "python3": 'exec {python} "$@"',
     "daemonize": 'exec {python} -m daemonize "$@"',
     "daemonctl": 'exec {python} -c "from daemonize.cli.control import main; main()" "$@"',
 }
@@ -61,6 +60,7 @@ def ordinary() -> Iterator[Place]:
         port = sessions.save_files(README, Path(directory))
         commands = os.path.join(directory, "bin")
         os.mkdir(commands)
+        os.symlink(users.python(), os.path.join(commands, "python3"))
         for name, line in STANDS_FOR.items():
             path = os.path.join(commands, name)
             Path(path).write_text(f"#!/bin/sh\n{line.format(python=users.python())}\n")
@@ -77,9 +77,8 @@ def ordinary() -> Iterator[Place]:
 def test_the_walk_has_every_verb() -> None:
     """Negative control: a verb that is not typed is not shown to work."""
     typed = sessions.commands(WALK)
-    pending = set(re.findall(r"<!-- (\w+): begin -->\n<!-- \1: end -->", SECTION))
 
-    assert {verb for verb in control.commands if f"daemonctl {verb}" not in typed} <= pending
+    assert [verb for verb in control.commands if f"daemonctl {verb}" not in typed] == []
 
 
 def test_the_walk_of_the_readme(roots: Place) -> None:
@@ -96,7 +95,7 @@ def test_the_walk_of_the_readme_by_an_ordinary_user(ordinary: Place) -> None:
     assert os.stat(directory).st_uid == users.NOBODY.uid
     assert os.stat(directory).st_mode & 0o777 == 0o700
     assert [name for name in os.listdir(directory) if not name.startswith(".")] == []
-    assert sorted(os.listdir(state))[-1] == "web.out"
+    assert "web.out" in os.listdir(state)
 
 
 def test_control_a_walk_that_shows_something_else(roots: Place) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from daemonize import errors
 from daemonize.cli import control, overview
-from daemonize.launcher import daemon
+from daemonize.launcher import daemon, details
 from daemonize.registry import directories, record
 from tests.support import cli, pages, procs
 
@@ -32,6 +32,17 @@ SECTIONS = [
 LAUNCH = {"N, 128+N"}
 #: Options that every command has, and no paragraph repeats.
 COMMON = {"--help", "-h"}
+
+
+def keys_of_page(page: str, verb: str) -> set[str]:
+    """The keys that a verb prints with --json."""
+    parts = re.split(r"^\.SS (.+)\n", pages.section(page, "JSON"), flags=re.MULTILINE)
+    return {
+        key
+        for title, text in zip(parts[1::2], parts[2::2], strict=True)
+        if verb in title
+        for key in pages.keys(text)
+    }
 
 
 def verbs_of_page(page: str) -> dict[str, set[str]]:
@@ -129,20 +140,31 @@ def test_the_page_documents_exactly_the_keys_of_json(kept: record.Record) -> Non
     """Those of a daemon that runs, and of one that is being started for the first time."""
     real = {*overview.facts(kept, daemon.RUNNING), *overview.of_launch("new", os.getpid())}
 
-    assert pages.keys(PAGE) == real
+    assert keys_of_page(PAGE, "list") == keys_of_page(PAGE, "status") == real
+    assert keys_of_page(PAGE, "show") == details.details(kept).keys() - set(details.FACTS)
 
 
-def test_the_readme_shows_every_verb_and_names_every_status() -> None:
+def test_the_page_documents_exactly_the_facts_of_a_process(kept: record.Record) -> None:
+    """Those that `show` has."""
+    (facts,) = details.details(kept)["processes"]
+    text = pages.section(PAGE, "JSON").partition('"\\fIprocesses\\fR"')[2].partition("\n.IP ")[0]
+
+    assert {
+        word for line in re.findall(r"^\.IR (.*)$", text, re.MULTILINE) for word in listed(line)
+    } == facts.keys()
+
+
+def listed(line: str) -> list[str]:
+    """The names in a line of roff that is alternately italic and not."""
+    return re.sub(r'"[^"]*"', " ", line).split()
+
+
+def test_the_readme_shows_every_verb() -> None:
     """In the section that walks through them."""
     walk = README.partition("\n## Named daemons\n")[2].partition("\n## ")[0]
     shown = {words[0] for words in pages.command_lines(walk.replace("&& ", "\n"), "daemonctl")}
 
-    assert real_verbs().keys() - shown <= pending(walk)
-
-
-def pending(walk: str) -> set[str]:
-    """Verbs whose part of the README is still an empty pair of comments."""
-    return set(re.findall(r"<!-- (\w+): begin -->\n<!-- \1: end -->", walk))
+    assert real_verbs().keys() == shown
 
 
 @pytest.mark.parametrize(
@@ -184,5 +206,6 @@ def test_a_missing_and_an_invented_name_are_both_seen(kept: record.Record) -> No
     assert found["stop"] ^ real["stop"] == {"--signal", "--kill"} | COMMON & real["stop"]
     assert pages.statuses(page) ^ real_statuses() == {"75", "76"}
     assert pages.variables(page) ^ real_variables() == {"XDG_STATE_HOME", "XDG_HOME"}
-    assert pages.keys(page) ^ overview.facts(kept, daemon.RUNNING).keys() == {"uptime", "up", "launch"}
+    facts = overview.facts(kept, daemon.RUNNING)
+    assert keys_of_page(page, "list") ^ facts.keys() == {"uptime", "up", "launch"}
     assert set(pages.tags(page, "STATES")) ^ real_states() == {"dead", "gone"}

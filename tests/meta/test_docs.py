@@ -217,7 +217,7 @@ def test_the_page_for_servers_has_every_status_of_the_option() -> None:
 
 def test_the_page_documents_exactly_the_keys_of_json() -> None:
     """Those of every report, and those of failures."""
-    assert pages.keys(MAN) == real_keys()
+    assert pages.keys(pages.section(MAN, "JSON")) == real_keys()
 
 
 def test_the_table_of_compatibility_has_every_letter() -> None:
@@ -313,7 +313,7 @@ def test_a_missing_and_an_invented_name_are_both_seen() -> None:
     }
     assert pages.statuses(page) ^ real_statuses() == {"123", "124", "N", "128+N"}
     assert pages.variables(page) ^ real_variables() == {"DAEMONIZE_ID", "DAEMONIZE_NO"}
-    assert pages.keys(page) ^ real_keys() == {"pid_file", "pidfile"}
+    assert pages.keys(pages.section(page, "JSON")) ^ real_keys() == {"pid_file", "pidfile"}
     assert forms_of_page(page) ^ real_forms() == {"log:REGEX", "log:GLOB"}
     assert letters_of_table(page) ^ letters_of_table(MAN) == {"u", "x"}
     assert set(pages.sections(page)) ^ set(SECTIONS) == {"SECURITY", "SAFETY"}

@@ -43,9 +43,9 @@ def variables(page: str) -> set[str]:
     return {name for tag in tags(page, "ENVIRONMENT") for name in re.findall(r"\b[A-Z][A-Z_]+\*?", tag)}
 
 
-def keys(page: str) -> set[str]:
-    """The keys of --json that a manual page documents."""
-    return set(re.findall(r'^\.IP "\\fI(\w+)\\fR" 12$', section(page, "JSON"), re.MULTILINE))
+def keys(text: str) -> set[str]:
+    """The keys of --json that a part of a page documents."""
+    return set(re.findall(r'^\.IP "\\fI(\w+)\\fR" 12$', text, re.MULTILINE))
 
 
 def examples(page: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -14,7 +15,6 @@ import pytest
 from tests.support import procs
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Mapping, Sequence
 
 #: Shells without anybody's settings, and with the prompt `$ `. Each tells tmux when it shows its prompt.
@@ -75,6 +75,8 @@ class Terminal:
     def prompted(self) -> None:
         """Return when the shell has asked for the next command."""
         self._do("wait-for", "prompt")
+        # It tells just before that; what is typed too early is echoed by the terminal, and again by the shell.
+        self.shows(re.compile(r"^\$\n\Z", re.MULTILINE))
 
     def type(self, line: str) -> None:
         """Type a command, and return when it is done."""
