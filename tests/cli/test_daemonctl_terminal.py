@@ -23,11 +23,8 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 SECTION = README.partition("\n## Named daemons\n")[2].partition("\n## ")[0]
 WALK = "".join(sessions.blocks(SECTION, "console"))
 
-#: What stands for the installed commands where an ordinary user cannot reach them.
-STANDS_FOR = {
-    "daemonize": 'exec {python} -m daemonize "$@"',
-    "daemonctl": 'exec {python} -c "from daemonize.cli.control import main; main()" "$@"',
-}
+#: The commands, for whoever cannot reach the installed ones, and the modules that they run.
+COMMANDS = {"daemonize": "daemonize.cli.main", "daemonctl": "daemonize.cli.control"}
 
 
 class Place:
@@ -41,7 +38,7 @@ class Place:
         for line in sessions.commands(session.replace("8000", self.port)).splitlines():
             self.terminal.type(line)
         pattern = sessions.transcript(session.replace("8000", self.port)).pattern
-        self.terminal.shows(re.compile(rf"\A{pattern}\$?\n\Z", re.DOTALL))
+        self.terminal.shows(re.compile(rf"\A{pattern}\$\n\Z"))
 
 
 @pytest.fixture
@@ -61,9 +58,9 @@ def ordinary() -> Iterator[Place]:
         commands = os.path.join(directory, "bin")
         os.mkdir(commands)
         os.symlink(users.python(), os.path.join(commands, "python3"))
-        for name, line in STANDS_FOR.items():
+        for name, module in COMMANDS.items():
             path = os.path.join(commands, name)
-            Path(path).write_text(f"#!/bin/sh\n{line.format(python=users.python())}\n")
+            Path(path).write_text(f"#!{users.python()}\nfrom {module} import main\nmain()\n")
             os.chmod(path, 0o755)
         changes = {"HOME": os.path.join(directory, "home"), "PATH": f"{commands}:{os.defpath}"}
         scrubbed = dict.fromkeys(

@@ -192,6 +192,8 @@ def _assert_alone(script: Script) -> None:
         ("$ echo one\n", False),
         ("$ true\none\n", False),
         ("$ seq 9\n1\n...\n8\n", False),
+        ("$ seq 99\n1\n...\n9\n...\n12\n13\n...\n99\n", True),
+        ("$ seq 9\n1\n...\n5\n6\n...\n6\n...\n9\n", False),
         ("$ printf 'a\\nb\\n'\na...\n", False),
     ],
 )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PATH = os.pathsep.join([os.path.dirname(cli.COMMAND), servers.PATH, *glob.glob("/usr/lib/postgresql/*/bin")])
 
 
+_ANY_LINES = "\n...\n"
 #: Sections that are a walk from block to block.
 CHAINED = ("Named daemons",)
 
@@ -63,20 +64,30 @@ def joined(block: str) -> str:
 
 def expected(block: str) -> re.Pattern[str]:
     """What a session must print, all commands together."""
-    lines = [line for line in joined(block).splitlines() if not line.startswith("$ ")]
-    return re.compile("".join(map(_pattern, lines)), re.DOTALL)
-
-
-def _pattern(line: str) -> str:
-    if line == "...":
-        return ".*\n"
-    literal = re.sub(r"(?:\\ ){2,}", r"(?: {2,}|\\t)", re.escape(line))
-    return literal.replace(re.escape("..."), "[^\n]*") + "\n"
+    return _pattern([line for line in joined(block).splitlines() if not line.startswith("$ ")])
 
 
 def transcript(block: str) -> re.Pattern[str]:
     """What stands in a terminal in which a session was typed."""
-    return re.compile("".join(map(_pattern, joined(block).splitlines())), re.DOTALL)
+    return _pattern(joined(block).splitlines())
+
+
+def _pattern(lines: list[str]) -> re.Pattern[str]:
+    """What fits a line, and the first place that fits what stands between two `...`, is taken for good.
+
+    Else it takes for ever to find that a long session differs.
+    """
+    parts = "".join(map(_pattern_of_line, lines)).split(_ANY_LINES)
+    middle = "".join(f"(?>(?:[^\n]*\n)+?{part})" for part in parts[1:-1])
+    last = f"(?:[^\n]*\n)+?{parts[-1]}" if parts[1:] else ""
+    return re.compile(parts[0] + middle + last)
+
+
+def _pattern_of_line(line: str) -> str:
+    if line == "...":
+        return _ANY_LINES
+    literal = re.sub(r"(?:\\ ){2,}", r"(?: {2,}|\\t)", re.escape(line))
+    return "(?>" + literal.replace(re.escape("..."), "[^\n]*") + "\n)"
 
 
 def commands(block: str) -> str:
