@@ -123,7 +123,7 @@ OPTIONS = (
     Option(("-o", "--stdout"), "stdout", VALUE, "File for the server's stdout.", metavar="FILE"),
     Option(("-e", "--stderr"), "stderr", VALUE, "File for the server's stderr.", metavar="FILE"),
     Option(("-a", "--append"), "append", FLAG, "Append to the files of -o and -e instead of truncating them."),
-    Option(("--log-rotate",), "log_rotate", VALUE, "Rotate the logs when they grow beyond a size, as long as the server runs: "
+    Option(("--log-rotate",), "log_rotate", VALUE, "Rotate the logs when they grow beyond a size, while the server runs: "
            "10M, 512K:3. KEEP old ones stay [default: 5].", metavar="SIZE[:KEEP]", convert=parse_rotation),
     Option(("--timestamps",), "timestamps", FLAG, "Put the time before every line of the logs."),
     Option(("--stdin",), "stdin", VALUE, "File for the server's stdin [default: /dev/null].", metavar="FILE"),

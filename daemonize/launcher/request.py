@@ -151,15 +151,10 @@ class Request:
             _check_kept(fd)
 
     def _check_logs(self) -> None:
-        rotate = self.log_rotate
-        if rotate is not None and not (
-            isinstance(rotate, tuple)
-            and len(rotate) == 2
-            and _is_number(rotate[0], 1, _MOST)
-            and _is_number(rotate[1], 0, MOST_KEPT_LOGS)
-        ):
-            raise UsageError(f"logs are rotated at (bytes, how many are kept), not {rotate!r}")
-        if self.has_drain and self.foreground and not (self.stdout or self.stderr or "streams" in self.ready):
+        if self.log_rotate is not None and not _is_rotation(self.log_rotate):
+            raise UsageError(f"logs are rotated at (bytes, how many are kept), not {self.log_rotate!r}")
+        goes_on_in_log = self.moves_streams and "streams" in self.ready
+        if self.has_drain and self.foreground and not (self.stdout or self.stderr or goes_on_in_log):
             raise UsageError(
                 "in the foreground no log is kept that could be rotated or stamped: name a file (-o, -e)"
             )
@@ -188,6 +183,12 @@ def check_settings(
             raise UsageError(
                 f"the limit of {printable(str(name))} must be a number, or (soft, hard), not {value!r}"
             )
+
+
+def _is_rotation(value: object) -> bool:
+    if not (isinstance(value, tuple) and len(value) == 2):
+        return False
+    return _is_number(value[0], 1, _MOST) and _is_number(value[1], 0, MOST_KEPT_LOGS)
 
 
 def _is_limit(value: object) -> bool:

@@ -99,6 +99,7 @@ class Wrapper:
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         heir = self._heir
         self.logs = find_logs(request.name or request.command[0], self.outer, heir.login if heir else "")
+        self.logs.rotation = request.log_rotate or self.logs.rotation
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
         self.outputs.screen = waiting
         self.claims = Claims()
@@ -184,6 +185,8 @@ class Wrapper:
             context=self.context, account=self.account, keep=self.claims.inherited, kind=self._kind,
             variables=self._variables, placed=self._placed,
         )  # fmt: skip
+        if self.outputs.lifelong:
+            self.outputs.lifelong.start()
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         report_end, report = self.owner.pipe()
@@ -394,16 +397,25 @@ class Wrapper:
         self.claims.write(pid, start)
 
     def _leave_drain(self) -> None:
+        if self._leaves_running and self.outcome is not None and self.outputs.lifelong:
+            main = self.family.chosen
+            self.outputs.lifelong.go_on((main.pid, main.start) if main else None)
+            self.outcome.drain = self.outputs.lifelong.pid if self.outputs.needs_drain else None
+            self.say(f"the drain (pid {self.outputs.lifelong.pid}) writes the log")
+        self._leave_copying_drain()
+
+    def _leave_copying_drain(self) -> None:
         pipes = self.outputs.held() if self._leaves_running else []
         if not pipes or self.outcome is None:
             return
         from daemonize.launcher import drain
 
         try:
-            self.outcome.drain = drain.start(pipes)
+            pid = drain.start(pipes)
         except OSError as error:
             raise SetupError("start", "the drain", error) from None
-        self.say(f"a pipe is still held: the drain (pid {self.outcome.drain}) copies it to the log")
+        self.outcome.drain = self.outcome.drain or pid
+        self.say(f"a pipe is still held: the drain (pid {pid}) copies it to the log")
 
     def _detach(self) -> None:
         """Let the intermediate parent go, and wait until it is gone: then the server is init's child.
@@ -437,6 +449,8 @@ class Wrapper:
         self.family.close()
         self.outputs.stop()
         self.owner.close()
+        if self.outputs.lifelong and not (self._finished and self._leaves_running):
+            self.outputs.lifelong.wait()
 
     def _result(self) -> Ready | LaunchError:
         """The outcome with its facts."""

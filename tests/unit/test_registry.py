@@ -315,7 +315,7 @@ def test_a_claim_is_exclusive(state: bytes, held: list[int]) -> None:
 def test_when_every_number_is_taken_there_are_no_logs(monkeypatch: pytest.MonkeyPatch, state: bytes) -> None:
     """The search ends."""
     monkeypatch.setattr(registry, "_MOST_NUMBERS", 3)
-    monkeypatch.setattr(registry, "_is_taken", lambda _path: True)
+    monkeypatch.setattr(registry, "_free_size", lambda _path: None)
 
     logs = find_logs(b"server", given(state))
     logs.skip_taken()
