@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from errno import EBUSY, ENXIO
+from time import monotonic, sleep
 
 from daemonize.errors import SetupError, UsageError, printable
 from daemonize.posix.fds import try_lock
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 STREAMS = ("out", "err")
 _NULL = b"/dev/null"
+#: Seconds that a drain is given to write what a server has said at last; seconds between two looks.
+_LAST_WORDS, _FIRST_WAIT, _LONGEST_WAIT = 1.0, 0.001, 0.02
 
 
 class Files:
@@ -131,10 +134,15 @@ class Files:
             self.logs.pop(stream, None)
             directory, _ = self.places.pop(stream, (-1, b""))
             self._owner.shut(directory)
-        for fifo in self.fifos.values():
-            unlink_fifo(*fifo)
-        self._owner.shut(*opened, *(fd for fd, _ in self.fifos.values()))
+        self.remove_fifos()
+        self._owner.shut(*opened)
         opened.clear()
+
+    def remove_fifos(self) -> None:
+        """There will be nobody who reads them."""
+        for fd, path in self.fifos.values():
+            unlink_fifo(fd, path)
+            self._owner.shut(fd)
         self.fifos.clear()
 
     def _open_given(self, stream: str, path: bytes) -> int:
@@ -174,7 +182,7 @@ class Files:
             )
         if self._request.log_rotate:
             self.places[stream] = self._place(path, fd)
-        if not _lock(fd):
+        if not _lock_soon(fd):
             raise OSError(EBUSY, "another daemon writes to it")
         self.logs[stream] = fd
         return fd
@@ -197,11 +205,18 @@ def _lies_at(place: tuple[int, bytes], fd: int) -> bool:
     return os.path.samestat(status, os.fstat(fd))
 
 
-def _lock(fd: int) -> bool:
+def _lock_soon(fd: int) -> bool:
+    """Lock a log. The drain of a server that was stopped just now may have its last words to write."""
+    wait, until = _FIRST_WAIT, monotonic() + _LAST_WORDS
     try:
-        return try_lock(fd)
+        while not try_lock(fd):
+            if monotonic() > until:
+                return False
+            sleep(wait)
+            wait = min(wait * 2, _LONGEST_WAIT)
     except OSError:
-        return True  # a file system without locks
+        pass  # a file system without locks
+    return True
 
 
 def unlink_fifo(fd: int, path: bytes) -> None:

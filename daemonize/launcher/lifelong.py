@@ -158,6 +158,7 @@ class _Drain:
 
     def run(self) -> None:
         """Copy everything to its end."""
+        os.chdir(b"/")  # the caller's directory may want to be unmounted one day
         for feed, pipe, log in self._inputs.pipes:
             self._watch(feed, log, lambda pipe=pipe, log=log: self._watch(pipe, log))  # type: ignore[misc]
         for fifo, log in self._inputs.fifos:

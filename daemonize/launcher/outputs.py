@@ -336,7 +336,9 @@ class Outputs:
         ]
 
     def stop(self) -> None:
-        """Relay no more."""
+        """Relay no more; what no drain has been started for is removed."""
+        if self.lifelong and not self.lifelong.pid:
+            self._files.remove_fifos()
         for relay in self.relays:
             relay.stop()
         for sink in self._sinks:

@@ -40,8 +40,8 @@ def rotate(directory: int, name: bytes, log: int, keep: int) -> int:
             _name_too(directory, name, name + b".1")
         os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        os.unlink(fresh, dir_fd=directory)
         os.close(new)
+        os.unlink(fresh, dir_fd=directory)
         raise
     return new
 
