@@ -188,12 +188,17 @@ class _Drain:
             return
         self._loop.forget(source)
         self._open.discard(source)
+        if all(fifo.read != source for fifo, _ in self._inputs.fifos):  # they are claimed to the end
+            os.close(source)
         then()
 
     def _told(self) -> None:
         """Who the main process is; end of file: nobody, for there is no server any more, or will not be for long."""
         self._loop.forget(self._inputs.told)
         pid, _, start = os.read(self._inputs.told, 64).partition(b" ")
+        os.close(self._inputs.told)
+        if not self._inputs.fifos:
+            return
         try:
             self._main = Process(int(pid)) if int(pid or 0) else None
         except ProcessLookupError:

@@ -108,7 +108,8 @@ class Outputs:
         if request.has_drain:
             # In another root the names mean nothing.
             self._files.claim(with_fifos=request.moves_streams and not request.chroot)
-            self._begin_lifelong(request)
+            if self._files.logs:
+                self._begin_lifelong(request)
         else:
             logs.skip_taken()
             self._files.prepare()
@@ -128,7 +129,7 @@ class Outputs:
             made = files.claim() or [self._open_without_log(stream) for stream in wanted]
         files.name()
         opened = {**files.given, **dict(zip(wanted, made, strict=True))}
-        if request.has_drain:
+        if request.has_drain and files.logs:
             self._begin_lifelong(request)
             opened.update(self._open_fed())
         self.program_stdout, self.program_stderr = (opened[stream] for stream in STREAMS)
