@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 from time import time
-from typing import TYPE_CHECKING
 
 from daemonize.errors import SetupError
 from daemonize.launcher import drain
@@ -28,6 +27,7 @@ from daemonize.posix.identity import Process, wait_for_end
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGHUP, SIGINT, SIGTERM
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 

@@ -12,12 +12,11 @@ The bytes written and the bytes noted are together all that there were. After a 
 from __future__ import annotations
 
 import os
-import threading
-from typing import TYPE_CHECKING
 
 from daemonize.logs import stamps
 from daemonize.posix import rotation
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -53,6 +52,20 @@ class Log:
         self._starts_line = True  # the next byte in the file is the first of a line
         self._lost, self._why = 0, ""
         self._skipping = 0  # bytes that may still be lost until a line begins
+        if stamped:
+            self._end_old_line()
+
+    def _end_old_line(self) -> None:
+        """The last words of an earlier server may have had no end of a line; a time stamp in a line is none."""
+        try:
+            fd = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                unended = self._size and os.pread(fd, 1, self._size - 1) != b"\n"
+            finally:
+                os.close(fd)
+            self._size += os.write(self.fd, b"\n") if unended else 0
+        except OSError:
+            pass  # write-only for us; no /proc; a full disk
 
     def write(self, data: bytes, moment: float) -> None:
         """Append what was read at a moment (seconds since the epoch). Never raises: what cannot be written is lost."""
@@ -186,6 +199,8 @@ class Writer:
     """A thread that writes to a log what is put into its buffer, so that who puts it there need not wait for the disk."""
 
     def __init__(self, log: Log) -> None:
+        import threading  # in the drain, while the server starts
+
         self._log = log
         self._changed = threading.Condition()
         self._jobs: list[tuple[int, Callable[[], None]]] = []

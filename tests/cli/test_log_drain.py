@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import daemonize
+from daemonize.launcher import lifelong
+from daemonize.launcher.outputs import Targets
+from daemonize.launcher.ready import Ready
+from daemonize.launcher.request import Request
+from daemonize.launcher.wrapper import Wrapper
 from daemonize.logs import stamps
+from daemonize.posix import identity
 from tests.support import cli, ports, procs, users
 from tests.support.launches import held_at
 from tests.support.losses import check_counted
@@ -647,6 +653,37 @@ def test_the_drain_is_killed_while_the_server_starts(tmp_path: Path, family: Fam
     assert wrapper.returncode == 125
     assert err.endswith(b"daemonize: cannot leave the drain: it has been killed\n")
     family.nobody()
+
+
+def test_without_pidfds(monkeypatch: pytest.MonkeyPatch, family: Family) -> None:
+    """Where the kernel tells nobody of an end, the drain looks from time to time."""
+    monkeypatch.setattr(identity, "pidfd_open", lambda _pid: None)
+    monkeypatch.setattr(lifelong, "_LOOK", 0.01)
+    words = [*program("steps", "go-on", "out:hello", "serve")]
+    outcome = Wrapper(Request(words, timestamps=True), Targets(None, None)).run()
+    assert isinstance(outcome, Ready)
+    assert outcome.drain
+    assert outcome.pid
+    procs.stop(outcome.pid)
+    assert procs.wait_ended(outcome.drain)
+
+    assert fifos() == []
+    assert without_stamps(read(outcome.files[0])) == b"hello\n"
+
+
+def test_a_name_is_never_free_while_its_log_rotates(tmp_path: Path, family: Family) -> None:
+    """Launches in the middle of rotations, of which there are a thousand: none gets the log of the server that runs."""
+    with Trigger(tmp_path) as trigger:
+        script = f"yes | head -c 4000000; read x <{trigger.path}"
+        first = cli.run("--json", "-r", "alive:10ms", "--log-rotate", "4K:2", SHELL, "-c", script).json
+        names = {
+            cli.run("--json", "-r", "alive:1ms", SHELL, "-c", "sleep 0.01").json["name"] for _ in range(12)
+        }
+        assert procs.alive(first["drain"])
+        trigger.close()
+        drain_ended(first)
+    assert first["name"] == "sh"
+    assert "sh" not in names
 
 
 # --- the foreground --------------------------------------------------------------------------------------------------

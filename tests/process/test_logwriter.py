@@ -155,6 +155,18 @@ def test_an_old_log_is_gone_on_in_and_counts(tmp_path: Path, made: list[Kept]) -
     assert made[0].files == [b"old\n" * 20, b"y" * 30 + b"\n"]
 
 
+@pytest.mark.parametrize("stamped", [False, True])
+def test_a_half_line_of_an_earlier_server(tmp_path: Path, made: list[Kept], stamped: bool) -> None:
+    """It is ended where a time stamp is to follow, which would else be in the middle of a line."""
+    (tmp_path / "log").write_bytes(b"old\nhalf")
+    made.append(Kept(tmp_path, stamped=stamped))
+    made[0].log.write(b"new\n", MOMENT)
+
+    assert made[0].files == [
+        b"old\nhalf\n" + stamps.stamp(MOMENT) + b"new\n" if stamped else b"old\nhalfnew\n"
+    ]
+
+
 def test_where_it_cannot_be_renamed_it_is_gone_on_in(tmp_path: Path, made: list[Kept]) -> None:
     """Nothing is lost, and it is tried again when it has doubled."""
     (tmp_path / "log.1").mkdir()
