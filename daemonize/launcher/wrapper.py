@@ -397,11 +397,13 @@ class Wrapper:
         self.claims.write(pid, start)
 
     def _leave_drain(self) -> None:
-        if self._leaves_running and self.outcome is not None and self.outputs.lifelong:
+        lifelong = self.outputs.lifelong
+        if lifelong and self.outcome is not None and self._leaves_running:
             main = self.family.chosen
-            self.outputs.lifelong.go_on((main.pid, main.start) if main else None)
-            self.outcome.drain = self.outputs.lifelong.pid if self.outputs.needs_drain else None
-            self.say(f"the drain (pid {self.outputs.lifelong.pid}) writes the log")
+            lifelong.go_on((main.pid, main.start) if main else None)
+            if self.outputs.needs_drain:
+                self.outcome.drain = lifelong.pid
+                self.say(f"the drain (pid {lifelong.pid}) writes the log")
         self._leave_copying_drain()
 
     def _leave_copying_drain(self) -> None:

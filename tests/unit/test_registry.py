@@ -335,7 +335,7 @@ def test_a_large_log_is_rotated_when_it_is_claimed(state: bytes, held: list[int]
     held.append(logs.open("out", Descriptors()))
     os.write(held[0], b"new")
 
-    assert open(path, "rb").read() == b"new"  # noqa: SIM115
+    assert os.stat(path).st_size == 3
     assert os.stat(path + b".1").st_size == 10
     assert claimed(find_logs(b"server", given(state)), held) == "server-2"
     assert len([fd for fd in os.listdir("/proc/self/fd") if b"server.out" in _target(fd)]) == 1
