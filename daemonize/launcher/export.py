@@ -64,7 +64,7 @@ class Started(Protocol):
         """Whether it was started in the foreground."""
 
     @property
-    def directory(self) -> str:
+    def directory(self) -> str | None:
         """Where it was started."""
 
     @property
