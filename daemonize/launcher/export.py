@@ -11,14 +11,16 @@ root, some variables. They stand on its command line.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import UsageError, printable
 from daemonize.launcher import unittext
 from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+
+    from daemonize.registry.record import Record
 
 #: The types of units for what systemd can wait for.
 _TYPES = {"notify": "notify", "started": "exec", "exit": "forking"}
@@ -44,39 +46,7 @@ _KNOWN = frozenset(
 )  # fmt: skip
 
 
-class Started(Protocol):
-    """What is asked of the record of a daemon."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def stdout(self) -> str:
-        """The file that its stdout goes to, or is continued in."""
-
-    @property
-    def stderr(self) -> str:
-        """The file that its stderr goes to, or is continued in."""
-
-    @property
-    def foreground(self) -> bool:
-        """Whether it was started in the foreground."""
-
-    @property
-    def directory(self) -> str:
-        """Where it was started."""
-
-    @property
-    def program(self) -> str | None:
-        """The path that was executed."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What was asked for."""
-
-
-def systemd_unit(record: Started, daemonize_command: str, *, system: bool | None = None) -> str:
+def systemd_unit(record: Record, daemonize_command: str, *, system: bool | None = None) -> str:
     """The text of a unit that starts the daemon as it was started.
 
     daemonize_command: absolute path of `daemonize`. system: for the system manager, else for that of a user; None: as who
@@ -89,17 +59,24 @@ def systemd_unit(record: Started, daemonize_command: str, *, system: bool | None
     return text
 
 
-def _impossible(record: Started, why: str) -> UsageError:
+def _impossible(record: Record, why: str) -> UsageError:
     return UsageError(f"{printable(record.name)} cannot be exported to systemd: {why}")
+
+
+def _own(record: Record) -> dict[str, Any]:
+    """Of a program with an option of its own to daemonize, which sees to all else itself: it exits when it is ready."""
+    kept = {name: value for name, value in record.settings.items() if name in ("timeout", "stop_timeout")}
+    return {"ready": ["exit"], **kept}
 
 
 class _Unit:
     """A unit that is being written. kind: its Type=. wrapped: the command is `daemonize`, around the server."""
 
-    def __init__(self, record: Started, daemonize_command: str, *, system: bool) -> None:
-        self.record, self.settings, self.system = record, record.settings, system
+    def __init__(self, record: Record, daemonize_command: str, *, system: bool) -> None:
+        self.record, self.system = record, system
+        self.settings = _own(record) if record.by_option else record.settings
         self._daemonize = daemonize_command
-        self._command: list[str] = list(self.settings["command"])
+        self._command = record.command
         self._program = record.program or self._command[0]
         for path in (self._program, daemonize_command):
             if not path.startswith("/"):
@@ -107,6 +84,7 @@ class _Unit:
         if not unittext.is_program(daemonize_command):
             raise _impossible(record, f"it executes no program of this name: {printable(daemonize_command)}")
         self._ready: list[str] = list(self.settings.get("ready") or self._default())
+        self._where = record.directory or "/"
         kind = _TYPES.get(self._ready[0]) if len(self._ready) == 1 else None
         self.wrapped = kind is None or not self._is_native()
         self.kind = "notify" if self.wrapped and kind != "forking" else kind
@@ -130,7 +108,7 @@ class _Unit:
         return (
             not any(settings.get(name) for name in _DAEMONIZE_ONLY)
             and unittext.is_program(self._program)
-            and all(unittext.is_path(path) for path in (*paths, self.record.directory) if path)
+            and all(unittext.is_path(path) for path in (*paths, self._where) if path)
             and all(map(self._is_variable, self._environment.items()))
             and all(map(unittext.is_account, self._account))
         )
@@ -203,7 +181,7 @@ class _Unit:
             yield f"NotifyAccess={'main' if self.wrapped else 'all'}"
         if self.wrapped and self._foreground:
             yield "KillMode=mixed"
-        if self.kind == "forking" and (pid_file := self.settings.get("pid_file")):
+        if self.kind == "forking" and (pid_file := self.record.pid_file or self.settings.get("pid_file")):
             if not unittext.is_path(pid_file):
                 raise _impossible(
                     self.record, f"systemd takes no pid file with this name: {printable(pid_file)}"
@@ -240,8 +218,8 @@ class _Unit:
             yield f"WorkingDirectory={unittext.path(asked or '/')}"
         elif asked and not self.wrapped:
             yield f"WorkingDirectory={unittext.path(asked)}"
-        elif unittext.is_path(self.record.directory):
-            yield f"WorkingDirectory=-{unittext.path(self.record.directory)}"
+        elif unittext.is_path(self._where):
+            yield f"WorkingDirectory=-{unittext.path(self._where)}"
 
     def _is_for_the_unit(self, name: str, value: str) -> bool:
         return self._is_variable((name, value)) and not (self.wrapped and name.startswith(_FOR_US))
@@ -314,8 +292,8 @@ class _Unit:
     def _places(self) -> Iterator[str]:
         settings = self.settings
         directory = settings.get("directory")
-        if not directory and not unittext.is_path(self.record.directory):
-            directory = None if settings.get("chroot") else self.record.directory
+        if not directory and not unittext.is_path(self._where):
+            directory = None if settings.get("chroot") else self._where
         if directory:
             yield from ("--chdir", directory)
         if self.system and (chroot := settings.get("chroot")):

@@ -157,6 +157,19 @@ def test_a_foreground_record() -> None:
     assert "--timeout infinity" in exec_of(lines)
 
 
+def test_a_program_with_an_option_of_its_own() -> None:
+    """It daemonizes itself, as it did, and sees to all that it was asked for by itself; systemd reads its pid file."""
+    record = {"by_option": True, "pid_file": "/run/x.pid"}
+    lines = unit(
+        record=record, command=["server", "--daemonize"], user="x", umask=7, ready=["streams"], timeout=5
+    )
+    assert exec_of(lines) == "/usr/bin/server --daemonize"
+    assert {"Type=forking", "PIDFile=/run/x.pid", "TimeoutStartSec=5s", "WorkingDirectory=-/srv"} <= set(
+        lines
+    )
+    assert not [line for line in lines if line.startswith(("User=", "UMask="))]
+
+
 def test_a_user_unit() -> None:
     """For the manager of a user, who cannot be somebody else."""
     lines = unit(system=False, ready=["started"], user="www-data")
