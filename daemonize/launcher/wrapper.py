@@ -104,6 +104,7 @@ class Wrapper:
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         heir = self._heir
         self.logs = find_logs(self.entry, self.outer, heir.login if heir else "")
+        self.logs.rotation = request.log_rotate or self.logs.rotation
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
         self.outputs.screen = waiting
         self.claims = Claims()
@@ -191,6 +192,8 @@ class Wrapper:
             context=self.context, account=self.account, keep=self.claims.inherited, kind=self._kind,
             variables=self._variables, placed=self._placed,
         )  # fmt: skip
+        if self.outputs.lifelong:
+            self.outputs.lifelong.start()
         self.claims.kept |= self.entry.descriptors
         if self.entry.is_explicit:
             self._prepare_record()  # he wants to hear now that it cannot be kept
@@ -419,16 +422,27 @@ class Wrapper:
         self.entry.abandon()
 
     def _leave_drain(self) -> None:
+        lifelong = self.outputs.lifelong
+        if lifelong and self.outcome is not None and self._leaves_running:
+            main = self.family.chosen
+            lifelong.go_on((main.pid, main.start) if main else None)
+            if self.outputs.needs_drain:
+                self.outcome.drain = lifelong.pid
+                self.say(f"the drain (pid {lifelong.pid}) writes the log")
+        self._leave_copying_drain()
+
+    def _leave_copying_drain(self) -> None:
         pipes = self.outputs.held() if self._leaves_running else []
         if not pipes or self.outcome is None:
             return
         from daemonize.launcher import drain
 
         try:
-            self.outcome.drain = drain.start(pipes)
+            pid = drain.start(pipes)
         except OSError as error:
             raise SetupError("start", "the drain", error) from None
-        self.say(f"a pipe is still held: the drain (pid {self.outcome.drain}) copies it to the log")
+        self.outcome.drain = self.outcome.drain or pid
+        self.say(f"a pipe is still held: the drain (pid {pid}) copies it to the log")
 
     def _detach(self) -> None:
         """Let the intermediate parent go, and wait until it is gone: then the server is init's child.
@@ -462,6 +476,8 @@ class Wrapper:
         self.family.close()
         self.outputs.stop()
         self.owner.close()
+        if self.outputs.lifelong and not (self._finished and self._leaves_running):
+            self.outputs.lifelong.wait()
 
     def _result(self) -> Ready | LaunchError:
         """The outcome with its facts."""

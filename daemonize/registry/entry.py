@@ -16,7 +16,6 @@ from daemonize.posix.fds import try_lock, write_all
 from daemonize.posix.identity import Identity, read_stat
 from daemonize.registry.directories import ensure_private, records_dirs
 from daemonize.registry.files import RefusedError, open_new, open_own, read_own
-from daemonize.registry.head import read_head
 from daemonize.registry.names import check_name
 
 TYPE_CHECKING = False
@@ -185,6 +184,8 @@ class Entry:
         text = read_own(path)
         if text is None:
             return True
+        from daemonize.registry.content import read_head
+
         head = read_head(text)
         if head is None:
             from daemonize.registry.record import parse_head

@@ -11,10 +11,10 @@ from daemonize.errors import BadRecord, NoSuchDaemon, SetupError
 from daemonize.posix.fds import is_locked
 from daemonize.posix.holders import NOBODY, holder_of
 from daemonize.posix.identity import Identity
+from daemonize.registry.content import VERSION, Head
 from daemonize.registry.directories import is_private, records_dirs
 from daemonize.registry.entry import lock_path, record_path
 from daemonize.registry.files import RefusedError, read_own
-from daemonize.registry.head import VERSION, Head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
