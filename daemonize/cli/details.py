@@ -79,7 +79,7 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What was asked for, by the names of the long options."""
     for name, value in settings.items():
         label = printable(name.replace("_", " "))
-        if name == "command":
+        if name in ("command", "name"):
             continue
         if name == "environment":
             yield from (("variable", printable(f"{key}={content}")) for key, content in value.items())

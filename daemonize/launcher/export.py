@@ -40,8 +40,8 @@ _NICEST, _MEANEST = 19, -20
 _KNOWN = frozenset(
     (
         "command", "ready", "timeout", "on_timeout", "stop_timeout", "directory", "environment", "stdout", "stderr",
-        "append", "stdin", "keep_fds", "user", "chroot", "umask", "nice", "core", "limits", "log_rotate", "timestamps",
-        *_DAEMONIZE_ONLY,
+        "append", "stdin", "name", "keep_fds", "user", "chroot", "umask", "nice", "core", "limits", "log_rotate",
+        "timestamps", *_DAEMONIZE_ONLY,
     )
 )  # fmt: skip
 
@@ -86,13 +86,16 @@ class _Unit:
         self._ready: list[str] = list(self.settings.get("ready") or self._default())
         self._where = record.directory or "/"
         kind = _TYPES.get(self._ready[0]) if len(self._ready) == 1 else None
-        self.wrapped = kind is None or not self._is_native()
+        drained = bool(self.settings.get("log_rotate") or self.settings.get("timestamps"))
+        keeps = drained and bool(self.settings.get("stdout") or self.settings.get("stderr"))
+        self.wrapped = kind is None or keeps or not self._is_native()
         self.kind = "notify" if self.wrapped and kind != "forking" else kind
         self._foreground = self.kind != "forking"
         self._timeout = self._seconds("timeout", float("inf") if record.foreground else START_TIMEOUT)
         self._stop_timeout = self._seconds("stop_timeout", STOP_TIMEOUT)
         #: Where its streams go on the command line of `daemonize`: what a server opens for itself is named to it there.
-        self._names_files = self.wrapped and ("streams" in self._ready or not self._foreground)
+        self._names_files = self.wrapped and (keeps or "streams" in self._ready or not self._foreground)
+        self._leaves_to_journal = drained and not self._names_files
 
     def _default(self) -> tuple[str]:
         named = self.settings.get("stdout") or self.settings.get("stderr")
@@ -163,8 +166,8 @@ class _Unit:
             yield f"# It was given descriptor {fd} (--keep-fd), for which systemd has no equivalent."
         if settings.get("on_timeout") == "leave":
             yield "# It was to be left running on a timeout (--on-timeout=leave); systemd stops what is not ready in time."
-        if settings.get("log_rotate") or settings.get("timestamps"):
-            yield "# The journal has time stamps, and is rotated; for files, see logrotate(8)."
+        if self._leaves_to_journal:
+            yield "# What it says is in the journal, which has time stamps, and is rotated by itself."
         if self._account and not self.system:
             yield "# The unit of a user runs as that user, whatever -u said."
         if settings.get("chroot") and not self.system:
@@ -323,6 +326,10 @@ class _Unit:
                 yield "-a"
         if settings.get("append") and any(named.values()):
             yield "-a"
+        if self._names_files and (rotation := settings.get("log_rotate")):
+            yield from ("--log-rotate", ":".join(map(str, rotation)))
+        if self._names_files and settings.get("timestamps"):
+            yield "--timestamps"
         for option, file in named.items():
             if file:
                 yield from (option, file)

@@ -35,8 +35,8 @@ def launch(*command: str, **settings: Any) -> Daemon:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Daemon]:
-    """A shell with two children, one of which has one."""
-    script = f"exec >/dev/null 2>&1; {SHELL} -c 'sleep 1000 & wait' & sleep 1001 & wait"
+    """A shell with two children, one of which has one. The shells stay when these end."""
+    script = f"exec >/dev/null 2>&1; {SHELL} -c 'sleep 1000 & wait; kill -STOP $$' & sleep 1001 & wait; kill -STOP $$"
     with launch(SHELL, "-c", script, env={"SECRET": "x\x1by"}, limits={"nofile": (100, 200)}) as daemon:
         yield daemon
 
