@@ -147,7 +147,7 @@ class Entry:
         if self._directory is None:
             return
         try:
-            self._reuses = False  # from here on it is another's
+            self._reuses = False  # from here on it is another's record
             if self._new < 0:  # in the foreground, another process is the main one by now
                 self._new = self._owner.add(open_new(self._new_path))
             os.lseek(self._new, 0, os.SEEK_SET)
@@ -239,6 +239,7 @@ class Entry:
         return False
 
     def _release(self) -> None:
+        self._reuses = False
         if self._fd >= 0:
             self._owner.shut(self._fd)
             self._fd = -1
