@@ -40,8 +40,7 @@ def forget(name: str) -> None:
     registry = Registry()
     directory = registry.directory
     if directory is None or not (registry.has(name) or _is_blocked(directory, name)):
-        registry.read(name)  # raises what there is to be said
-        return
+        raise registry.unknown(name)
     path = lock_path(directory, name)
     try:
         with _locked(directory, name) as mine:

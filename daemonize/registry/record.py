@@ -155,19 +155,20 @@ class Registry:
     def read(self, name: str) -> Record:
         """The record of a daemon. Raises NoSuchDaemon, BadRecord."""
         if self.directory is None or not is_name(name):
-            raise self._unknown(name)
+            raise self.unknown(name)
         path = record_path(self.directory, name)
         try:
             text = read_own(path)
             if text is None:
-                raise self._unknown(name)
+                raise self.unknown(name)
             return _of_name(name, parse(text))
         except RefusedError as refused:
             raise BadRecord(name, os.fsdecode(path), str(refused)) from None
         except OSError as error:
             raise BadRecord(name, os.fsdecode(path), error.strerror or str(error)) from None
 
-    def _unknown(self, name: str) -> NoSuchDaemon:
+    def unknown(self, name: str) -> NoSuchDaemon:
+        """The error: there is no record of that name. Raises SetupError."""
         return NoSuchDaemon(name, difflib.get_close_matches(name, self.names, 1))
 
     def has(self, name: str) -> bool:

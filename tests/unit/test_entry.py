@@ -474,14 +474,14 @@ def test_a_launch_that_waits_while_the_name_is_forgotten(directory: bytes) -> No
     """The lock that it got is not that of the name any more: it takes the new one, so that there are never two."""
     found = together(20, lambda: _forget_and_claim(directory))
 
-    assert sum(found) == 1, found  # type: ignore[arg-type]
+    assert found.count(0) + found.count(1) == 20, found
+    assert found.count(1) <= 1  # none, where each met another who was just forgetting
 
 
 def _forget_and_claim(directory: bytes) -> int:
     for _ in range(30):
         with contextlib.suppress(NoSuchDaemon, NotPossible):
-            registered.put(f"x{os.getpid()}", b"")
-            os.rename(registered.path(f"x{os.getpid()}"), registered.path("web"))
+            os.rename(registered.put(f"x{os.getpid()}", b""), registered.path("web"))
             forget("web")
     while True:
         try:
