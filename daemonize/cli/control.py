@@ -25,6 +25,7 @@ from daemonize.errors import (
 from daemonize.launcher import words
 from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED, Daemon
 from daemonize.posix import signals as dispositions
+from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.registry.record import Registry
 from daemonize.units import parse_duration, parse_timeout
 
@@ -256,9 +257,9 @@ def stop(names: Sequence[str], timeout: float | None, number: int) -> int:
 
     records: list[Record] = []
     status = _each(names, lambda name: records.append(_to_stop(name)))
-    for failure in stop_all(records, timeout, number).values():
+    for name, failure in stop_all(records, timeout, number).items():
         if failure:
-            complain(failure)
+            complain(f"{printable(name)}: {failure}")
             status = max(status, failure.exit_status)
     return status
 
@@ -464,18 +465,25 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context else PROGRAM
-        raise UsageError(f"{error.format_message().rstrip('.')} (try '{where} --help')") from None
+        raise UsageError(f"{_without_stop(error.format_message())} (try '{where} --help')") from None
     except click.Abort:
-        return 128 + signals.SIGINT
+        raise KeyboardInterrupt from None  # what it was before click had it
     return int(result or 0)
+
+
+def _without_stop(sentence: str) -> str:
+    """Click's own sentences end with a full stop; ours may end with an ellipsis."""
+    return sentence if sentence.endswith("...") else sentence.removesuffix(".")
 
 
 def main() -> NoReturn:
     """Run with sys.argv and exit."""
+    occupy_standard(Descriptors())  # before the first file of ours is opened
     status = STATUS_UNMET
     try:
         status = run(sys.argv[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:  # the caller had closed it: nobody wants to read
+            sys.stdout.flush()
     except DaemonizeError as error:
         complain(error)
         status = error.exit_status
