@@ -52,3 +52,22 @@ def parse_amount(text: str) -> int:
     if multiple is None or not (number.isascii() and number.isdecimal()) or int(number) * multiple >= 1 << 63:
         raise UsageError(f"'{printable(text)}' is not an amount; write 1024, 64K, 512M, 2G or unlimited")
     return int(number) * multiple
+
+
+#: Old logs that are kept where nobody says how many, and the most that can be kept.
+KEPT_LOGS, MOST_KEPT_LOGS = 5, 999
+
+
+def parse_rotation(text: str) -> tuple[int, int]:
+    """SIZE[:KEEP]: bytes after which a log is rotated, and how many old ones are kept. Raises UsageError."""
+    size, colon, keep = text.partition(":")
+    try:
+        amount = parse_amount(size)
+    except UsageError:
+        amount = 0
+    kept = (int(keep) if keep.isascii() and keep.isdecimal() else -1) if colon else KEPT_LOGS
+    if amount <= 0 or not 0 <= kept <= MOST_KEPT_LOGS:
+        raise UsageError(
+            f"'{printable(text)}' is not a size to rotate a log at; write SIZE or SIZE:KEEP, as in 10M or 512K:3"
+        )
+    return amount, kept

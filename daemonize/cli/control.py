@@ -397,7 +397,7 @@ def logs(name: str, lines: int | None, follow: bool, stderr_only: bool, since: s
 @_json
 def show(name: str, as_json: bool) -> None:
     """Show all that is known of a daemon: its record, its processes, where it listens, what it uses."""
-    from daemonize.cli import details as shown
+    from daemonize.cli.details import text
     from daemonize.launcher.details import details
 
     daemon = Daemon.find(name)
@@ -405,7 +405,7 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         _say_json(found)
     else:
-        click.echo(shown.text(found), nl=False)
+        click.echo(text(found), nl=False)
 
 
 @control.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from daemonize.errors import UsageError, printable
 from daemonize.launcher.request import MOST_NICE
 from daemonize.registry.names import check_name
-from daemonize.units import parse_amount, parse_duration, parse_timeout
+from daemonize.units import parse_amount, parse_duration, parse_rotation, parse_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -126,6 +126,9 @@ OPTIONS = (
     Option(("-o", "--stdout"), "stdout", VALUE, "File for the server's stdout.", metavar="FILE"),
     Option(("-e", "--stderr"), "stderr", VALUE, "File for the server's stderr.", metavar="FILE"),
     Option(("-a", "--append"), "append", FLAG, "Append to the files of -o and -e instead of truncating them."),
+    Option(("--log-rotate",), "log_rotate", VALUE, "Rotate the logs when they grow beyond a size, while the server runs: "
+           "10M, 512K:3. KEEP old ones stay [default: 5].", metavar="SIZE[:KEEP]", convert=parse_rotation),
+    Option(("--timestamps",), "timestamps", FLAG, "Put the time before every line of the logs."),
     Option(("--stdin",), "stdin", VALUE, "File for the server's stdin [default: /dev/null].", metavar="FILE"),
     Option(("--keep-fd",), "keep_fds", MANY, "Open descriptor that the server inherits.", metavar="N",
            convert=parse_descriptor),

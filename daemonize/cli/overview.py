@@ -58,7 +58,8 @@ def of_launch(name: str, pid: int | None) -> dict[str, Any]:
 
 def duration(seconds: float) -> str:
     """As people read it: the two largest units of it."""
-    left, parts = int(seconds), []
+    left = int(seconds)
+    parts: list[str] = []
     for size, unit in _UNITS:
         count, left = divmod(left, size)
         if count or parts or unit == "s":

@@ -21,7 +21,7 @@ from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import callers, follow, signals, stop, tree  # noqa: F401 (likewise)
 from daemonize.registry import content
 from daemonize.registry.record import parse
-from daemonize.units import parse_duration
+from daemonize.units import parse_duration, parse_rotation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,6 +45,7 @@ _KINDS = (
     (("keep_fds",), Iterable, "a list of descriptors"),
     (("ready",), Iterable, "a readiness spec, or a list of them"),
     (("listen",), Iterable, "an address to listen on, or a list of them"),
+    (("log_rotate",), (str, tuple), "text such as '10M:5', or (bytes, how many are kept)"),
     (("timeout", "stop_timeout"), (int, float, str), "a number of seconds, or text such as '5s'"),
 )
 
@@ -70,6 +71,8 @@ def launch(
     stdout: StrPath | None = None,
     stderr: StrPath | None = None,
     append: bool = False,
+    log_rotate: str | tuple[int, int] | None = None,
+    timestamps: bool = False,
     stdin: StrPath | None = None,
     keep_fds: Sequence[int] = (),
     listen: str | Sequence[str] | None = None,
@@ -92,7 +95,9 @@ def launch(
     stdout or stderr). timeout: seconds (or "90s") to become ready, None: no limit. on_timeout: `stop` the server then, or
     `leave` it running. stop_timeout: seconds between SIGTERM and SIGKILL. strict: anything on stderr before ready is a
     failure. cwd: directory to run in. env: variables to set. clear_env: no others. stdout, stderr: files to write to,
-    truncated unless `append`. stdin: file to read (default /dev/null). keep_fds: descriptors the server inherits.
+    truncated unless `append`. log_rotate: rotate the logs beyond a size, "10M" or "10M:5" (so many old ones are kept), or
+    (bytes, kept), and timestamps: begin each of their lines with the time: by a drain that stays as long as the server
+    runs. stdin: file to read (default /dev/null). keep_fds: descriptors the server inherits.
     listen: `[NAME=]ADDRESS` of sockets that it finds open (`daemonize.listen_fds()`), each [HOST:]PORT or unix:PATH.
     user, chroot, umask, nice, core, limits: as of `daemonize.context` (cwd is inside the new root). safe: as root, refuse a
     program that others may write to. pid_file: file for the pid. lock_file: file to be locked as long as the server runs.
@@ -120,6 +125,8 @@ def launch(
             stdout=stdout,
             stderr=stderr,
             append=append,
+            log_rotate=parse_rotation(log_rotate) if isinstance(log_rotate, str) else log_rotate,
+            timestamps=timestamps,
             stdin=stdin,
             keep_fds=keep_fds,
             listen=(listen,) if isinstance(listen, str) else tuple(listen or ()),
@@ -139,7 +146,9 @@ def launch(
     except (TypeError, AttributeError) as error:  # a value of the wrong type, wherever it came to light
         raise UsageError(f"an argument of launch() cannot be used: {error}") from error
     with signals.SigpipeBlocked():
-        outcome = helper.run(request, targets) if _needs_helper() else Wrapper(request, targets).run()
+        # A drain for life is a fork of the wrapper, and must not keep a copy of the caller's memory.
+        is_apart = request.has_drain or _needs_helper()
+        outcome = helper.run(request, targets) if is_apart else Wrapper(request, targets).run()
     if isinstance(outcome, LaunchError):
         raise outcome
     return Daemon(parse(content.write(outcome.record)))

@@ -20,6 +20,8 @@ from daemonize.registry.record import Record, Registry, parse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from daemonize.posix.identity import Identity
+
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 
 #: States of a daemon. RUNNING: its main process, and no other that got the pid later, runs. STARTING: it does not, and a
@@ -40,7 +42,7 @@ class Daemon:
 
     def __init__(self, record: Record) -> None:
         self.record = record
-        self.pid, self.identity, self.name = record.pid, record.identity, record.name
+        self.pid, self.name = record.pid, record.name
         self.seconds, self.drain = record.seconds, record.drain
         self.stdout, self.stderr = record.stdout, record.stderr
         self.pid_file, self.found, self.listen = record.pid_file, record.found, record.listen
@@ -53,6 +55,11 @@ class Daemon:
     def __repr__(self) -> str:
         """Name and pid."""
         return f"<Daemon {self.name} pid={self.pid}>"
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who its main process is, None where /proc could not say it."""
+        return self.record.identity
 
     @property
     def is_running(self) -> bool:

@@ -18,42 +18,51 @@ from daemonize.posix.loop import POLLIN, Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 _CHUNK = 65536
 
 
 def start(pipes: Sequence[tuple[int, int]]) -> int:
-    """Leave a drain behind for (read end, log) descriptors; returns its pid. Raises OSError.
+    """Leave a drain behind for (read end, log) descriptors; returns its pid. Raises OSError."""
+    logs = dict(pipes)
+    return leave({*logs, *logs.values()}, lambda: _copy_all(logs))
 
-    Forked twice: the caller of `launch()` must not have to reap it one day.
+
+def leave(kept: Collection[int], work: Callable[[], None], ignored: Iterable[int] = ()) -> int:
+    """Leave a process behind that does `work` and exits; returns its pid. Raises OSError.
+
+    kept: the descriptors it has besides 0, 1 and 2. ignored: signals that do not end it. Forked twice: the caller of
+    `launch()` must not have to reap it one day.
     """
-    answer = answer_of(lambda write: _fork_again(write, pipes))
+    answer = answer_of(lambda write: _fork_again(write, kept, work, ignored))
     if not answer:
         raise OSError(11, "the drain could not be forked")
     return int(answer)
 
 
-def _fork_again(write: int, pipes: Sequence[tuple[int, int]]) -> None:
+def _fork_again(write: int, kept: Collection[int], work: Callable[[], None], ignored: Iterable[int]) -> None:
     """The middle process, and the drain in it. Never returns."""
     try:
         os.setsid()
         if fork_alone() == 0:
-            _drain(write, pipes)
+            signals.set_defaults()
+            for number in (signals.SIGPIPE, signals.SIGXFSZ, *ignored):
+                signals.ignore(number)  # a log that cannot be written to is an error, and no more
+            signals.restore_mask(())
+            fds.point_at_null(0, 1, 2)
+            fds.sweep(
+                {*kept, write}
+            )  # first: a copy of a write end would delay an end of file in the wrapper
+            os.write(write, b"%d" % os.getpid())
+            os.close(write)
+            work()
     finally:
         os._exit(0)
 
 
-def _drain(write: int, pipes: Sequence[tuple[int, int]]) -> None:
-    signals.set_defaults()
-    for number in (signals.SIGPIPE, signals.SIGXFSZ):
-        signals.ignore(number)  # a log that cannot be written to is an error, and no more
-    signals.restore_mask(())
+def _copy_all(logs: dict[int, int]) -> None:
     loop = Loop()
-    logs = dict(pipes)
-    fds.point_at_null(0, 1, 2)
-    os.write(write, b"%d" % os.getpid())
-    fds.sweep({*logs, *logs.values()})
     for source, log in logs.items():
         os.set_blocking(source, True)
         os.set_blocking(log, False)  # a fifo whose reader is slow must not hold the server up

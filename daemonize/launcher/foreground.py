@@ -237,6 +237,7 @@ class Foreground(Wrapper):
             return
         self._put_down()
         outcome = self._result_of(self.outcome)
+        outcome.drain = self.outputs.lifelong.pid if self.outputs.lifelong else None
         self._on_ready(outcome)
         self._serving = True
         self._outward.ready(outcome, self.request.ready)

@@ -2,23 +2,23 @@
 
 with a spec that needs pipes:   server ── pipe ──▶ wrapper ──▶ caller        (afterwards: drain, if still held)
 otherwise:                      server ──▶ file ◀── followed by the wrapper ──▶ caller
+with a drain for its whole life: launcher/lifelong.py
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from errno import ENXIO
 
-from daemonize.errors import SetupError
+from daemonize.launcher.files import STREAMS, Files
 from daemonize.posix.streams import PipeRelay, Sink
-from daemonize.registry.logs import LogTakenError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemonize.launcher.account import Account
+    from daemonize.launcher.lifelong import LifelongDrain
     from daemonize.launcher.request import Request
     from daemonize.posix.fds import Descriptors
     from daemonize.posix.follow import FileRelay
@@ -43,9 +43,6 @@ def _is_journal(target: int) -> bool:
     return os.environb.get(b"JOURNAL_STREAM") == b"%d:%d" % (status.st_dev, status.st_ino)
 
 
-_STREAMS = ("out", "err")
-
-
 class Targets:
     """Where the wrapper relays to: descriptors of the caller's, or None for nowhere. keep: bytes to remember of each."""
 
@@ -58,18 +55,18 @@ class Outputs:
 
     program_stdout, program_stderr: what the server gets. protocol: whether both are pipes that it is expected to close.
     lacks_log: a log was wanted, and there is none. screen: who else writes to the caller's terminal, or None.
+    lifelong: the drain that writes the logs for as long as the server runs, or None.
     """
 
     def __init__(
         self, owner: Descriptors, loop: Loop, targets: Targets, account: Account | None = None
     ) -> None:
-        self._owner, self._loop, self._account = owner, loop, account
+        self._owner, self._loop = owner, loop
+        self._files = Files(owner, account)
         self._targets, self._keep = {"out": targets.stdout, "err": targets.stderr}, targets.keep
         self._sinks: list[Sink] = []
         self._relays: dict[str, PipeRelay | FileRelay] = {}
-        self._paths: dict[str, bytes] = {}
-        self._given: dict[str, int] = {}
-        self._logs: Logs
+        self.lifelong: LifelongDrain | None = None
         self.program_stdout = self.program_stderr = -1
         self.protocol = self.lacks_log = False
         self.screen: Screen | None = None
@@ -86,12 +83,18 @@ class Outputs:
     @property
     def files(self) -> list[bytes]:
         """The path of each stream: where the server writes, or is asked to continue writing."""
-        return [self._paths[stream] for stream in _STREAMS]
+        return [self._files.paths[stream] for stream in STREAMS]
+
+    @property
+    def ways(self) -> list[bytes]:
+        """The paths by which the server continues there: those of the files, or fifos of the drain's."""
+        fifos = self.lifelong.fifos if self.lifelong else {}
+        return [fifos.get(stream, path) for stream, path in zip(STREAMS, self.files, strict=True)]
 
     @property
     def relays(self) -> list[PipeRelay | FileRelay]:
         """In the order stdout, stderr."""
-        return [self._relays[stream] for stream in _STREAMS if stream in self._relays]
+        return [self._relays[stream] for stream in STREAMS if stream in self._relays]
 
     def open_pipes(self, request: Request, logs: Logs, on_closed: Callable[[], None]) -> None:
         """Two pipes to the wrapper. `on_closed` is called when no process holds either any more. Raises SetupError."""
@@ -101,93 +104,71 @@ class Outputs:
                 on_closed()
 
         self.protocol = True
-        logs.skip_taken()
-        self._take(request, logs)
-        self._prepare_logs()
-        self.program_stdout, self.program_stderr = (self._open_pipe(stream, hung_up) for stream in _STREAMS)
+        self._files.take(request, logs)
+        if request.has_drain:
+            # In another root the names mean nothing.
+            self._files.claim(with_fifos=request.moves_streams and not request.chroot)
+            if self._files.logs:
+                self._begin_lifelong(request)
+        else:
+            logs.skip_taken()
+            self._files.prepare()
+        self._files.name()
+        self.program_stdout, self.program_stderr = (self._open_pipe(stream, hung_up) for stream in STREAMS)
 
     def open_files(self, request: Request, logs: Logs) -> None:
         """Two files, in append mode; in the foreground pipes for those that were not named. Raises SetupError."""
-        self._take(request, logs)
-        wanted = [stream for stream in _STREAMS if stream not in self._given]
+        files = self._files
+        files.take(request, logs)
+        wanted = files.wanted
         if request.foreground:
             # Their reader stays. A log beside him would say everything twice, and grow for as long as the server runs.
             logs.give_up()
             made = [self._open_pipe(stream) for stream in wanted]
         else:
-            made = self._claim(wanted)
-        opened = {**self._given, **dict(zip(wanted, made, strict=True))}
-        self._name_files(request)
-        self.program_stdout, self.program_stderr = (opened[stream] for stream in _STREAMS)
+            made = files.claim() or [self._open_without_log(stream) for stream in wanted]
+        files.name()
+        opened = {**files.given, **dict(zip(wanted, made, strict=True))}
+        if request.has_drain and files.logs:
+            self._begin_lifelong(request)
+            opened.update(self._open_fed())
+        self.program_stdout, self.program_stderr = (opened[stream] for stream in STREAMS)
         self._follow("out", self.program_stdout)
         if not os.path.sameopenfile(self.program_stdout, self.program_stderr):
             self._follow("err", self.program_stderr)
 
-    def _take(self, request: Request, logs: Logs) -> None:
-        """Files that the user names are opened now: he wants to hear now that they cannot be."""
-        self._logs = logs
-        self._name_files(request)
-        for stream, path in (("out", request.stdout), ("err", request.stderr)):
-            if path:
-                self._given[stream] = self._open_given(path, append=request.append)
+    def _begin_lifelong(self, request: Request) -> None:
+        from daemonize.launcher.lifelong import LifelongDrain
 
-    def _name_files(self, request: Request) -> None:
-        self._paths["out"] = request.stdout or self._logs.path("out")
-        self._paths["err"] = request.stderr or self._logs.path("err")
+        self.lifelong = LifelongDrain(request, self._owner, self._files)
 
-    def _open_pipe(self, stream: str, on_hang_up: Callable[[], None] = lambda: None) -> int:
-        """The server's end of a pipe that is relayed."""
+    def _open_fed(self) -> dict[str, int]:
+        """Pipes for the streams whose files are the drain's: one for both if they have one file, where order matters."""
+        pipes: dict[int, int] = {}
+        for stream, log in self._files.logs.items():
+            if log not in pipes:
+                pipes[log] = self._open_pipe(stream, fed=True)
+        return {stream: pipes[log] for stream, log in self._files.logs.items()}
+
+    def _open_pipe(
+        self, stream: str, on_hang_up: Callable[[], None] = lambda: None, *, fed: bool = False
+    ) -> int:
+        """The server's end of a pipe that is relayed. fed: what it says until it is ready is for its log, too."""
         read, write = self._owner.pipe()
         # /dev/stderr is opened by name in many a configuration, and a pipe is its owner's to open again.
-        self._give(write)
+        self._files.give(write)
+        hear = self._hearing(stream)
+        if self.lifelong and stream in self._files.logs:
+            hear = self.lifelong.take(stream, read, hear, fed=fed)
         self._relays[stream] = PipeRelay(
             self._loop,
             read,
             self._sink(stream),
             keep=self._keep,
-            hear=self._hearing(stream),
+            hear=hear,
             on_hang_up=on_hang_up,
         )
         return write
-
-    def _prepare_logs(self) -> None:
-        """A server that runs as somebody else cannot make its logs, to continue in, in a directory of ours."""
-        wanted = [stream for stream in _STREAMS if stream not in self._given] if self._account else []
-        try:
-            for stream in wanted if self._logs.directory is not None else ():
-                self._owner.shut(self._open_own(stream))
-        except (LogTakenError, OSError):
-            pass  # then it cannot continue there, as it will find
-
-    def _open_own(self, stream: str, *, share: bool = False) -> int:
-        """Open a log of the daemon's own, for whoever the server runs as. Raises LogTakenError, OSError."""
-        fd = self._logs.open(stream, self._owner, share=share)
-        self._give(fd)
-        return fd
-
-    def _give(self, fd: int) -> None:
-        """To whom the server runs as. If he cannot be given anything (a user namespace), he cannot be become, either."""
-        try:
-            if self._account:
-                os.fchown(fd, self._account.uid, self._account.gid)
-        except OSError:
-            pass
-
-    def _claim(self, streams: list[str]) -> list[int]:
-        """Open the daemon's own logs for these streams, under the first name that is free. Raises OSError."""
-        while self._logs.directory is not None:
-            opened: list[int] = []
-            try:
-                opened.extend(self._open_own(stream) for stream in streams)
-            except LogTakenError:
-                self._owner.shut(*opened)
-                self._logs.next()
-            except OSError as error:
-                self._owner.shut(*opened)
-                self._logs.give_up(SetupError("write to", os.fsdecode(self._logs.directory), error))
-            else:
-                return opened
-        return [self._open_without_log(stream) for stream in streams]
 
     def _open_without_log(self, stream: str) -> int:
         """For a stream whose log cannot be kept: what is said before the server is ready must arrive all the same."""
@@ -202,28 +183,6 @@ class Outputs:
             return None
         return self._owner.add(os.dup(target))
 
-    def _open_given(self, path: bytes, *, append: bool) -> int:
-        """Open a file that the user named. A fifo that nobody reads is an error: it could be waited for for ever."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY | os.O_NONBLOCK
-        try:
-            fd = self._open_for_heir(path, flags) if self._account else self._owner.open(path, flags, 0o666)
-            if not append and stat.S_ISREG(os.fstat(fd).st_mode):
-                os.ftruncate(fd, 0)
-        except OSError as error:
-            reason = OSError(ENXIO, "nobody reads this fifo") if error.errno == ENXIO else error
-            raise SetupError("open", os.fsdecode(path), reason) from None
-        os.set_blocking(fd, True)
-        return fd
-
-    def _open_for_heir(self, path: bytes, flags: int) -> int:
-        """A file that is made for a server of another user is his; he must not get at one that he could not have."""
-        from daemonize.posix.paths import open_guarded
-
-        fd, new = open_guarded(path, flags, self._owner, 0o666)
-        if new:
-            self._give(fd)
-        return fd
-
     def _follow(self, stream: str, written: int) -> None:
         """Follow a regular file; a fifo, a terminal or /dev/null cannot be read back.
 
@@ -235,7 +194,7 @@ class Outputs:
         from daemonize.posix.follow import FileRelay
 
         try:
-            source = self._reopen(written, self._paths[stream])
+            source = self._reopen(written, self._files.paths[stream])
         except OSError:
             return  # write-only for us: nothing to relay
         sink = self._sink(stream) if relayed else Sink(None)
@@ -268,21 +227,26 @@ class Outputs:
 
     def held(self) -> list[tuple[int, int]]:
         """For a drain: (read end, log) of every pipe that somebody still holds. /dev/null where no log can be kept."""
+        given = self._files.given
         return [
-            (relay.source, self._given[stream] if stream in self._given else self._open_for_drain(stream))
+            (relay.source, given[stream] if stream in given else self._open_for_drain(stream))
             for stream, relay in self._pipes
-            if not relay.hung_up
+            if not relay.hung_up and stream not in self._files.logs
         ]
 
     def _open_for_drain(self, stream: str) -> int:
-        try:
-            if self._logs.directory is not None:
-                return self._open_own(stream, share=True)
-        except (LogTakenError, OSError):
-            pass
+        log = self._files.open_shared(stream)
+        if log is not None:
+            return log
         self.lacks_log = True
         journal = self._journal(stream)
         return self._owner.open(b"/dev/null", os.O_WRONLY) if journal is None else journal
+
+    @property
+    def needs_drain(self) -> bool:
+        """Whether there may still be something for the lifelong drain: it ends by itself where there is nothing."""
+        held = any(stream in self._files.logs and not relay.hung_up for stream, relay in self._pipes)
+        return self.lifelong is not None and (held or bool(self.lifelong.fifos))
 
     @property
     def _pipes(self) -> list[tuple[str, PipeRelay]]:
@@ -346,19 +310,21 @@ class Outputs:
 
         That of stderr, unless only that of stdout has something in it. None: there is none.
         """
-        streams = [] if self.protocol else [s for s in reversed(_STREAMS) if self._paths[s] != b"/dev/null"]
+        streams = (
+            [] if self.protocol else [s for s in reversed(STREAMS) if self._files.paths[s] != b"/dev/null"]
+        )
         written = [stream for stream in streams if self._wrote(stream)]
-        named = [os.fsdecode(self._paths[stream]) for stream in [*written, *streams]]
+        named = [os.fsdecode(self._files.paths[stream]) for stream in [*written, *streams]]
         return (named[0], not written) if named else (None, False)
 
     def _wrote(self, stream: str) -> bool:
         """Whether the server has written to its file, which may have words of an earlier launch."""
         relay = self._relays.get(stream)
-        if relay is None and self._paths["out"] == self._paths["err"]:
+        if relay is None and self._files.paths["out"] == self._files.paths["err"]:
             relay = self._relays.get("out")
         if relay is not None:
             return relay.total > 0
-        path = self._paths[stream]
+        path = self._files.paths[stream]
         return os.path.exists(path) and os.stat(path).st_size > 0
 
     @property
@@ -371,7 +337,9 @@ class Outputs:
         ]
 
     def stop(self) -> None:
-        """Relay no more."""
+        """Relay no more; what no drain has been started for is removed."""
+        if self.lifelong and not self.lifelong.pid:
+            self._files.remove_fifos()
         for relay in self.relays:
             relay.stop()
         for sink in self._sinks:

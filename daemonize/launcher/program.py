@@ -61,7 +61,7 @@ def build(
     if outputs.protocol and request.moves_streams:
         own[STREAMS] = streams_value(outputs.program_stdout, outputs.program_stderr)
         if not request.chroot:  # the names mean nothing in another root
-            own |= {STDOUT: outputs.files[0], STDERR: outputs.files[1]}
+            own |= dict(zip((STDOUT, STDERR), outputs.ways, strict=True))
     if account:
         own |= account.variables
     environment = server_environment(outer, request.environment, own, clear=request.clear_environment)

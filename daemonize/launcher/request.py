@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from daemonize.errors import SetupError, UsageError, printable
+from daemonize.units import MOST_KEPT_LOGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ class Request:
     stdout or stderr. timeout: seconds to become ready; None: 90, without limit in the foreground. stop_timeout: seconds.
     on_timeout: `stop` or `leave`. strict: anything on stderr before ready is a failure. directory: to run in.
     environment: added (or replaced) variables. clear_environment: start from nothing. stdout, stderr: files to write to.
-    append: do not truncate them. stdin: a file to read. keep_fds: descriptors (3 and up) the server inherits.
+    append: do not truncate them. log_rotate: (bytes beyond which a log is rotated, old ones that are kept). timestamps:
+    before every line of the logs. stdin: a file to read. keep_fds: descriptors (3 and up) the server inherits.
     foreground: stay its parent. listen: `[NAME=]ADDRESS` of sockets that it finds open. user, chroot, umask, nice, core,
     limits: as `daemonize.context`. safe: as root, refuse a program that others may write to. pid_file, lock_file: paths.
     watchdog: the readiness spec by which the service manager's watchdog is fed, in the foreground. name: of the daemon, of
@@ -55,6 +57,8 @@ class Request:
         stdout: StrPath | None = None,
         stderr: StrPath | None = None,
         append: bool = False,
+        log_rotate: tuple[int, int] | None = None,
+        timestamps: bool = False,
         stdin: StrPath | None = None,
         keep_fds: Sequence[int] = (),
         foreground: bool = False,
@@ -85,6 +89,7 @@ class Request:
             timeout = float("inf") if foreground else START_TIMEOUT
         self.timeout, self.on_timeout, self.stop_timeout = timeout, on_timeout, stop_timeout
         self.strict, self.append, self.foreground = strict, append, foreground
+        self.log_rotate, self.timestamps = log_rotate, timestamps
         self.chroot, self.stdin = absolute(chroot), absolute(stdin)
         self.directory = absolute(directory, b"/" if chroot else None)
         self.stdout, self.stderr = absolute(stdout), absolute(stderr)
@@ -112,6 +117,11 @@ class Request:
         return bool(self.nice or self.limits) or any(value is not None for value in asked)
 
     @property
+    def has_drain(self) -> bool:
+        """Whether a drain stands between the server and its logs for as long as the server runs."""
+        return self.timestamps or self.log_rotate is not None
+
+    @property
     def variables(self) -> set[bytes]:
         """The names of those that the server is given, whatever else is in its environment."""
         return {*self.environment, *(text.partition(b"=")[0] for text in self.assigns_pid)}
@@ -119,7 +129,10 @@ class Request:
     @property
     def asked(self) -> dict[str, object]:
         """The keywords that make this request again, but for those that are as they are by default."""
-        usual = Request.__init__.__kwdefaults__ or {}
+        usual = {
+            **(Request.__init__.__kwdefaults__ or {}),
+            "timeout": float("inf") if self.foreground else START_TIMEOUT,
+        }
         found = {name: getattr(self, name) for name in usual if name != "ready" or self.names_readiness}
         changed = {name: value for name, value in found.items() if value not in (usual[name], (), {})}
         return {"command": self.command, **changed}
@@ -144,6 +157,7 @@ class Request:
             raise UsageError(f"{printable(os.fsdecode(self.pid_file))} cannot be pid file and log in one")
         if self.append and not (self.stdout or self.stderr):
             raise UsageError("to append, name a file for stdout or stderr (-o, -e)")
+        self._check_logs()
         if self.watchdog is not None and not self.foreground:
             raise UsageError("a watchdog is fed as long as the server runs, by who stays its parent: add -f")
         if self.foreground and self.on_timeout == "leave":
@@ -151,6 +165,15 @@ class Request:
         check_settings(user=self.user, umask=self.umask, nice=self.nice, core=self.core, limits=self.limits)
         for fd in self.keep_fds:
             _check_kept(fd)
+
+    def _check_logs(self) -> None:
+        if self.log_rotate is not None and not _is_rotation(self.log_rotate):
+            raise UsageError(f"logs are rotated at (bytes, how many are kept), not {self.log_rotate!r}")
+        goes_on_in_log = self.moves_streams and "streams" in self.ready
+        if self.has_drain and self.foreground and not (self.stdout or self.stderr or goes_on_in_log):
+            raise UsageError(
+                "in the foreground no log is kept that could be rotated or stamped: name a file (-o, -e)"
+            )
 
 
 def check_settings(
@@ -176,6 +199,12 @@ def check_settings(
             raise UsageError(
                 f"the limit of {printable(str(name))} must be a number, or (soft, hard), not {value!r}"
             )
+
+
+def _is_rotation(value: object) -> bool:
+    if not (isinstance(value, tuple) and len(value) == 2):
+        return False
+    return _is_number(value[0], 1, _MOST) and _is_number(value[1], 0, MOST_KEPT_LOGS)
 
 
 def _is_limit(value: object) -> bool:

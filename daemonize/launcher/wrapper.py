@@ -34,7 +34,6 @@ from daemonize.launcher.family import Family
 from daemonize.launcher.outputs import Outputs
 from daemonize.launcher.probes import Probes
 from daemonize.launcher.ready import Ready
-from daemonize.launcher.registration import Registration
 from daemonize.launcher.remains import Remains
 from daemonize.launcher.verdict import Judge
 from daemonize.notify import ID
@@ -42,7 +41,9 @@ from daemonize.posix import child, signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGCONT, SIGHUP, SIGINT, SIGTERM
+from daemonize.registry.entry import Entry
 from daemonize.registry.logs import find_logs
+from daemonize.registry.names import base_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.registration import Registration
     from daemonize.launcher.request import Request
     from daemonize.launcher.sockets import Sockets
     from daemonize.launcher.words import Waiting
@@ -91,7 +93,8 @@ class Wrapper:
         self.began = monotonic()
         self.context, self.account = program.find_context(request)
         self.outer = caller_environment()
-        self.registration = Registration(request, self.outer)
+        self.asked = request
+        self.entry = Entry(request.name, base_name(request.shown_as or request.command[0]), self.outer)
         self.sockets = self._find_sockets()
         request = self.request
         self.probes = Probes(request.ready, request.timeout, self._besides())
@@ -100,7 +103,8 @@ class Wrapper:
         self.owner, self.loop = Descriptors(), Loop()
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         heir = self._heir
-        self.logs = find_logs(self.registration.entry, self.outer, heir.login if heir else "")
+        self.logs = find_logs(self.entry, self.outer, heir.login if heir else "")
+        self.logs.rotation = request.log_rotate or self.logs.rotation
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
         self.outputs.screen = waiting
         self.claims = Claims()
@@ -108,6 +112,7 @@ class Wrapper:
         self.deadline = Deadline(request.timeout)
         self.outcome: Ready | LaunchError | None = None
         self.program: child.Program
+        self.registration: Registration
         self.goes_on = False  # this is the server, which is the caller's own program (launcher/continued.py)
         self._control = -1
         self._life = Judge(self.family)
@@ -169,7 +174,7 @@ class Wrapper:
 
     def _start(self) -> None:
         self.claims.claim(self.request, self.owner, {self.account.uid} if self.account else ())
-        self.registration.claim(self.owner)
+        self.entry.claim(self.owner)
         if self.sockets:
             self._bind(self.sockets)
         if self.probes.need_launch:
@@ -187,8 +192,11 @@ class Wrapper:
             context=self.context, account=self.account, keep=self.claims.inherited, kind=self._kind,
             variables=self._variables, placed=self._placed,
         )  # fmt: skip
-        self.registration.prepare(self.program, self.token)
-        self.claims.kept |= self.registration.entry.descriptors
+        if self.outputs.lifelong:
+            self.outputs.lifelong.start()
+        self.claims.kept |= self.entry.descriptors
+        if self.entry.is_explicit:
+            self._prepare_record()  # he wants to hear now that it cannot be kept
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         report_end, report = self.owner.pipe()
@@ -198,6 +206,13 @@ class Wrapper:
         if not self.goes_on:
             self.owner.shut(report, gate, *self._placed.values())
             self.outputs.forked()
+            if not self.entry.is_explicit:
+                self._prepare_record()  # while the others are busy: to fork takes them longer
+
+    def _prepare_record(self) -> None:
+        from daemonize.launcher.registration import Registration
+
+        self.registration = Registration(self.entry, self.asked, self.program, self.token)
 
     @property
     def _variables(self) -> dict[bytes, bytes]:
@@ -404,19 +419,30 @@ class Wrapper:
     def _give_back(self) -> None:
         """Nothing is running: what was claimed for it is free."""
         self.claims.remove()
-        self.registration.abandon()
+        self.entry.abandon()
 
     def _leave_drain(self) -> None:
+        lifelong = self.outputs.lifelong
+        if lifelong and self.outcome is not None and self._leaves_running:
+            main = self.family.chosen
+            lifelong.go_on((main.pid, main.start) if main else None)
+            if self.outputs.needs_drain:
+                self.outcome.drain = lifelong.pid
+                self.say(f"the drain (pid {lifelong.pid}) writes the log")
+        self._leave_copying_drain()
+
+    def _leave_copying_drain(self) -> None:
         pipes = self.outputs.held() if self._leaves_running else []
         if not pipes or self.outcome is None:
             return
         from daemonize.launcher import drain
 
         try:
-            self.outcome.drain = drain.start(pipes)
+            pid = drain.start(pipes)
         except OSError as error:
             raise SetupError("start", "the drain", error) from None
-        self.say(f"a pipe is still held: the drain (pid {self.outcome.drain}) copies it to the log")
+        self.outcome.drain = self.outcome.drain or pid
+        self.say(f"a pipe is still held: the drain (pid {pid}) copies it to the log")
 
     def _detach(self) -> None:
         """Let the intermediate parent go, and wait until it is gone: then the server is init's child.
@@ -450,6 +476,8 @@ class Wrapper:
         self.family.close()
         self.outputs.stop()
         self.owner.close()
+        if self.outputs.lifelong and not (self._finished and self._leaves_running):
+            self.outputs.lifelong.wait()
 
     def _result(self) -> Ready | LaunchError:
         """The outcome with its facts."""

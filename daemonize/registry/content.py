@@ -1,7 +1,7 @@
-"""The text of a record, for a launch, which has no time to load a JSON parser.
+"""The text of a record: one line of JSON (RFC 8259), in ASCII. A launch has no time to load a library for it.
 
-A record is one line of JSON, and begins with the fields that say whether its daemon runs, in a fixed order: they can be
-read without looking at the rest. Whatever does not begin like that is left to registry/record.py.
+It begins with the fields that say whether its daemon runs, in a fixed order: they can be read without looking at the rest.
+Whatever does not begin like that is left to registry/record.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 VERSION = 1
 _FIRST = ("version", "pid", "start", "boot_id", "explicit")
 _BEGIN = b'{"version": %d, "pid": ' % VERSION
-_LONGEST = 200  # bytes that the first fields have at most
+_LONGEST = 200  # bytes that these fields have at most
 
 
 class Head:
@@ -25,12 +25,6 @@ class Head:
 
     def __init__(self, pid: int | None, start: int, boot_id: str, explicit: bool) -> None:
         self.pid, self.start, self.boot_id, self.explicit = pid, start, boot_id, explicit
-
-
-def write(fields: Mapping[str, object]) -> bytes:
-    """The text of a record. fields: among them the first ones."""
-    ordered = {"version": VERSION, **{name: fields[name] for name in _FIRST[1:]}, **fields}
-    return _encode(ordered).encode("ascii") + b"\n"
 
 
 def read_head(text: bytes) -> Head | None:
@@ -49,8 +43,14 @@ def read_head(text: bytes) -> Head | None:
     return Head(number, int(start), boot_id.decode("ascii", "replace"), values[4] == b"true")
 
 
+def write(fields: Mapping[str, object]) -> bytes:
+    """The text of a record. fields: among them the first ones."""
+    ordered = {"version": VERSION, **{name: fields[name] for name in _FIRST[1:]}, **fields}
+    return _encode(ordered).encode("ascii") + b"\n"
+
+
 def _encode(value: object) -> str:
-    """JSON (RFC 8259) in ASCII, of what a launch is made of; bytes are text, as the system encodes it."""
+    """Of what a launch is made of; bytes are text, as the system encodes it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float) and value == float("inf"):

@@ -12,11 +12,10 @@ from __future__ import annotations
 import os
 
 from daemonize.errors import AlreadyRunning, SetupError, printable
-from daemonize.posix.fds import try_lock
+from daemonize.posix.fds import try_lock, write_all
 from daemonize.posix.identity import Identity, read_stat
-from daemonize.registry import content
 from daemonize.registry.directories import ensure_private, records_dirs
-from daemonize.registry.files import RefusedError, open_own, read_own, write_new
+from daemonize.registry.files import RefusedError, open_new, open_own, read_own
 from daemonize.registry.names import check_name
 
 TYPE_CHECKING = False
@@ -78,7 +77,8 @@ class Entry:
         self._number, self._environment = 1, environment
         self._directory: bytes | None = None
         self._owner: Descriptors
-        self._fd = -1
+        self._fd = self._new = -1
+        self._reuses = False  # the record of one that has ended, and had the same name by chance
 
     @property
     def name(self) -> str:
@@ -116,34 +116,52 @@ class Entry:
         return False
 
     def prepare(self, text: bytes) -> None:
-        """Now is the time to hear that a record cannot be written. Raises SetupError for a given name."""
-        if self._directory is not None and self.is_explicit:
-            self._write(self._new_path, text)
+        """Now is the time to hear that a record, about as long as this one, cannot be written.
+
+        Raises SetupError for a given name.
+        """
+        if self._directory is None:
+            return
+        try:
+            if self._reuses:
+                # The same file again: to remove one, or to replace it, costs some file systems half a millisecond.
+                os.rename(record_path(self._directory, self.name), self._new_path)
+                self._new = self._owner.open(self._new_path, os.O_WRONLY | os.O_NOFOLLOW)
+            else:
+                self._new = self._owner.add(open_new(self._new_path))
+                write_all(self._new, text)
+        except OSError as error:
+            self._give_up("write", os.fsdecode(self._new_path), error)
 
     def write(self, text: bytes) -> None:
         """The daemon runs: this is its record. Raises SetupError for a given name."""
-        if self._directory is not None:
-            self._write(self._new_path, text, record_path(self._directory, self.name))
+        if self._directory is None:
+            return
+        try:
+            self._reuses = False  # from here on it is another's
+            os.lseek(self._new, 0, os.SEEK_SET)
+            write_all(self._new, text)
+            os.ftruncate(self._new, len(text))
+            os.rename(self._new_path, record_path(self._directory, self.name))
+        except OSError as error:
+            self.abandon()
+            self._give_up("write", os.fsdecode(record_path(self._directory, self.name)), error)
 
     def abandon(self) -> None:
-        """The launch has failed: the record that was there before stays as it is. Never raises."""
-        if self._directory is not None and self.is_explicit:
-            try:
+        """There is no daemon: the record that was there before is there again. Never raises."""
+        if self._directory is None or self._new < 0:
+            return
+        try:
+            if self._reuses:
+                os.rename(self._new_path, record_path(self._directory, self.name))
+            else:
                 os.unlink(self._new_path)
-            except OSError:
-                pass  # it was renamed, or not made; else the next launch writes over it
+        except OSError:
+            pass  # the next launch removes it
 
     @property
     def _new_path(self) -> bytes:
         return new_path(self._directory or b"", self.name)
-
-    def _write(self, path: bytes, text: bytes, target: bytes | None = None) -> None:
-        try:
-            write_new(path, text)
-            if target is not None:
-                os.rename(path, target)
-        except OSError as error:
-            self._give_up("write", os.fsdecode(target or path), error)
 
     def _is_free(self) -> bool:
         if self._directory is None:
@@ -166,7 +184,9 @@ class Entry:
         text = read_own(path)
         if text is None:
             return True
-        head = content.read_head(text)
+        from daemonize.registry.content import read_head
+
+        head = read_head(text)
         if head is None:
             from daemonize.registry.record import parse_head
 
@@ -176,6 +196,7 @@ class Entry:
             stat = read_stat(head.pid or 0)
             raise AlreadyRunning("name", self.name, head.pid, stat.name if stat else "", proven=True)
         # A name that somebody has given is his, also when its daemon has ended.
+        self._reuses = not (runs or self.is_explicit or head.explicit)
         return not runs and (self.is_explicit or not head.explicit)
 
     def _ask_again(self, path: bytes) -> int:

@@ -54,13 +54,18 @@ def open_own(path: bytes) -> int:
     return fd
 
 
-def write_new(path: bytes, content: bytes) -> None:
-    """Make a file, whatever was there, with this content. Nothing is there if that fails. Raises OSError."""
+def open_new(path: bytes) -> int:
+    """Make an empty file, whatever was there; a descriptor to write to. Raises OSError."""
     try:
         os.unlink(path)  # whatever it is: it is only a name in a directory of ours
     except FileNotFoundError:
         pass
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def write_new(path: bytes, content: bytes) -> None:
+    """Make a file, whatever was there, with this content. Nothing is there if that fails. Raises OSError."""
+    fd = open_new(path)
     try:
         try:
             write_all(fd, content)

@@ -11,15 +11,17 @@ import os
 import stat
 
 from daemonize.errors import SetupError
-from daemonize.posix.fds import try_lock
+from daemonize.posix.fds import Descriptors, try_lock
 from daemonize.registry.directories import ensure_private, state_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from daemonize.posix.fds import Descriptors
     from daemonize.registry.entry import Entry
+
+#: Bytes beyond which a log is rotated at launch, and how many old ones are kept.
+ROTATION = (10 << 20, 5)
 
 
 class LogTakenError(Exception):
@@ -30,8 +32,10 @@ class Logs:
     """The two logs of a daemon, `NAME.out` and `NAME.err`.
 
     entry: its name; one that was not given goes on to the next number where a log is taken, one that was given shares it.
-    directory: None where logs cannot be kept; `problem` says why.
+    directory: None where logs cannot be kept; `problem` says why. rotation: as ROTATION.
     """
+
+    rotation = ROTATION
 
     def __init__(self, entry: Entry, directory: bytes | None) -> None:
         self.directory = directory
@@ -52,24 +56,68 @@ class Logs:
     def open(self, stream: str, owner: Descriptors, *, share: bool = False) -> int:
         """Open a log to append to it, and claim it for as long as the descriptor is open in any process.
 
-        share: somebody else may have claimed it too. Raises LogTakenError, OSError.
+        One that has become too large is rotated before. share: somebody else may have claimed it too. Raises
+        LogTakenError, OSError.
         """
         path = self.path(stream)
         if self.directory is None:
             return owner.open(path, os.O_WRONLY)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-        try:
-            fd = owner.open(path, flags, 0o600)
-        except OSError as error:
-            if error.errno in _NOT_OURS:
-                raise LogTakenError from None
-            raise
         share = share or self._entry.is_explicit
-        if not stat.S_ISREG(os.fstat(fd).st_mode) or not (_lock(fd) or share):
-            owner.shut(fd)
-            raise LogTakenError
+        while True:
+            fd = _open(path, flags, owner)
+            status, locked = os.fstat(fd), _lock(fd)
+            if not stat.S_ISREG(status.st_mode) or not (locked or share):
+                owner.shut(fd)
+                raise LogTakenError
+            if not locked or _is_at(path, status):
+                break
+            owner.shut(fd)  # it was rotated between the two
+        if locked and status.st_size >= self.rotation[0]:
+            fd = self._rotate(path, fd, owner)
         os.set_blocking(fd, True)
         return fd
+
+    def _rotate(self, path: bytes, fd: int, owner: Descriptors) -> int:
+        """The new log in place of one that has been claimed; the same where it cannot be rotated."""
+        from daemonize.posix.rotation import rotate
+
+        try:
+            directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                new = owner.add(rotate(directory, os.path.basename(path), fd, self.rotation[1]))
+            finally:
+                os.close(directory)
+        except OSError:
+            return fd
+        owner.shut(fd)
+        return new
+
+    def open_fifo(self, stream: str, owner: Descriptors) -> tuple[int, bytes]:
+        """A new fifo beside the log, `NAME.out.fifo`: its read end, claimed as a log is, and its path.
+
+        One that is left of a process that was killed is replaced. Raises LogTakenError, OSError.
+        """
+        path = self.path(stream) + b".fifo"
+        while True:
+            try:
+                os.mkfifo(path, 0o600)
+                new = True
+            except FileExistsError:
+                new = False
+            try:
+                fd = _open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, owner)
+            except FileNotFoundError:
+                continue  # it was just removed
+            status = os.fstat(fd)
+            if not stat.S_ISFIFO(status.st_mode) or not _lock(fd):
+                owner.shut(fd)
+                raise LogTakenError
+            if _is_at(path, status):
+                if new:
+                    return fd, path
+                os.unlink(path)
+            owner.shut(fd)
 
     def give_up(self, problem: SetupError | None = None) -> None:
         """There can be no logs after all; None: none is wanted."""
@@ -81,27 +129,63 @@ class Logs:
             self.directory = None
 
     def skip_taken(self) -> None:
-        """Go on to a number whose logs nobody writes to now. Nothing is claimed."""
-        while self.directory is not None and any(map(self._is_taken, ("out", "err"))):
+        """Go on to a number whose logs nobody writes to now. Nothing is claimed, but what is too large is rotated."""
+        share = self._entry.is_explicit
+        while self.directory is not None:
+            sizes = {stream: _free_size(self.path(stream), share=share) for stream in ("out", "err")}
+            if None not in sizes.values():
+                self._rotate_large(
+                    [stream for stream, size in sizes.items() if (size or 0) >= self.rotation[0]]
+                )
+                return
             self.next()
 
-    def _is_taken(self, stream: str) -> bool:
-        """Whether a stream cannot be logged: by this name, if that was given, or without somebody else's words."""
+    def _rotate_large(self, streams: list[str]) -> None:
+        owner = Descriptors()
         try:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(self.path(stream), flags)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        try:
-            return not stat.S_ISREG(os.fstat(fd).st_mode) or not (self._entry.is_explicit or _lock(fd))
+            for stream in streams:
+                self.open(stream, owner)
+        except (LogTakenError, OSError):
+            pass  # somebody was faster; or the server will find that it cannot go on there
         finally:
-            os.close(fd)
+            owner.close()
 
 
 #: What lies at the path of a log: a symlink, a directory, a fifo without a reader, a socket.
 _NOT_OURS = (errno.ELOOP, errno.EISDIR, errno.ENXIO)
+
+
+def _open(path: bytes, flags: int, owner: Descriptors) -> int:
+    """Open what is to be ours. Raises LogTakenError if it cannot be, OSError."""
+    try:
+        return owner.open(path, flags, 0o600)
+    except OSError as error:
+        if error.errno in _NOT_OURS:
+            raise LogTakenError from None
+        raise
+
+
+def _is_at(path: bytes, status: os.stat_result) -> bool:
+    """Whether that very file still lies there: who rotates a log gives the old one up when the new one is there."""
+    try:
+        return os.path.samestat(os.lstat(path), status)
+    except FileNotFoundError:
+        return False
+
+
+def _free_size(path: bytes, *, share: bool) -> int | None:
+    """How large a log is; None: it is no file of ours, or, unless they `share` it, somebody writes to it."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        return status.st_size if stat.S_ISREG(status.st_mode) and (share or _lock(fd)) else None
+    finally:
+        os.close(fd)
 
 
 def _lock(fd: int) -> bool:

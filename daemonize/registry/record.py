@@ -11,7 +11,7 @@ from daemonize.errors import BadRecord, NoSuchDaemon, SetupError
 from daemonize.posix.fds import is_locked
 from daemonize.posix.holders import NOBODY, holder_of
 from daemonize.posix.identity import Identity
-from daemonize.registry import content
+from daemonize.registry.content import VERSION, Head
 from daemonize.registry.directories import is_private, records_dirs
 from daemonize.registry.entry import lock_path, record_path
 from daemonize.registry.files import RefusedError, read_own
@@ -130,10 +130,10 @@ def parse(text: bytes) -> Record:
     return Record(fields)
 
 
-def parse_head(text: bytes) -> content.Head:
+def parse_head(text: bytes) -> Head:
     """What a launch must know. Raises RefusedError."""
     record = parse(text)
-    return content.Head(record.pid, record.start, record.boot_id, record.explicit)
+    return Head(record.pid, record.start, record.boot_id, record.explicit)
 
 
 def _load(text: bytes) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _load(text: bytes) -> dict[str, Any]:
     version = fields.get("version") if isinstance(fields, dict) else None
     if not isinstance(version, int):
         raise RefusedError("it is damaged: it is no record")
-    if version > content.VERSION:
+    if version > VERSION:
         raise RefusedError(f"it was written by a newer daemonize (version {version} of records)")
     return fields  # type: ignore[no-any-return]
 

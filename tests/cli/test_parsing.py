@@ -84,7 +84,7 @@ def test_small_parser_knows_every_option(option: Option) -> None:
     """The negative control: the small parser does accept each option, in each usual way to write it."""
     value = {
         "timeout": "5s", "on_timeout": "leave", "stop_timeout": "5s", "environment": "A=1", "keep_fds": "5",
-            "umask": "027", "nice": "3", "limits": "nofile=64:128",
+            "umask": "027", "nice": "3", "limits": "nofile=64:128", "log_rotate": "10M:3",
     }.get(option.dest, "word")  # fmt: skip
     for name in option.names:
         ways = [[name, value], [f"{name}={value}"] if name.startswith("--") else [name + value]]

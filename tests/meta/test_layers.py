@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"units"}),
     frozenset({"posix"}),
     frozenset({"channel", "listen", "notify"}),
-    frozenset({"announce", "readiness", "registry"}),
+    frozenset({"announce", "logs", "readiness", "registry"}),
     frozenset({"launcher", "manager", "child_server"}),
     frozenset({"option", "background", "pytest_plugin", "supervisor"}),
     frozenset({"cli"}),

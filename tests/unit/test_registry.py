@@ -324,8 +324,127 @@ def test_a_claim_is_exclusive(state: bytes, held: list[int]) -> None:
 def test_when_every_number_is_taken_there_are_no_logs(monkeypatch: pytest.MonkeyPatch, state: bytes) -> None:
     """The search ends."""
     monkeypatch.setattr(entry, "_MOST_NUMBERS", 3)
-    monkeypatch.setattr(registry.Logs, "_is_taken", lambda _self, _stream: True)
+    monkeypatch.setattr(registry, "_free_size", lambda _path, **_share: None)
 
     logs = logs_of(b"server", state)
     logs.skip_taken()
     assert logs.path("out") == b"/dev/null"
+
+
+# -- rotation at launch -----------------------------------------------------------------------------------------------
+
+
+def test_a_large_log_is_rotated_when_it_is_claimed(state: bytes, held: list[int]) -> None:
+    """Beyond the limit; the new one is claimed in its place, and the old one is nobody's."""
+    logs = logs_of(b"server", state)
+    logs.rotation = (10, 2)
+    path = logs.path("out")
+    with open(path, "wb") as file:
+        file.write(b"0123456789")
+    held.append(logs.open("out", Descriptors()))
+    os.write(held[0], b"new")
+
+    assert os.stat(path).st_size == 3
+    assert os.stat(path + b".1").st_size == 10
+    assert claimed(logs_of(b"server", state), held) == "server-2"
+    assert len([fd for fd in os.listdir("/proc/self/fd") if b"server.out" in _target(fd)]) == 1
+
+
+def _target(fd: str) -> bytes:
+    try:
+        return os.fsencode(os.readlink(f"/proc/self/fd/{fd}"))
+    except FileNotFoundError:
+        return b""
+
+
+def test_a_log_that_is_shared_is_not_rotated(state: bytes, held: list[int]) -> None:
+    """A drain comes when the server writes already."""
+    logs = logs_of(b"server", state)
+    logs.rotation = (1, 2)
+    held.append(logs.open("out", Descriptors()))
+    os.write(held[0], b"new")
+    held.append(logs.open("out", Descriptors(), share=True))
+
+    assert os.path.sameopenfile(*held)
+
+
+def test_only_a_free_name_is_rotated(state: bytes, held: list[int]) -> None:
+    """Looking for a free name changes nothing that somebody has, not even the other log of his."""
+    logs = logs_of(b"server", state)
+    logs.rotation = (1, 2)
+    for stream in ("out", "err"):
+        with open(logs.path(stream), "wb") as file:
+            file.write(b"old")
+    take(state, b"server.err", held)
+    logs.skip_taken()
+    assert logs.name == "server-2"
+    assert not os.path.exists(state + b"/server.out.1")
+    os.close(held.pop())
+    logs = logs_of(b"server", state)
+    logs.rotation = (1, 2)
+    logs.skip_taken()
+
+    assert logs.name == "server"
+    assert sorted(os.listdir(state)) == [b"server.err", b"server.err.1", b"server.out", b"server.out.1"]
+
+
+def test_a_log_that_is_rotated_between_open_and_claim(
+    state: bytes, held: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was opened is an old log by then: it is opened again."""
+    logs = logs_of(b"server", state)
+    path, lock, owner = logs.path("out"), registry._lock, Descriptors()
+
+    def rotated_before(fd: int) -> bool:
+        monkeypatch.setattr(registry, "_lock", lock)
+        os.rename(path, path + b".1")
+        return lock(fd)
+
+    monkeypatch.setattr(registry, "_lock", rotated_before)
+    held.append(logs.open("out", owner))
+
+    assert os.path.samestat(os.fstat(held[0]), os.stat(path))
+    assert owner.all == {held[0]}
+
+
+# -- fifos ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_fifo_is_claimed_as_a_log_is(state: bytes, held: list[int]) -> None:
+    """Ours alone; the next daemon of the name gets another name; one that is left is replaced."""
+    owner = Descriptors()
+    logs = logs_of(b"server", state)
+    fd, path = logs.open_fifo("out", owner)
+    held.append(fd)
+    first = os.fstat(fd)
+    assert path == state + b"/server.out.fifo"
+    assert first.st_mode == 0o010600
+    with pytest.raises(registry.LogTakenError):
+        logs.open_fifo("out", owner)
+    os.close(held.pop())  # killed: nobody has removed it
+    fd, again = logs.open_fifo("out", owner)
+    held.append(fd)
+
+    assert again == path
+    assert not os.path.samestat(first, os.fstat(fd)) or first.st_ctime_ns != os.fstat(fd).st_ctime_ns
+
+
+@pytest.mark.parametrize("kind", ["symlink", "directory", "file", "taken"])
+def test_what_is_no_fifo_of_ours_is_not_touched(state: bytes, held: list[int], kind: str) -> None:
+    """Nor followed."""
+    path = state + b"/server.out.fifo"
+    if kind == "symlink":
+        os.symlink(b"/etc/passwd", path)
+    elif kind == "directory":
+        os.mkdir(path)
+    elif kind == "file":
+        open(path, "wb").close()
+    else:
+        os.mkfifo(path)
+        held.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        fcntl.flock(held[0], fcntl.LOCK_EX)
+    before = os.lstat(path)
+    with pytest.raises(registry.LogTakenError):
+        logs_of(b"server", state).open_fifo("out", Descriptors())
+
+    assert os.path.samestat(before, os.lstat(path))

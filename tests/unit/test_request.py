@@ -116,3 +116,20 @@ def test_open_descriptors_can_be_kept() -> None:
         os.close(write)
     with pytest.raises(UsageError, match="not open"):
         Request(["true"], keep_fds=[write])
+
+
+@pytest.mark.parametrize("rotate", ["10M", 5, (1,), (0, 5), (1, -1), (1, 1000), (True, 5), (1.5, 5), [1, 5]])
+def test_a_rotation_is_two_numbers(rotate: object) -> None:
+    """Anything else would come to light in a drain, where nobody can be told."""
+    with pytest.raises(UsageError, match="bytes, how many are kept"):
+        Request(["true"], log_rotate=rotate)  # type: ignore[arg-type]
+
+
+def test_in_the_foreground_a_file_must_be_named() -> None:
+    """Its streams have a reader there, and no log, unless one is named or is asked to be gone on in."""
+    for asked in ({"log_rotate": (1, 5)}, {"timestamps": True}):
+        with pytest.raises(UsageError, match="in the foreground no log is kept"):
+            Request(["true"], foreground=True, **asked)  # type: ignore[arg-type]
+        for named in ({"stdout": "o"}, {"stderr": "e"}, {"ready": ["streams"]}):
+            assert Request(["true"], foreground=True, **asked, **named).has_drain  # type: ignore[arg-type]
+    assert not Request(["true"], foreground=True).has_drain

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemonize.errors import UsageError
-from daemonize.units import _SECONDS, parse_duration, parse_timeout
+from daemonize.units import _SECONDS, parse_duration, parse_rotation, parse_timeout
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,46 @@ def test_a_timeout_leaves_some_time(text: str) -> None:
 def test_a_timeout_may_be_short_or_endless(text: str, seconds: float) -> None:
     """The shortest and the longest."""
     assert parse_timeout(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "rotation"),
+    [
+        ("10M", (10 << 20, 5)),
+        ("512K:3", (512 << 10, 3)),
+        ("1G:0", (1 << 30, 0)),
+        ("1", (1, 5)),
+        ("4096:999", (4096, 999)),
+    ],
+)
+def test_a_size_to_rotate_at(text: str, rotation: tuple[int, int]) -> None:
+    """Bytes or a multiple of them, and how many old logs are kept: five, where nobody says."""
+    assert parse_rotation(text) == rotation
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "0:5",
+        "-1",
+        "10M:",
+        ":5",
+        "10M:-1",
+        "10M:1000",
+        "10M:x",
+        "10 M",
+        "10m",
+        "1.5M",
+        "unlimited",
+        "10M:5:1",
+        "²",
+    ],
+)
+def test_what_is_no_size_to_rotate_at(text: str) -> None:
+    """One line that shows what can be written."""
+    with pytest.raises(
+        UsageError, match=r"is not a size to rotate a log at; write SIZE or SIZE:KEEP, as in 10M"
+    ):
+        parse_rotation(text)

@@ -1,0 +1,1 @@
+"""What is in a daemon's logs."""
