@@ -265,12 +265,18 @@ def stop(names: Sequence[str], timeout: float | None, number: int) -> int:
 
 
 def _to_stop(name: str) -> Record:
-    _refuse_starting(name)
-    return Daemon.find(name).record
+    """Raises NotPossible while it is being started: nobody knows yet what there is to be stopped."""
+    try:
+        daemon = Daemon.find(name)
+    except NoSuchDaemon:
+        _refuse_starting(name)
+        raise
+    if not daemon.is_running:  # whoever stays the parent of one that runs (-f) keeps its name
+        _refuse_starting(name)
+    return daemon.record
 
 
 def _refuse_starting(name: str) -> None:
-    """Nobody knows yet what there is to be stopped. Raises NotPossible."""
     launch = Registry().launcher(name)
     if launch:
         who = f" by pid {launch[0]}" if launch[0] else ""
@@ -301,8 +307,7 @@ def restart(name: str, timeout: float | None, quiet: bool, verbose: bool) -> int
     """Stop a daemon, start it again as it was started, and return when it is ready, with the exit status of daemonize."""
     from daemonize.launcher import relaunch
 
-    _refuse_starting(name)
-    daemon = Daemon.find(name)
+    daemon = Daemon(_to_stop(name))
     relaunch.refuse_unrepeatable(daemon.record)
     daemon.stop(timeout)
     return _launch(daemon, quiet=quiet, verbose=verbose)
