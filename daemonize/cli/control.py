@@ -72,8 +72,19 @@ class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(str(error), param, ctx)
 
 
+class _NoReaderError(Exception):
+    """Who reads our output has seen enough. Click would end with status 1 by a BrokenPipeError."""
+
+
 class _Verbs(click.Group):
     """Knows `ps` for `list`, and what somebody may have meant."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry a verb out. Raises _NoReaderError."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _NoReaderError from None
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """By its name."""
@@ -187,7 +198,7 @@ def list_daemons(as_json: bool, everything: bool) -> int:
     if as_json:
         _say_json(found)
     else:
-        table = overview.table(list(map(overview.row, found)), aligned=sys.stdout.isatty())
+        table = overview.table(list(map(overview.row, found)), aligned=os.isatty(1))
         click.echo(table, nl=False)
     return status
 
@@ -364,7 +375,7 @@ def signal(name: str, number: int) -> None:
 )
 def reload(name: str, timeout: float) -> None:
     """Let a daemon read its configuration again (SIGHUP); if it says when it has (--ready notify), wait for that."""
-    if not Daemon.find(name).reload(timeout) and sys.stderr.isatty():
+    if not Daemon.find(name).reload(timeout) and os.isatty(2):
         complain(f"{printable(name)} has been told (SIGHUP); it does not say when it has reloaded")
 
 
@@ -494,8 +505,8 @@ def main() -> NoReturn:
         status = error.exit_status
     except KeyboardInterrupt:
         dispositions.die_of(signals.SIGINT)
-    except BrokenPipeError:
-        status = 0  # the reader has seen enough
+    except (BrokenPipeError, _NoReaderError):
+        status = 0
     except SystemExit as ended:  # click's completion ends so
         status = ended.code if isinstance(ended.code, int) else 0
     except OSError as error:
