@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from daemonize.announce import ready
     from daemonize.errors import (
         AlreadyRunning,
+        BadRecord,
         Cancelled,
         DaemonizeError,
         Exited,
         LaunchError,
         Lost,
+        NoSuchDaemon,
         NotExecuted,
+        NotPossible,
+        NotReloaded,
         SetupError,
         StillRunning,
         StrictFailure,
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     )
     from daemonize.launcher.api import launch
     from daemonize.launcher.context import Context, context
-    from daemonize.launcher.daemon import Daemon
+    from daemonize.launcher.daemon import Daemon, daemons
     from daemonize.listen import listen_fds, listen_fds_with_names
     from daemonize.option.for_argparse import add_daemonize_arguments, daemonize_if_asked
     from daemonize.option.for_click import daemonize_option
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AlreadyRunning": "errors",
+    "BadRecord": "errors",
     "Cancelled": "errors",
     "Context": "launcher.context",
     "Daemon": "launcher.daemon",
@@ -41,7 +46,10 @@ _MODULES = {
     "Identity": "posix.identity",
     "LaunchError": "errors",
     "Lost": "errors",
+    "NoSuchDaemon": "errors",
     "NotExecuted": "errors",
+    "NotPossible": "errors",
+    "NotReloaded": "errors",
     "SetupError": "errors",
     "StillRunning": "errors",
     "StrictFailure": "errors",
@@ -52,6 +60,7 @@ _MODULES = {
     "context": "launcher.context",
     "daemonize_if_asked": "option.for_argparse",
     "daemonize_option": "option.for_click",
+    "daemons": "launcher.daemon",
     "launch": "launcher.api",
     "listen_fds": "listen",
     "listen_fds_with_names": "listen",
@@ -61,6 +70,7 @@ _MODULES = {
 
 __all__ = [
     "AlreadyRunning",
+    "BadRecord",
     "Cancelled",
     "Context",
     "Daemon",
@@ -69,7 +79,10 @@ __all__ = [
     "Identity",
     "LaunchError",
     "Lost",
+    "NoSuchDaemon",
     "NotExecuted",
+    "NotPossible",
+    "NotReloaded",
     "SetupError",
     "StillRunning",
     "StrictFailure",
@@ -80,6 +93,7 @@ __all__ = [
     "context",
     "daemonize_if_asked",
     "daemonize_option",
+    "daemons",
     "launch",
     "listen_fds",
     "listen_fds_with_names",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 #: Exit statuses of `daemonize` that are not the server's own (coreutils timeout, env; sysexits).
 STATUS_UNMET = 1
 STATUS_USAGE = 2
+STATUS_UNKNOWN = 4
 STATUS_ALREADY_RUNNING = 75
 STATUS_TIMED_OUT = 124
 STATUS_FAILED = 125
@@ -86,10 +87,10 @@ class StillRunning(DaemonizeError):
 class AlreadyRunning(DaemonizeError):
     """The lock file, the pid file, the port or the socket is taken; nothing was started and nothing was changed.
 
-    what: `lock file`, `pid file`, `port` or `socket`. path: of it; the number of a port. pid, name: of who has it (None and
-    "" where that is not known). uid: of who has it, where no more is known. launching: it is another launch that uses the
-    pid file or the socket, and no server yet. proven: the process is certainly the one that the pid file was written for,
-    and none that got its pid later.
+    what: `name`, `lock file`, `pid file`, `port` or `socket`. path: of it; the name itself, the number of a port. pid, name:
+    of who has it (None and "" where that is not known). uid: of who has it, where no more is known. launching: it is another
+    launch that uses the name, the pid file or the socket, and no server yet. proven: the process is certainly the one that
+    the pid file was written for, and none that got its pid later.
     """
 
     exit_status = STATUS_ALREADY_RUNNING
@@ -111,6 +112,13 @@ class AlreadyRunning(DaemonizeError):
         super().__init__(what, path, pid, name, uid)
 
     @property
+    def _of_name(self) -> str:
+        name, who = printable(self.path), f": {self._who}" if self._who else ""
+        if self.launching:
+            return f"another launch of {name} is under way{who}"
+        return f"{name} is already running{who}; see 'daemonctl status {name}'"
+
+    @property
     def _who(self) -> str:
         if self.pid is not None:
             return f"{printable(self.name)} (pid {self.pid})" if self.name else f"pid {self.pid}"
@@ -118,6 +126,8 @@ class AlreadyRunning(DaemonizeError):
 
     def __str__(self) -> str:
         """One line."""
+        if self.what == "name":
+            return self._of_name
         if self.what in ("port", "socket") and not self.launching:
             by = f" by {self._who}" if self._who else ""
             return f"{self.what} {printable(self.path)} is already in use{by}"
@@ -133,6 +143,60 @@ class AlreadyRunning(DaemonizeError):
         return f"already running: {taken} is held (by whom, the kernel does not tell this user)"
 
 
+class NoSuchDaemon(DaemonizeError):
+    """There is no record of a daemon of that name. `similar`: a name that there is one of, or None."""
+
+    exit_status = STATUS_UNKNOWN
+
+    def __init__(self, name: str, similar: Sequence[str] = ()) -> None:
+        self.name, self.similar = name, similar[0] if similar else None
+        super().__init__(name, similar)
+
+    def __str__(self) -> str:
+        """One line."""
+        guess = f'; did you mean "{printable(self.similar)}"?' if self.similar else ""
+        return f'no daemon named "{printable(self.name)}"{guess}'
+
+
+class BadRecord(DaemonizeError):
+    """The record of a daemon cannot be used. name: of the daemon. path: of the record. reason: why not."""
+
+    exit_status = STATUS_UNKNOWN
+
+    def __init__(self, name: str, path: str, reason: str) -> None:
+        self.name, self.path, self.reason = name, path, reason
+        super().__init__(name, path, reason)
+
+    def __str__(self) -> str:
+        """One line."""
+        name, path = printable(self.name), printable(self.path)
+        return f"the record of {name} cannot be used: {path}: {self.reason}; to be rid of it: daemonctl forget {name}"
+
+
+class NotPossible(DaemonizeError):
+    """What was asked of a daemon cannot be done as it stands. name: of the daemon; the text says why, and what to do."""
+
+    exit_status = STATUS_UNMET
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self.reason = name, reason
+        super().__init__(name, reason)
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{printable(self.name)} {self.reason}"
+
+
+class NotYet(NotPossible):
+    """What was waited for has not happened in time."""
+
+    exit_status = STATUS_TIMED_OUT
+
+
+class NotReloaded(NotPossible):
+    """A daemon that was told to read its configuration again did not come to the end of it."""
+
+
 class LaunchError(DaemonizeError):
     """A launch that did not end with a ready server. The facts are filled in by the launch.
 
@@ -141,10 +205,11 @@ class LaunchError(DaemonizeError):
     files: paths of the files for stdout and stderr.
     drain: pid of the drain process, where one was left. survivors: (pid, name) of what could not be stopped.
     told: what the server said about itself over its notification socket: `status`, `errno`, `exit_status`.
-    listen: where the sockets listened that it was given.
+    listen: where the sockets listened that it was given. record: what the registry has of a server that was left running.
     """
 
     outcome = "failed"
+    record: Mapping[str, object] = {}
     command: Sequence[str] = ()
     pid: int | None = None
     seconds = 0.0

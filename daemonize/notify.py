@@ -225,14 +225,15 @@ class Message:
         return found
 
 
-def listen() -> tuple[int, bytes]:
+def listen(again: bytes = b"") -> tuple[int, bytes]:
     """A socket to hear a server on, which nobody inherits and no read waits on; and what NOTIFY_SOCKET is to say.
 
-    Its address is abstract: other users, and servers in another root, reach it. Raises OSError.
+    Its address is abstract: other users, and servers in another root, reach it. again: what NOTIFY_SOCKET has said all the
+    time, of a server that runs. Raises OSError.
     """
     import _socket
 
-    address = b"daemonize/" + os.urandom(8).hex().encode()
+    address = again[1:] or b"daemonize/" + os.urandom(8).hex().encode()
     made = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC)
     try:
         # Before there is an address: else the first message may come without its sender.

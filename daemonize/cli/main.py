@@ -66,26 +66,39 @@ def run(arguments: list[str]) -> int:
         if isinstance(read, int):
             return read
         parsed = read
-    return Run(*parsed).status()
+    return Run.of(*parsed).status()
 
 
 class Run:
-    """One run of the command, with what was asked for in it."""
+    """One launch from a command line. words: the command. program: who says what there is to be said."""
 
-    def __init__(self, given: dict[str, object], words: list[str]) -> None:
-        self.words = words
-        self.json = bool(given.pop("json", False))
-        self.quiet = bool(given.pop("quiet", False))
-        self.verbose = bool(given.pop("verbose", False))
+    def __init__(
+        self,
+        request: Request,
+        words: list[str],
+        *,
+        json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        program: str = "daemonize",
+    ) -> None:
+        self.request, self.words, self.program = request, words, program
+        self.json, self.quiet, self.verbose = json, quiet, verbose
+        self.targets = Targets(2 if json else 1, 2)
+
+    @classmethod
+    def of(cls, given: dict[str, object], words: list[str]) -> Run:
+        """From what the parser has found. Raises UsageError."""
+        flags = {name: bool(given.pop(name, False)) for name in ("json", "quiet", "verbose")}
         for name in given.keys() & {"environment", "limits"}:
             given[name] = dict(given[name])  # type: ignore[call-overload]
         if given.pop("no_core", False):
             if "core" in given:
                 raise UsageError("--core and --no-core exclude each other")
             given["core"] = False
-        self.request = Request(words, **given)  # type: ignore[arg-type]
-        self.request.hands_on = True
-        self.targets = Targets(2 if self.json else 1, 2)
+        request = Request(words, **given)  # type: ignore[arg-type]
+        request.hands_on = True
+        return cls(request, words, json=flags["json"], quiet=flags["quiet"], verbose=flags["verbose"])
 
     def status(self) -> int:
         """Carry it out. Raises UsageError."""
@@ -127,7 +140,7 @@ class Run:
     def _waiting(self) -> Waiting | None:
         """For people; those who asked for every step have those."""
         hint = HINT_WITH_SOCKETS if self.request.listen else HINT
-        return None if self.quiet or self.verbose else words.waiting(hint)
+        return None if self.quiet or self.verbose else words.waiting(hint, self.program)
 
     def _report(self, outcome: Ready | DaemonizeError) -> None:
         """Say what happened, where the server has not said it itself."""
@@ -159,7 +172,7 @@ class Run:
 
     def _complain(self, text: str) -> None:
         if not self.quiet:
-            words.complain(text)
+            words.complain(text, self.program)
 
     def _warn(self, text: str) -> None:
         """What goes wrong when the server has long been ready: as `_say`, unasked."""

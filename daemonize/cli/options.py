@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from daemonize.errors import UsageError, printable
 from daemonize.launcher.request import MOST_NICE
+from daemonize.registry.names import check_name
 from daemonize.units import parse_amount, parse_duration, parse_rotation, parse_timeout
 
 TYPE_CHECKING = False
@@ -93,6 +94,8 @@ def parse_user(text: str) -> str:
 
 
 OPTIONS = (
+    Option(("-n", "--name"), "name", VALUE, "Name of the daemon, one at a time, by which daemonctl knows it "
+           "[default: the command's, numbered if taken].", metavar="NAME", convert=check_name),
     Option(("-r", "--ready"), "ready", MANY, "How the server becomes ready; repeated, all must hold: "
            "streams (default), notify, fd:N, fdvar:NAME, port, port:[HOST:]PORT, unix:PATH, http://HOST[:PORT][/PATH], "
            "https://HOST[:PORT][/PATH], log:REGEX, file:PATH, exec:COMMAND, exit, alive:DURATION, started.", metavar="SPEC"),

@@ -19,6 +19,8 @@ from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT, Request
 from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import callers, follow, signals, stop, tree  # noqa: F401 (likewise)
+from daemonize.registry import content
+from daemonize.registry.record import parse
 from daemonize.units import parse_duration, parse_rotation
 
 if TYPE_CHECKING:
@@ -83,6 +85,7 @@ def launch(
     safe: bool = False,
     pid_file: StrPath | None = None,
     lock_file: StrPath | None = None,
+    name: str | None = None,
     relay_stdout: int | HasDescriptor | None = 1,
     relay_stderr: int | HasDescriptor | None = 2,
 ) -> Daemon:
@@ -98,13 +101,14 @@ def launch(
     listen: `[NAME=]ADDRESS` of sockets that it finds open (`daemonize.listen_fds()`), each [HOST:]PORT or unix:PATH.
     user, chroot, umask, nice, core, limits: as of `daemonize.context` (cwd is inside the new root). safe: as root, refuse a
     program that others may write to. pid_file: file for the pid. lock_file: file to be locked as long as the server runs.
+    name: of the daemon, of which there is one at a time, for `Daemon.find` and daemonctl(1).
     relay_stdout, relay_stderr: where its start-up output goes: a descriptor, a file, or None for nowhere.
 
     Raises LaunchError (Exited, NotExecuted, Unsafe, TimedOut, Cancelled, Lost, StrictFailure) with the facts and
-    `exit_status`; AlreadyRunning if the lock file or the pid file is taken, or a port or a socket of `listen` or of `ready`
-    (`port`, `unix`, `http`, `https`); UsageError for arguments that cannot be used; SetupError if something of ours failed.
-    If anything else is raised meanwhile (KeyboardInterrupt), the server is stopped first. Never exits, never forks a copy
-    of the caller that lives on.
+    `exit_status`; AlreadyRunning if the name, the lock file or the pid file is taken, or a port or a socket of `listen`
+    or of `ready` (`port`, `unix`, `http`, `https`); UsageError for arguments that cannot be used; SetupError if something
+    of ours failed. If anything else is raised meanwhile (KeyboardInterrupt), the server is stopped first. Never exits,
+    never forks a copy of the caller that lives on.
     """
     _check_kinds(locals())
     try:
@@ -135,6 +139,7 @@ def launch(
             safe=safe,
             pid_file=pid_file,
             lock_file=lock_file,
+            name=name,
         )
         out, err = _descriptor("relay_stdout", relay_stdout), _descriptor("relay_stderr", relay_stderr)
         targets = Targets(out, err, KEPT_OUTPUT)
@@ -146,7 +151,7 @@ def launch(
         outcome = helper.run(request, targets) if is_apart else Wrapper(request, targets).run()
     if isinstance(outcome, LaunchError):
         raise outcome
-    return Daemon(outcome)
+    return Daemon(parse(content.write(outcome.record)))
 
 
 def _check_kinds(given: Mapping[str, object]) -> None:

@@ -27,18 +27,18 @@ class Family:
     """The server, whoever takes its place, and what became of them.
 
     parent: pid of their parent. session: id of the session that was made for them, or None. server: pid, 0 if not known
-    yet. main: the server, or the daemon it left behind; None until it is at the gate, or where /proc cannot say who it
-    is. replaced: main is a daemon that the server left behind. ended: wait status of the main process, or None.
-    left: pids that are left after it ended, None if that is not known (yet). orphan_status: wait status of a daemon that
-    failed before it could be followed, or 0. executed: exec(2) has succeeded. failed: (stage, errno) of the step that
-    failed. reported: the report is at its end. lost: the intermediate parent has gone without being asked to. blind: on
-    this system nobody adopts what the server leaves behind. helpers: pids of children of the wrapper that are not the
-    server's. told: what the server said about itself (`status`, `errno`, `exit_status`).
+    yet. since: its start time. main: the server, or the daemon it left behind; None until it is at the gate, or where
+    /proc cannot say who it is. replaced: main is a daemon that the server left behind. ended: wait status of the main
+    process, or None. left: pids that are left after it ended, None if that is not known (yet). orphan_status: wait status
+    of a daemon that failed before it could be followed, or 0. executed: exec(2) has succeeded. failed: (stage, errno) of
+    the step that failed. reported: the report is at its end. lost: the intermediate parent has gone without being asked
+    to. blind: on this system nobody adopts what the server leaves behind. helpers: pids of children of the wrapper that
+    are not the server's. told: what the server said about itself (`status`, `errno`, `exit_status`).
     """
 
     def __init__(self, loop: Loop, owner: Descriptors, say: Callable[[str], None]) -> None:
         self._loop, self._owner, self._say = loop, owner, say
-        self.parent = self.server = 0
+        self.parent = self.server = self.since = 0
         self.session: int | None = None
         self.main: Process | None = None
         self.ended: int | None = None
@@ -106,6 +106,7 @@ class Family:
         if process.ppid not in (self.parent, 0):
             process.close()  # an orphan: the intermediate parent was killed, and a closed gate ends the server
             return
+        self.since = process.start
         self._take(process)
         self._open_gate()
 

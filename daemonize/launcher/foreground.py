@@ -50,13 +50,15 @@ from daemonize.readiness import parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, TypeVar
 
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
     from daemonize.launcher.sockets import Sockets
     from daemonize.launcher.words import Waiting
     from daemonize.readiness import Probe
+
+    Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
 
 #: What is not the server's: what nobody can catch, job control, which is for the process group, and what we need ourselves
 #: (SIGVTALRM: signals.TimeLimit).
@@ -189,7 +191,7 @@ class Foreground(Wrapper):
 
     def _begin_to_wait(self) -> None:
         if not self.request.names_readiness:
-            self._write_pid()  # nobody has said how it becomes ready, and most servers never say
+            self._put_down()  # nobody has said how it becomes ready, and most servers never say
         if not self._serving:
             self._outward.waiting(self.probes.unmet)
 
@@ -232,12 +234,11 @@ class Foreground(Wrapper):
     def _conclude(self) -> None:
         if not isinstance(self.outcome, Ready):
             self._pass_on_later()
-            self.claims.remove()
+            self._give_back()
             self._finished = True
             return
-        self._write_pid()
+        self._put_down()
         outcome = self._result_of(self.outcome)
-        outcome.drain = self.outputs.lifelong.pid if self.outputs.lifelong else None
         self._on_ready(outcome)
         self._serving = True
         self._outward.ready(outcome, self.request.ready)
@@ -249,11 +250,11 @@ class Foreground(Wrapper):
         self._rewind()
         self.deadline = Deadline(float("inf"))
 
-    def _write_pid(self) -> None:
+    def _put_down(self) -> None:
         main = self.family.chosen
         if main and main.pid == self._written:
             return
-        super()._write_pid()
+        super()._put_down()
         self._written = main.pid if main else None
 
     def _begin_to_feed(self) -> None:
@@ -271,6 +272,11 @@ class Foreground(Wrapper):
         self._warn(f"the watchdog is not fed: {why}")
         self._outward.starve(why)
 
+    def _result_of(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Ready) and self.outputs.lifelong:
+            outcome.drain = self.outputs.lifelong.pid
+        return super()._result_of(outcome)
+
     def _result(self) -> Ready | LaunchError:
         outcome = super()._result()
         if isinstance(outcome, Exited):
@@ -282,7 +288,7 @@ class Foreground(Wrapper):
     def _abandon(self) -> None:
         self.family.shut_gate()
         self._remains.stop_now()
-        self.claims.remove()
+        self._give_back()
 
 
 def _has_been_told(pid: int, number: int) -> bool:

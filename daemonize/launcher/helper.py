@@ -27,15 +27,18 @@ if TYPE_CHECKING:
     from daemonize.launcher.request import Request
 
 
-def run(request: Request, targets: Targets) -> Ready | LaunchError:
-    """What `Wrapper(request, targets).run()` would give, without forking this process. Raises what that would."""
+def run(request: Request, targets: Targets, directory: str | None = None) -> Ready | LaunchError:
+    """What `Wrapper(request, targets).run()` would give, without forking this process. Raises what that would.
+
+    directory: to launch from (None: where this process is).
+    """
     owner = Descriptors()
     try:
         occupy_standard(owner)
         request_end, request_write = owner.pipe()
         outcome_read, outcome_end = owner.pipe()
         inherited = {request_end, outcome_end, targets.stdout, targets.stderr, *request.keep_fds} - {None}
-        process = _spawn(request_end, outcome_end, {fd for fd in inherited if fd is not None})
+        process = _spawn(request_end, outcome_end, {fd for fd in inherited if fd is not None}, directory)
         owner.shut(request_end, outcome_end)
         try:
             _send(request_write, (request, targets))
@@ -50,10 +53,12 @@ def run(request: Request, targets: Targets) -> Ready | LaunchError:
     raise answer
 
 
-def _spawn(request_end: int, outcome_end: int, inherited: set[int]) -> subprocess.Popen[bytes]:
+def _spawn(
+    request_end: int, outcome_end: int, inherited: set[int], directory: str | None
+) -> subprocess.Popen[bytes]:
     command = interpreter.command("daemonize.launcher.helper", request_end, outcome_end)
     try:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=inherited)
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=inherited, cwd=directory)
     except OSError as error:
         raise SetupError("start", "the launch helper", error) from None
 

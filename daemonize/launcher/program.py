@@ -67,7 +67,8 @@ def build(
     environment = server_environment(outer, request.environment, own, clear=request.clear_environment)
     guarded = account is not None and not account.is_ours
     stdin, fifo = _open_stdin(request, owner, guarded=guarded)
-    paths = child.search(request.command[0], environment, request.chroot and (request.directory or b"/"))
+    base = request.chroot and (request.directory or b"/")
+    paths = child.search(request.program or request.command[0], environment, base)
     if request.safe and os.geteuid() == 0:
         from daemonize.launcher.safe import check
 

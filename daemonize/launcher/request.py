@@ -33,11 +33,13 @@ class Request:
     before every line of the logs. stdin: a file to read. keep_fds: descriptors (3 and up) the server inherits.
     foreground: stay its parent. listen: `[NAME=]ADDRESS` of sockets that it finds open. user, chroot, umask, nice, core,
     limits: as `daemonize.context`. safe: as root, refuse a program that others may write to. pid_file, lock_file: paths.
-    watchdog: the readiness spec by which the service manager's watchdog is fed, in the foreground.
+    watchdog: the readiness spec by which the service manager's watchdog is fed, in the foreground. name: of the daemon, of
+    which there is one at a time (None: it is named after the command).
 
     assigns_pid: each `NAME=VALUE` for its environment, with %d for its pid. hands_on: whether sockets that this process was
-    handed (LISTEN_FDS) are for the server. For servers that are the caller's own program: name: of the daemon (None: the
-    command's). makes_context: whether it is given its context; else it makes that itself.
+    handed (LISTEN_FDS) are for the server. program: the file to execute, where that has been found before. For servers that
+    are the caller's own program: shown_as: its name (None: the command's). makes_context: whether it is given its context;
+    else it makes that itself.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Request:
         pid_file: StrPath | None = None,
         lock_file: StrPath | None = None,
         watchdog: str | None = None,
+        name: str | None = None,
     ) -> None:
         if isinstance(command, (str, bytes)) or not command:
             raise UsageError("the command must be a list: the program and its arguments")
@@ -86,7 +89,8 @@ class Request:
             timeout = float("inf") if foreground else START_TIMEOUT
         self.timeout, self.on_timeout, self.stop_timeout = timeout, on_timeout, stop_timeout
         self.strict, self.append, self.foreground = strict, append, foreground
-        self.log_rotate, self.timestamps = log_rotate, timestamps
+        self.log_rotate = _rotation(log_rotate)
+        self.timestamps = timestamps
         self.chroot, self.stdin = absolute(chroot), absolute(stdin)
         self.directory = absolute(directory, b"/" if chroot else None)
         self.stdout, self.stderr = absolute(stdout), absolute(stderr)
@@ -99,7 +103,9 @@ class Request:
         self.user, self.umask, self.nice, self.core, self.limits = user, umask, nice, core, dict(limits or {})
         self.safe, self.pid_file, self.lock_file = safe, absolute(pid_file), absolute(lock_file)
         self.watchdog = watchdog
-        self.name: bytes | None = None
+        self.name = name
+        self.shown_as: bytes | None = None
+        self.program: bytes | None = None
         self.assigns_pid: tuple[bytes, ...] = ()
         self.hands_on = False
         self.makes_context = True
@@ -122,9 +128,20 @@ class Request:
         return {*self.environment, *(text.partition(b"=")[0] for text in self.assigns_pid)}
 
     @property
+    def asked(self) -> dict[str, object]:
+        """The keywords that make this request again, but for those that are as they are by default."""
+        usual = {
+            **(Request.__init__.__kwdefaults__ or {}),
+            "timeout": float("inf") if self.foreground else START_TIMEOUT,
+        }
+        found = {name: getattr(self, name) for name in usual if name != "ready" or self.names_readiness}
+        changed = {name: value for name, value in found.items() if value not in (usual[name], (), {})}
+        return {"command": self.command, **changed}
+
+    @property
     def shown(self) -> list[str]:
         """The command as text."""
-        command = [self.name, *self.command[1:]] if self.name else self.command
+        command = [self.shown_as, *self.command[1:]] if self.shown_as else self.command
         return [os.fsdecode(word) for word in command]
 
     def _check(self) -> None:
@@ -151,8 +168,6 @@ class Request:
             _check_kept(fd)
 
     def _check_logs(self) -> None:
-        if self.log_rotate is not None and not _is_rotation(self.log_rotate):
-            raise UsageError(f"logs are rotated at (bytes, how many are kept), not {self.log_rotate!r}")
         goes_on_in_log = self.moves_streams and "streams" in self.ready
         if self.has_drain and self.foreground and not (self.stdout or self.stderr or goes_on_in_log):
             raise UsageError(
@@ -185,10 +200,14 @@ def check_settings(
             )
 
 
-def _is_rotation(value: object) -> bool:
-    if not (isinstance(value, tuple) and len(value) == 2):
-        return False
-    return _is_number(value[0], 1, _MOST) and _is_number(value[1], 0, MOST_KEPT_LOGS)
+def _rotation(value: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Two numbers, if it is asked for. Raises UsageError."""
+    if value is None:
+        return None
+    limit, keep = value if isinstance(value, tuple) and len(value) == 2 else (0, 0)
+    if not (_is_number(limit, 1, _MOST) and _is_number(keep, 0, MOST_KEPT_LOGS)):
+        raise UsageError(f"logs are rotated at (bytes, how many are kept), not {value!r}")
+    return limit, keep
 
 
 def _is_limit(value: object) -> bool:

@@ -41,7 +41,9 @@ from daemonize.posix import child, signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGCONT, SIGHUP, SIGINT, SIGTERM
+from daemonize.registry.entry import Entry
 from daemonize.registry.logs import find_logs
+from daemonize.registry.names import base_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.registration import Registration
     from daemonize.launcher.request import Request
     from daemonize.launcher.sockets import Sockets
     from daemonize.launcher.words import Waiting
@@ -90,6 +93,8 @@ class Wrapper:
         self.began = monotonic()
         self.context, self.account = program.find_context(request)
         self.outer = caller_environment()
+        self.asked = request
+        self.entry = Entry(request.name, base_name(request.shown_as or request.command[0]), self.outer)
         self.sockets = self._find_sockets()
         request = self.request
         self.probes = Probes(request.ready, request.timeout, self._besides())
@@ -98,7 +103,7 @@ class Wrapper:
         self.owner, self.loop = Descriptors(), Loop()
         self.token = ID + b"=" + os.urandom(8).hex().encode()
         heir = self._heir
-        self.logs = find_logs(request.name or request.command[0], self.outer, heir.login if heir else "")
+        self.logs = find_logs(self.entry, self.outer, heir.login if heir else "")
         self.logs.rotation = request.log_rotate or self.logs.rotation
         self.outputs = Outputs(self.owner, self.loop, targets, self._heir)
         self.outputs.screen = waiting
@@ -107,6 +112,7 @@ class Wrapper:
         self.deadline = Deadline(request.timeout)
         self.outcome: Ready | LaunchError | None = None
         self.program: child.Program
+        self.registration: Registration
         self.goes_on = False  # this is the server, which is the caller's own program (launcher/continued.py)
         self._control = -1
         self._life = Judge(self.family)
@@ -168,6 +174,7 @@ class Wrapper:
 
     def _start(self) -> None:
         self.claims.claim(self.request, self.owner, {self.account.uid} if self.account else ())
+        self.entry.claim(self.owner)
         if self.sockets:
             self._bind(self.sockets)
         if self.probes.need_launch:
@@ -185,6 +192,9 @@ class Wrapper:
             context=self.context, account=self.account, keep=self.claims.inherited, kind=self._kind,
             variables=self._variables, placed=self._placed,
         )  # fmt: skip
+        self.claims.kept |= self.entry.descriptors
+        if self.entry.is_explicit:
+            self._prepare_record()  # he wants to hear now that it cannot be kept
         if self.outputs.lifelong:
             self.outputs.lifelong.start()
         if self.queue:
@@ -196,6 +206,13 @@ class Wrapper:
         if not self.goes_on:
             self.owner.shut(report, gate, *self._placed.values())
             self.outputs.forked()
+            if not self.entry.is_explicit:
+                self._prepare_record()  # while the others are busy: to fork takes them longer
+
+    def _prepare_record(self) -> None:
+        from daemonize.launcher.registration import Registration
+
+        self.registration = Registration(self.entry, self.asked, self.program, self.token)
 
     @property
     def _variables(self) -> dict[bytes, bytes]:
@@ -378,9 +395,9 @@ class Wrapper:
         """Everything is in order; let go. The pid file is complete before anybody is told."""
         self._leave_drain()
         if self._leaves_running:
-            self._write_pid()
+            self._put_down()
         else:
-            self.claims.remove()
+            self._give_back()
         self._detach()
         self._finished = True
 
@@ -388,13 +405,21 @@ class Wrapper:
     def _leaves_running(self) -> bool:
         return isinstance(self.outcome, Ready) or (isinstance(self.outcome, TimedOut) and self.outcome.left)
 
-    def _write_pid(self) -> None:
+    def _put_down(self) -> None:
+        """Complete the pid file and the record."""
         main = self.family.chosen
         pid, start = (main.pid, main.start) if main else (None, 0)
-        if isinstance(self.outcome, Ready):
+        outcome = self.outcome or Ready(pid, start, self.family.parent, self.token)
+        if isinstance(outcome, Ready):
             # While the rest of its words were relayed, the server may have named another one, or that one may have ended.
-            self.outcome.pid, self.outcome.start = pid, start
+            outcome.pid, outcome.start = pid, start
         self.claims.write(pid, start)
+        self.registration.write(self._result_of(outcome), self.family)
+
+    def _give_back(self) -> None:
+        """Nothing is running: what was claimed for it is free."""
+        self.claims.remove()
+        self.entry.abandon()
 
     def _leave_drain(self) -> None:
         lifelong = self.outputs.lifelong
@@ -441,7 +466,7 @@ class Wrapper:
         self.family.shut_gate()
         intermediate.reap(self.family.parent, self.request.stop_timeout + 2 * KILL_GRACE)
         self._remains.stop_now()  # only if the intermediate parent was killed before it could
-        self.claims.remove()
+        self._give_back()
 
     def _close(self) -> None:
         if self.waiting:
@@ -474,7 +499,7 @@ class Wrapper:
         if isinstance(outcome, Exited):
             outcome.spoke, outcome.blind = self.outputs.spoke_on_stderr, self.family.blind
         outcome.command = self.request.shown
-        outcome.by_option = self.request.name is not None
+        outcome.by_option = self.request.shown_as is not None
         outcome.pid = None if self.family.failed else self.family.pid or None
         outcome.output = self.outputs.tail
         outcome.survivors = self._remains.survivors

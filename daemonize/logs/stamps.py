@@ -13,3 +13,16 @@ def stamp(moment: float) -> bytes:
     microseconds = round(moment * 1_000_000)
     seconds, fraction = divmod(microseconds, 1_000_000)
     return b"%s.%06dZ " % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode(), fraction)
+
+
+def parse(line: bytes) -> float | None:
+    """The moment that a line begins with, in seconds since the epoch; None if it begins with none."""
+    from datetime import datetime
+
+    text = line[: LENGTH - 1]
+    if len(line) < LENGTH or (text[10:11], text[19:20], line[26:LENGTH]) != (b"T", b".", b"Z "):
+        return None
+    try:
+        return datetime.fromisoformat(text.decode("ascii")).timestamp()
+    except ValueError:
+        return None

@@ -38,7 +38,7 @@ def run(request: Request, command: click.Command, name: str) -> int:
             0, "threads are running here, or this is not Linux; start it as a program of its own (subprocess)"
         )
         raise SetupError("daemonize", name, reason)
-    request.name = os.fsencode(name)
+    request.shown_as = os.fsencode(name)
     said: list[str] = []
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         try:

@@ -103,7 +103,7 @@ class Settings:
             pid_file=pid_file,
             **context,
         )
-        request.name = os.fsencode(program_name())
+        request.shown_as = os.fsencode(program_name())
         return request
 
     def request_anew(self, pid_file: StrPath | None, log_file: StrPath | None) -> Request:

@@ -141,6 +141,18 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def is_locked(fd: int) -> bool:
+    """Whether somebody has the flock(2) of the open file. For a moment it is ours to share. Raises OSError."""
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return False
+
+
 def try_lock(fd: int) -> bool:
     """Take the flock(2) of the open file, without waiting; False if somebody else has it. Raises OSError."""
     import fcntl

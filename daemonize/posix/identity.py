@@ -255,12 +255,14 @@ class Identity:
     @property
     def alive(self) -> bool:
         """Whether this very process still runs (a zombie, or one that is exiting, does not)."""
+        stat = read_stat(self.pid)
+        if (stat and stat.start != self.start) or (stat is None and not _exists(self.pid)):
+            return False
         if self.boot_id != current_boot_id():
             return False
-        stat = read_stat(self.pid)
         if stat is None:
-            return _runs(self.pid)  # hidden from us, if it is there at all (hidepid, no /proc)
-        return stat.start == self.start and standing(self.pid) not in (EXITING, GONE)
+            return _runs(self.pid)  # hidden from us (hidepid, no /proc)
+        return standing(self.pid) not in (EXITING, GONE)
 
     def __eq__(self, other: object) -> bool:
         """Equal when pid, start time and boot id are."""

@@ -68,9 +68,17 @@ def inotify(path: bytes, mask: int) -> int | None:
         fd = _function("inotify_init1")(os.O_CLOEXEC | os.O_NONBLOCK)
         if fd < 0:
             return None
-        if _function("inotify_add_watch")(fd, path, mask) < 0:
-            os.close(fd)
-            return None
     except (ImportError, OSError, AttributeError):
         return None
+    if not watch_also(fd, path, mask):
+        os.close(fd)
+        return None
     return fd
+
+
+def watch_also(fd: int, path: bytes, mask: int) -> bool:
+    """Let an inotify(7) descriptor watch this path, too; False if it cannot be."""
+    try:
+        return _function("inotify_add_watch")(fd, path, mask) >= 0
+    except (ImportError, OSError, AttributeError):
+        return False

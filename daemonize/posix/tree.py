@@ -30,8 +30,9 @@ class Tree:
     """What to look for. roots: pids; their descendants belong to the tree, and they themselves unless in `exclude`.
 
     known: pids of members that /proc may not show (hidepid). session: the session id, or None. token: a `NAME=value` of
-    the environment, or None. torn: during the last look some process ended, or was just executing another program, so that
-    a member may have been missed: a look through /proc is not atomic.
+    the environment, or None; since: when the first that has it started, in clock ticks since boot. torn: during the last
+    look some process ended, or was just executing another program, so that a member may have been missed: a look through
+    /proc is not atomic.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class Tree:
         token: bytes | None = None,
         exclude: Collection[int] = (),
         known: Collection[int] = (),
+        since: int = 0,
     ) -> None:
         self.roots, self.session, self.token = set(roots), session, token
-        self.known = set(known)
+        self.known, self._since = set(known), since
         self.exclude = {os.getpid(), *exclude}
         self.torn = False
 
@@ -62,7 +64,7 @@ class Tree:
     def _is_marked(self, stat: Stat) -> bool:
         if self.session is not None and stat.session == self.session:
             return True
-        if self.token is None or stat.state in "ZX" or stat.flags & PF_KTHREAD:
+        if self.token is None or stat.start < self._since or stat.state in "ZX" or stat.flags & PF_KTHREAD:
             return False
         environment = read_file(f"/proc/{stat.pid}/environ")
         if environment == b"":

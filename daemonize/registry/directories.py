@@ -30,14 +30,42 @@ def state_dir(environment: Mapping[bytes, bytes]) -> bytes:
     return os.path.join(base, b"daemonize")
 
 
+def records_dirs(environment: Mapping[bytes, bytes]) -> list[bytes]:
+    """Where records are kept, after the directories above it that are ours too.
+
+    $DAEMONIZE_RUNTIME_DIR; root: /run/daemonize; else run/HOST in the state directory. Not $XDG_RUNTIME_DIR: that is removed
+    when its user logs out (pam_systemd(8)), and not set at all by cron or su, and somebody must know of daemons that run on.
+    Homes may be shared by machines, hence the name of the host.
+    """
+    given = environment.get(b"DAEMONIZE_RUNTIME_DIR")
+    if given:
+        return [os.path.abspath(given)]
+    if os.geteuid() == 0:
+        return [b"/run/daemonize"]
+    state = state_dir(environment)
+    host = os.fsencode(os.uname().nodename).replace(b"/", b"_").lstrip(b".") or b"localhost"
+    return [state, os.path.join(state, b"run"), os.path.join(state, b"run", host)]
+
+
 def ensure_private(directory: bytes) -> None:
     """Make the directory (0700) unless it is there; it must be ours and not writable by others. Raises SetupError."""
+    if not is_private(directory):
+        _refuse_public(directory, _make(directory))
+
+
+def is_private(directory: bytes) -> bool:
+    """Whether it is there; False if nothing is. Raises SetupError if others can write to it, or it cannot be looked at."""
     try:
         status = os.lstat(directory)
     except FileNotFoundError:
-        status = _make(directory)
+        return False
     except OSError as error:
         raise SetupError("use", os.fsdecode(directory), error) from None
+    _refuse_public(directory, status)
+    return True
+
+
+def _refuse_public(directory: bytes, status: os.stat_result) -> None:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
         reason = OSError(1, "it must be a directory of this user's that nobody else can write to")
         raise SetupError("use", os.fsdecode(directory), reason)

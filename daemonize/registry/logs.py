@@ -13,13 +13,13 @@ import stat
 from daemonize.errors import SetupError
 from daemonize.posix.fds import Descriptors, try_lock
 from daemonize.registry.directories import ensure_private, state_dir
-from daemonize.registry.names import base_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_MOST_NUMBERS = 10_000
+    from daemonize.registry.entry import Entry
+
 #: Bytes beyond which a log is rotated at launch, and how many old ones are kept.
 ROTATION = (10 << 20, 5)
 
@@ -29,22 +29,23 @@ class LogTakenError(Exception):
 
 
 class Logs:
-    """The two logs of a daemon, `NAME.out` and `NAME.err`; NAME is numbered where it is taken.
+    """The two logs of a daemon, `NAME.out` and `NAME.err`.
 
+    entry: its name; one that was not given goes on to the next number where a log is taken, one that was given shares it.
     directory: None where logs cannot be kept; `problem` says why. rotation: as ROTATION.
     """
 
     rotation = ROTATION
 
-    def __init__(self, base: str, directory: bytes | None) -> None:
+    def __init__(self, entry: Entry, directory: bytes | None) -> None:
         self.directory = directory
         self.problem: SetupError | None = None
-        self._base, self._number = base, 1
+        self._entry = entry
 
     @property
     def name(self) -> str:
         """The daemon's name."""
-        return self._base if self._number == 1 else f"{self._base}-{self._number}"
+        return self._entry.name
 
     def path(self, stream: str) -> bytes:
         """The path of one log (`out` or `err`); /dev/null where logs cannot be kept."""
@@ -65,13 +66,14 @@ class Logs:
         while True:
             fd = _open(path, flags, owner)
             status = os.fstat(fd)
-            if not stat.S_ISREG(status.st_mode) or not (_lock(fd) or share):
+            is_ours = _lock(fd)
+            if not stat.S_ISREG(status.st_mode) or not (is_ours or share or self._entry.is_explicit):
                 owner.shut(fd)
                 raise LogTakenError
-            if share or _is_at(path, status):
+            if not is_ours or _is_at(path, status):
                 break
             owner.shut(fd)  # it was rotated between the two
-        if status.st_size >= self.rotation[0] and not share:
+        if is_ours and not share and status.st_size >= self.rotation[0]:
             fd = self._rotate(path, fd, owner)
         os.set_blocking(fd, True)
         return fd
@@ -94,7 +96,8 @@ class Logs:
     def open_fifo(self, stream: str, owner: Descriptors) -> tuple[int, bytes]:
         """A new fifo beside the log, `NAME.out.fifo`: its read end, claimed as a log is, and its path.
 
-        One that is left of a process that was killed is replaced. Raises LogTakenError, OSError.
+        One that is left of a process that was killed is replaced, and so is one by a name that was given: what has it
+        then is left of an earlier daemon. Raises LogTakenError, OSError.
         """
         path = self.path(stream) + b".fifo"
         while True:
@@ -108,7 +111,7 @@ class Logs:
             except FileNotFoundError:
                 continue  # it was just removed
             status = os.fstat(fd)
-            if not stat.S_ISFIFO(status.st_mode) or not _lock(fd):
+            if not stat.S_ISFIFO(status.st_mode) or not (_lock(fd) or self._entry.is_explicit):
                 owner.shut(fd)
                 raise LogTakenError
             if _is_at(path, status):
@@ -122,21 +125,36 @@ class Logs:
         self.directory, self.problem = None, problem
 
     def next(self) -> None:
-        """Try the next number."""
-        self._number += 1
-        if self._number > _MOST_NUMBERS:
+        """Try the next number. There are no logs where there is none."""
+        if not self._entry.next():
             self.directory = None
 
     def skip_taken(self) -> None:
         """Go on to a number whose logs nobody writes to now. Nothing is claimed, but what is too large is rotated."""
         while self.directory is not None:
-            sizes = {stream: _free_size(self.path(stream)) for stream in ("out", "err")}
+            sizes = {stream: self._free_size(stream) for stream in ("out", "err")}
             if None not in sizes.values():
                 self._rotate_large(
                     [stream for stream, size in sizes.items() if (size or 0) >= self.rotation[0]]
                 )
                 return
             self.next()
+
+    def _free_size(self, stream: str) -> int | None:
+        """How large a log is; None: it cannot be had by this name, if that was given, or without somebody else's words."""
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(self.path(stream), flags)
+        except FileNotFoundError:
+            return 0
+        except OSError:
+            return None
+        try:
+            status = os.fstat(fd)
+            is_free = stat.S_ISREG(status.st_mode) and (self._entry.is_explicit or _lock(fd))
+            return status.st_size if is_free else None
+        finally:
+            os.close(fd)
 
     def _rotate_large(self, streams: list[str]) -> None:
         owner = Descriptors()
@@ -171,21 +189,6 @@ def _is_at(path: bytes, status: os.stat_result) -> bool:
         return False
 
 
-def _free_size(path: bytes) -> int | None:
-    """How large a log is that nobody writes to; None: somebody does, or it is no file of ours."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0
-    except OSError:
-        return None
-    try:
-        status = os.fstat(fd)
-        return status.st_size if stat.S_ISREG(status.st_mode) and _lock(fd) else None
-    finally:
-        os.close(fd)
-
-
 def _lock(fd: int) -> bool:
     """Take the lock of a log; False if somebody else has it, or nobody can."""
     try:
@@ -194,13 +197,13 @@ def _lock(fd: int) -> bool:
         return False
 
 
-def find_logs(command: bytes, environment: Mapping[bytes, bytes], heir: str = "") -> Logs:
-    """The logs of a command, not numbered yet. Never raises: where there can be no directory, there are no logs.
+def find_logs(entry: Entry, environment: Mapping[bytes, bytes], heir: str = "") -> Logs:
+    """The logs of a daemon. Never raises: where there can be no directory, there are no logs.
 
     heir: whom the server runs as, if that is not us. His logs are in a directory of ours beside our own,
     which he can pass through, and in which he can make nothing.
     """
-    logs = Logs(base_name(command), None)
+    logs = Logs(entry, None)
     try:
         directory = state_dir(environment)
         if heir:

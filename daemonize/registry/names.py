@@ -1,13 +1,26 @@
-"""Names of daemons."""
+"""Names of daemons: each is the name of files."""
 
 from __future__ import annotations
 
 import os
 
-_LONGEST_NAME = 100
+from daemonize.errors import UsageError, printable
+
+#: Characters of a name, and bytes: a file name has 255 with what stands before and after it.
+_LONGEST_NAME, _MOST_BYTES = 100, 230
 
 
 def base_name(command: bytes) -> str:
     """A name for a daemon that was given none: the command's base name, fit to be a file name."""
-    name = os.fsdecode(os.path.basename(command.rstrip(b"/")))[:_LONGEST_NAME]
+    name = os.fsdecode(os.path.basename(command.rstrip(b"/"))[:_MOST_BYTES])[:_LONGEST_NAME]
     return "".join(c if c.isprintable() and not c.isspace() else "_" for c in name).lstrip(".-") or "daemon"
+
+
+def check_name(name: str) -> str:
+    """A name that a user gives. Raises UsageError."""
+    if not name or "/" in name or len(name) > _LONGEST_NAME or base_name(os.fsencode(name)) != name:
+        raise UsageError(
+            f"'{printable(name)}' cannot be the name of a daemon; write at most {_LONGEST_NAME} letters, digits or signs, "
+            "without blanks and slashes, and no '.' or '-' first"
+        )
+    return name

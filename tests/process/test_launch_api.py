@@ -1035,17 +1035,16 @@ def test_a_pid_that_was_given_away(launch: Launch, other: str, stack: contextlib
     process = procs.stat(bystander.pid)
     assert process
     start, boot = process.start, current_boot_id()
-    daemon.pid = bystander.pid
-    daemon.identity = Identity(
-        bystander.pid, start - 1 if other == "start" else start, "another" if other == "boot_id" else boot
-    )
+    record = daemon.record
+    record.pid, record.start = bystander.pid, start - 1 if other == "start" else start
+    record.boot_id = "another" if other == "boot_id" else boot
 
     assert not daemon.is_running
     assert daemon.wait(0)
     daemon.stop(0.1)
     assert bystander.poll() is None
 
-    daemon.identity = Identity(bystander.pid, start, boot)  # the negative control
+    record.start, record.boot_id = start, boot  # the negative control
     assert daemon.is_running
     daemon.stop(5)
     assert bystander.wait() == -signal.SIGTERM

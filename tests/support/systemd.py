@@ -148,14 +148,17 @@ class Manager:
 
         Unless they say otherwise, systemd gives up after 20 s.
         """
+        return self.install(
+            f"[Unit]\n{textwrap.dedent(unit)}\n[Service]\nTimeoutSec=20\n{textwrap.dedent(service)}\n"
+        )
+
+    def install(self, text: str) -> Unit:
+        """A unit of a name that none had before, from the text of a unit file."""
         self._count += 1
         stem = f"{'user' if self.user else 'system'}-{self._count}"
-        name = f"{stem}.service"
-        with open(f"{self._directory}/{name}", "w") as file:
-            file.write(
-                f"[Unit]\n{textwrap.dedent(unit)}\n[Service]\nTimeoutSec=20\nSyslogIdentifier={stem}\n{textwrap.dedent(service)}\n"
-            )
-        self.units.append(Unit(self, name))
+        with open(f"{self._directory}/{stem}.service", "w") as file:
+            file.write(text.replace("[Service]\n", f"[Service]\nSyslogIdentifier={stem}\n"))
+        self.units.append(Unit(self, f"{stem}.service"))
         self.ctl("daemon-reload", check=True)
         return self.units[-1]
 

@@ -11,8 +11,10 @@ import pytest
 
 from daemonize.errors import SetupError
 from daemonize.posix.fds import Descriptors
+from daemonize.registry import entry
 from daemonize.registry import logs as registry
 from daemonize.registry.directories import ensure_private, state_dir
+from daemonize.registry.entry import Entry
 from daemonize.registry.logs import find_logs
 from daemonize.registry.names import base_name
 
@@ -30,8 +32,15 @@ def state(tmp_path: Path) -> bytes:
 
 
 def given(directory: bytes) -> dict[bytes, bytes]:
-    """An environment that names it."""
-    return {b"DAEMONIZE_STATE_DIR": directory}
+    """An environment that names it, and where there can be no records."""
+    return {b"DAEMONIZE_STATE_DIR": directory, b"DAEMONIZE_RUNTIME_DIR": b"/dev/null"}
+
+
+def logs_of(command: bytes, directory: bytes) -> registry.Logs:
+    """The logs of a daemon that is named after its command."""
+    entry = Entry(None, base_name(command), given(directory))
+    entry.claim(Descriptors())
+    return find_logs(entry, given(directory))
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -63,7 +72,7 @@ def test_a_command_gives_a_name_fit_for_a_file(command: bytes, name: str) -> Non
 
 def test_a_name_of_multi_byte_letters_fits_a_file_name(state: bytes) -> None:
     """A file name has 255 bytes, not characters: a log of the longest name can be made."""
-    logs = find_logs("漢".encode() * 80, given(state))
+    logs = logs_of("漢".encode() * 120, state)
     path = logs.path("out")
     with open(path, "wb"):
         pass
@@ -194,7 +203,7 @@ def test_a_directory_that_is_not_ours_alone_is_not_used(state: bytes, prepare: o
     with pytest.raises(SetupError):
         ensure_private(state)
 
-    logs = find_logs(b"server", given(state))
+    logs = logs_of(b"server", state)
 
     assert logs.directory is None
     assert (logs.path("out"), logs.path("err")) == (b"/dev/null", b"/dev/null")
@@ -206,12 +215,12 @@ def test_a_directory_that_cannot_be_made_is_not_used(state: bytes) -> None:
     """A file where a parent should be; a path too long."""
     below_a_file(state)
     for path in (os.path.dirname(state) + b"/in-the-way/state", state + b"/" + b"x" * 300):
-        assert find_logs(b"server", given(path)).problem is not None
+        assert logs_of(b"server", path).problem is not None
 
 
 def test_a_good_directory_is_used(state: bytes) -> None:
     """The negative control of the hostile ones."""
-    logs = find_logs(b"/opt/server", given(state))
+    logs = logs_of(b"/opt/server", state)
 
     assert logs.problem is None
     assert logs.path("out") == state + b"/server.out"
@@ -233,7 +242,7 @@ def held(state: bytes) -> Iterator[list[int]]:
 
 def free_name(command: bytes, state: bytes) -> str:
     """The name that a daemon of this command would get now."""
-    logs = find_logs(command, given(state))
+    logs = logs_of(command, state)
     logs.skip_taken()
     return logs.name
 
@@ -300,12 +309,12 @@ def test_a_log_that_is_no_file_of_ours_is_never_written(state: bytes, held: list
         os.mkdir(path)
 
     assert free_name(b"server", state) == "server-2"
-    assert claimed(find_logs(b"server", given(state)), held) == "server-2"
+    assert claimed(logs_of(b"server", state), held) == "server-2"
 
 
 def test_a_claim_is_exclusive(state: bytes, held: list[int]) -> None:
     """Whoever opens a log has it for itself: the next one gets the next number."""
-    assert [claimed(find_logs(b"server", given(state)), held) for _ in range(3)] == [
+    assert [claimed(logs_of(b"server", state), held) for _ in range(3)] == [
         "server",
         "server-2",
         "server-3",
@@ -314,10 +323,10 @@ def test_a_claim_is_exclusive(state: bytes, held: list[int]) -> None:
 
 def test_when_every_number_is_taken_there_are_no_logs(monkeypatch: pytest.MonkeyPatch, state: bytes) -> None:
     """The search ends."""
-    monkeypatch.setattr(registry, "_MOST_NUMBERS", 3)
-    monkeypatch.setattr(registry, "_free_size", lambda _path: None)
+    monkeypatch.setattr(entry, "_MOST_NUMBERS", 3)
+    monkeypatch.setattr(registry.Logs, "_free_size", lambda _self, _stream: None)
 
-    logs = find_logs(b"server", given(state))
+    logs = logs_of(b"server", state)
     logs.skip_taken()
     assert logs.path("out") == b"/dev/null"
 
@@ -327,7 +336,7 @@ def test_when_every_number_is_taken_there_are_no_logs(monkeypatch: pytest.Monkey
 
 def test_a_large_log_is_rotated_when_it_is_claimed(state: bytes, held: list[int]) -> None:
     """Beyond the limit; the new one is claimed in its place, and the old one is nobody's."""
-    logs = find_logs(b"server", given(state))
+    logs = logs_of(b"server", state)
     logs.rotation = (10, 2)
     path = logs.path("out")
     with open(path, "wb") as file:
@@ -337,7 +346,7 @@ def test_a_large_log_is_rotated_when_it_is_claimed(state: bytes, held: list[int]
 
     assert os.stat(path).st_size == 3
     assert os.stat(path + b".1").st_size == 10
-    assert claimed(find_logs(b"server", given(state)), held) == "server-2"
+    assert claimed(logs_of(b"server", state), held) == "server-2"
     assert len([fd for fd in os.listdir("/proc/self/fd") if b"server.out" in _target(fd)]) == 1
 
 
@@ -350,7 +359,7 @@ def _target(fd: str) -> bytes:
 
 def test_a_log_that_is_shared_is_not_rotated(state: bytes, held: list[int]) -> None:
     """A drain comes when the server writes already."""
-    logs = find_logs(b"server", given(state))
+    logs = logs_of(b"server", state)
     logs.rotation = (1, 2)
     held.append(logs.open("out", Descriptors()))
     os.write(held[0], b"new")
@@ -361,7 +370,7 @@ def test_a_log_that_is_shared_is_not_rotated(state: bytes, held: list[int]) -> N
 
 def test_only_a_free_name_is_rotated(state: bytes, held: list[int]) -> None:
     """Looking for a free name changes nothing that somebody has, not even the other log of his."""
-    logs = find_logs(b"server", given(state))
+    logs = logs_of(b"server", state)
     logs.rotation = (1, 2)
     for stream in ("out", "err"):
         with open(logs.path(stream), "wb") as file:
@@ -371,7 +380,7 @@ def test_only_a_free_name_is_rotated(state: bytes, held: list[int]) -> None:
     assert logs.name == "server-2"
     assert not os.path.exists(state + b"/server.out.1")
     os.close(held.pop())
-    logs = find_logs(b"server", given(state))
+    logs = logs_of(b"server", state)
     logs.rotation = (1, 2)
     logs.skip_taken()
 
@@ -383,7 +392,7 @@ def test_a_log_that_is_rotated_between_open_and_claim(
     state: bytes, held: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was opened is an old log by then: it is opened again."""
-    logs = find_logs(b"server", given(state))
+    logs = logs_of(b"server", state)
     path, lock, owner = logs.path("out"), registry._lock, Descriptors()
 
     def rotated_before(fd: int) -> bool:
@@ -404,7 +413,7 @@ def test_a_log_that_is_rotated_between_open_and_claim(
 def test_a_fifo_is_claimed_as_a_log_is(state: bytes, held: list[int]) -> None:
     """Ours alone; the next daemon of the name gets another name; one that is left is replaced."""
     owner = Descriptors()
-    logs = find_logs(b"server", given(state))
+    logs = logs_of(b"server", state)
     fd, path = logs.open_fifo("out", owner)
     held.append(fd)
     first = os.fstat(fd)
@@ -436,6 +445,6 @@ def test_what_is_no_fifo_of_ours_is_not_touched(state: bytes, held: list[int], k
         fcntl.flock(held[0], fcntl.LOCK_EX)
     before = os.lstat(path)
     with pytest.raises(registry.LogTakenError):
-        find_logs(b"server", given(state)).open_fifo("out", Descriptors())
+        logs_of(b"server", state).open_fifo("out", Descriptors())
 
     assert os.path.samestat(before, os.lstat(path))

@@ -1,0 +1,493 @@
+"""The command `daemonctl`: see, read, stop and start the daemons that `daemonize` has started."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import json
+import os
+import signal as signals
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+from click.shell_completion import CompletionItem
+
+from daemonize.errors import (
+    STATUS_UNMET,
+    STATUS_USAGE,
+    DaemonizeError,
+    NoSuchDaemon,
+    NotPossible,
+    UsageError,
+    printable,
+)
+from daemonize.launcher import words
+from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED, Daemon
+from daemonize.posix import signals as dispositions
+from daemonize.registry.record import Registry
+from daemonize.units import parse_duration, parse_timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from daemonize.registry.record import Record
+
+PROGRAM = "daemonctl"
+#: Linux Standard Base, "Init Script Actions": what `status` exits with.
+_STATUS = {RUNNING: 0, DEAD: 1, STOPPED: 3, STARTING: 3}
+_READY_TIMEOUT = 90.0
+
+
+# --- how it is asked ----------------------------------------------------------------------------------------------
+
+
+class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+    """The name of a daemon."""
+
+    name = "NAME"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Those that there are records of."""
+        try:
+            return [CompletionItem(name) for name in Registry().names if name.startswith(incomplete)]
+        except DaemonizeError:
+            return []
+
+
+class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """What a function of ours makes of the text."""
+
+    def __init__(self, name: str, convert: Callable[[str], Any]) -> None:
+        self.name, self._convert = name, convert
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """From text; what is converted already stays as it is."""
+        try:
+            return self._convert(value) if isinstance(value, str) else value
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+class _Verbs(click.Group):
+    """Knows `ps` for `list`, and what somebody may have meant."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """By its name."""
+        return super().get_command(ctx, "list" if cmd_name == "ps" else cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises UsageError for a verb that there is none of."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            similar = difflib.get_close_matches(args[0], [*self.commands, "ps"], 1)
+            guess = f'; did you mean "{similar[0]}"?' if similar else ""
+            raise UsageError(f"there is no verb \"{printable(args[0])}\"{guess} (try 'daemonctl --help')")
+        return super().resolve_command(ctx, args)
+
+
+def parse_signal(text: str) -> int:
+    """A signal by name, with or without SIG, or number. Raises UsageError."""
+    name = text.upper().removeprefix("SIG")
+    known: dict[str, int] = {number.name.removeprefix("SIG"): int(number) for number in signals.Signals}
+    if name in known:
+        return known[name]
+    if text.isascii() and text.isdecimal() and int(text) in dispositions.valid():
+        return int(text)
+    raise UsageError(f"'{printable(text)}' is not a signal; write HUP, SIGUSR1, 15, ...")
+
+
+def parse_lines(text: str) -> int | None:
+    """A number of lines; None for `all`. Raises UsageError."""
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise UsageError(f"'{printable(text)}' is not a number of lines; write 10, 100, all, ...")
+    return int(text)
+
+
+_DURATION = _Converted("DURATION", parse_duration)
+_TIMEOUT = _Converted("DURATION", parse_timeout)
+_SIGNAL = _Converted("SIGNAL", parse_signal)
+_one = click.argument("name", type=_Name())
+_some = click.argument("names", metavar="NAME...", type=_Name(), nargs=-1, required=True)
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"daemonctl {importlib.metadata.version('daemonize-ready')}")
+        ctx.exit()
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["--help", "-h"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version.",
+)
+def control() -> None:
+    """See, read, stop and start the daemons that daemonize has started.
+
+    Exit status: 0 done; 1 it could not be done; 2 usage; 4 no daemon of that name, or a record that cannot be used; 124
+    not in time. status: 0 running, 1 dead, 3 stopped. start, restart: those of daemonize.
+    """
+
+
+# --- what it is asked ---------------------------------------------------------------------------------------------
+
+
+def complain(text: object) -> None:
+    """One line on stderr."""
+    words.complain(str(text), PROGRAM)
+
+
+def _each(names: Sequence[str], act: Callable[[str], int | None]) -> int:
+    """Do it for every name, whatever becomes of the others; the worst of their statuses."""
+    worst = 0
+    for name in dict.fromkeys(names):
+        try:
+            worst = max(worst, act(name) or 0)
+        except DaemonizeError as error:
+            complain(error)
+            worst = max(worst, error.exit_status)
+    return worst
+
+
+def _say_json(value: object) -> None:
+    click.echo(json.dumps(value))
+
+
+@control.command("list")
+@_json
+@click.option("-a", "--all", "everything", is_flag=True, help="Those that do not run, too.")
+def list_daemons(as_json: bool, everything: bool) -> int:
+    """List the daemons that run (also: ps)."""
+    from daemonize.cli import overview
+
+    found: list[dict[str, Any]] = []
+
+    def add(name: str) -> None:
+        try:
+            daemon = Daemon.find(name)
+        except NoSuchDaemon:
+            return  # it has been forgotten in between
+        state = daemon.state
+        if everything or state in (RUNNING, STARTING):
+            found.append(overview.facts(daemon.record, state))
+
+    status = _each(Registry().names, add)
+    if as_json:
+        _say_json(found)
+    else:
+        table = overview.table(list(map(overview.row, found)), aligned=sys.stdout.isatty())
+        click.echo(table, nl=False)
+    return status
+
+
+@control.command()
+@_some
+@_json
+@click.option(
+    "-n",
+    "--lines",
+    default=5,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(0),
+    help="So many lines of its logs.",
+)
+def status(names: Sequence[str], as_json: bool, lines: int) -> int:
+    """Tell how daemons are. The exit status is that of the worst: 0 running, 1 dead, 3 stopped, 4 unknown."""
+    from daemonize.cli import overview
+
+    def tell(name: str) -> int:
+        try:
+            daemon = Daemon.find(name)
+        except NoSuchDaemon:
+            launch = Registry().launcher(name)
+            if launch is None:
+                raise
+            known = overview.of_launch(name, launch[0])
+            if not as_json:
+                click.echo(f"{printable(name)}: being started, for the first time")
+            state = STARTING
+        else:
+            state = daemon.state
+            known = overview.facts(daemon.record, state)
+            if not as_json:
+                click.echo(overview.paragraph(daemon.record, known, lines), nl=False)
+        if as_json:
+            _say_json(known)
+        return _STATUS[state]
+
+    return _each(names, tell)
+
+
+_grace = click.option(
+    "-t", "--timeout", type=_DURATION, help="Time until SIGKILL [default: as it was started with, or 10s]."
+)
+
+
+@control.command()
+@_some
+@_grace
+@click.option(
+    "-s",
+    "--signal",
+    "number",
+    type=_SIGNAL,
+    default="TERM",
+    show_default=True,
+    help="What it is told to end by.",
+)
+def stop(names: Sequence[str], timeout: float | None, number: int) -> int:
+    """Stop daemons, all at the same time, and return when they and all that belongs to them are gone.
+
+    To stop what is stopped succeeds.
+    """
+    from daemonize.launcher.stopping import stop_all
+
+    records: list[Record] = []
+    status = _each(names, lambda name: records.append(_to_stop(name)))
+    for failure in stop_all(records, timeout, number).values():
+        if failure:
+            complain(failure)
+            status = max(status, failure.exit_status)
+    return status
+
+
+def _to_stop(name: str) -> Record:
+    _refuse_starting(name)
+    return Daemon.find(name).record
+
+
+def _refuse_starting(name: str) -> None:
+    """Nobody knows yet what there is to be stopped. Raises NotPossible."""
+    launch = Registry().launcher(name)
+    if launch:
+        who = f" by pid {launch[0]}" if launch[0] else ""
+        raise NotPossible(
+            name, f"is being started{who}; interrupt that, or wait for it: daemonctl wait {name} --ready"
+        )
+
+
+_quiet = click.option("-q", "--quiet", is_flag=True, help="Print no line of daemonctl's own.")
+_verbose = click.option("-v", "--verbose", is_flag=True, help="Print what happens, on stderr.")
+
+
+@control.command()
+@_one
+@_quiet
+@_verbose
+def start(name: str, quiet: bool, verbose: bool) -> int:
+    """Start a daemon again as it was started, and return when it is ready, with the exit status of daemonize."""
+    return _launch(Daemon.find(name), quiet=quiet, verbose=verbose)
+
+
+@control.command()
+@_one
+@_grace
+@_quiet
+@_verbose
+def restart(name: str, timeout: float | None, quiet: bool, verbose: bool) -> int:
+    """Stop a daemon, start it again as it was started, and return when it is ready, with the exit status of daemonize."""
+    from daemonize.launcher import relaunch
+
+    _refuse_starting(name)
+    daemon = Daemon.find(name)
+    relaunch.refuse_unrepeatable(daemon.record)
+    daemon.stop(timeout)
+    return _launch(daemon, quiet=quiet, verbose=verbose)
+
+
+def _launch(daemon: Daemon, *, quiet: bool, verbose: bool) -> int:
+    from daemonize.cli.main import Run
+    from daemonize.launcher import relaunch
+
+    record = daemon.record
+    _go_to(record)
+    if record.by_option:
+        return _execute(record)
+    request = relaunch.request_of(record)
+    return Run(request, record.command, quiet=quiet, verbose=verbose, program=PROGRAM).status()
+
+
+def _go_to(record: Record) -> None:
+    """Where it was started: relative paths of its readiness specs begin there."""
+    if record.directory is None:
+        return
+    try:
+        os.chdir(record.directory)
+    except OSError as error:
+        where = printable(record.directory)
+        raise NotPossible(
+            record.name, f"cannot be started from {where}, as it was: {error.strerror}"
+        ) from None
+
+
+def _execute(record: Record) -> int:
+    """Its own command line does it all."""
+    from daemonize.launcher import relaunch
+
+    program, command = relaunch.own_command_line(record)
+    try:
+        os.execv(program, command)
+    except OSError as error:
+        raise NotPossible(record.name, f"cannot be started: {printable(program)}: {error.strerror}") from None
+
+
+@control.command()
+@_one
+@click.argument("number", metavar="SIGNAL", type=_SIGNAL)
+def signal(name: str, number: int) -> None:
+    """Send a signal (HUP, SIGUSR1, 15) to the main process of a daemon."""
+    Daemon.find(name).signal(number)
+
+
+@control.command()
+@_one
+@click.option(
+    "-t", "--timeout", type=_TIMEOUT, default="90s", show_default=True, help="Longest that it may take."
+)
+def reload(name: str, timeout: float) -> None:
+    """Let a daemon read its configuration again (SIGHUP); if it says when it has (--ready notify), wait for that."""
+    if not Daemon.find(name).reload(timeout) and sys.stderr.isatty():
+        complain(f"{printable(name)} has been told (SIGHUP); it does not say when it has reloaded")
+
+
+@control.command()
+@_one
+@click.option(
+    "-n",
+    "--lines",
+    type=_Converted("N", parse_lines),
+    default="10",
+    show_default=True,
+    help="So many of the last lines of each stream, or all.",
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+@click.option("--stderr", "stderr_only", is_flag=True, help="What it said on stderr only.")
+@click.option("--since", metavar="WHEN", help="Nothing older: 10min, 2h, '2026-01-31 12:00'.")
+def logs(name: str, lines: int | None, follow: bool, stderr_only: bool, since: str | None) -> int:
+    """Print what a daemon has written."""
+    from time import time
+
+    from daemonize.cli.logs import show_logs
+    from daemonize.logs.since import parse_since
+
+    moment = None if since is None else parse_since(since, time())
+    chosen = click.get_current_context().get_parameter_source("lines")
+    if moment is not None and chosen is click.core.ParameterSource.DEFAULT:
+        lines = None
+    return show_logs(
+        lambda: Daemon.find(name).record, lines=lines, follow=follow, stderr_only=stderr_only, since=moment
+    )
+
+
+@control.command()
+@_one
+@_json
+def show(name: str, as_json: bool) -> None:
+    """Show all that is known of a daemon: its record, its processes, where it listens, what it uses."""
+    from daemonize.cli import details as shown
+    from daemonize.launcher.details import details
+
+    daemon = Daemon.find(name)
+    found = {"state": daemon.state, **details(daemon.record)}
+    if as_json:
+        _say_json(found)
+    else:
+        click.echo(shown.text(found), nl=False)
+
+
+@control.command()
+@_one
+@click.option("--exit", "mode", flag_value="exit", default="exit", help="Until it has ended (default).")
+@click.option("--ready", "mode", flag_value="ready", help="Until the launch that is under way is over.")
+@click.option("-t", "--timeout", type=_TIMEOUT, help="Wait no longer [default: for ever; 90s with --ready].")
+def wait(name: str, mode: str, timeout: float | None) -> None:
+    """Wait until a daemon has ended, or is ready."""
+    if mode == "ready":
+        from daemonize.launcher.awaiting import wait_until_ready
+
+        wait_until_ready(name, _READY_TIMEOUT if timeout is None else timeout)
+        return
+    from daemonize.errors import NotYet
+
+    daemon = Daemon.find(name)
+    if not daemon.wait(timeout):
+        raise NotYet(name, f"still runs after {timeout:g} s (pid {daemon.pid})")
+
+
+@control.command()
+@_some
+def forget(names: Sequence[str]) -> int:
+    """Remove the records of daemons that do not run. Their logs stay."""
+    from daemonize.registry import changes
+
+    return _each(names, changes.forget)
+
+
+@control.command()
+@_one
+@click.option("--format", "form", type=click.Choice(["systemd"]), required=True, help="What to write it for.")
+def export(name: str, form: str) -> None:
+    """Print the unit that would start a daemon as it was started."""
+    from daemonize.launcher.export import systemd_unit
+
+    click.echo(systemd_unit(Daemon.find(name).record, _sibling("daemonize")), nl=False)
+
+
+def _sibling(command: str) -> str:
+    """The path of another command that was installed with this one."""
+    path = os.path.join(os.path.dirname(os.path.realpath(sys.argv[0])), command)
+    return path if os.access(path, os.X_OK) else command
+
+
+# --- how it ends --------------------------------------------------------------------------------------------------
+
+
+def run(arguments: list[str]) -> int:
+    """The exit status of `daemonctl ARGUMENTS`. Raises DaemonizeError."""
+    try:
+        result = control.main(arguments, PROGRAM, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return STATUS_USAGE
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else PROGRAM
+        raise UsageError(f"{error.format_message().rstrip('.')} (try '{where} --help')") from None
+    except click.Abort:
+        return 128 + signals.SIGINT
+    return int(result or 0)
+
+
+def main() -> NoReturn:
+    """Run with sys.argv and exit."""
+    status = STATUS_UNMET
+    try:
+        status = run(sys.argv[1:])
+        sys.stdout.flush()
+    except DaemonizeError as error:
+        complain(error)
+        status = error.exit_status
+    except KeyboardInterrupt:
+        dispositions.die_of(signals.SIGINT)
+    except BrokenPipeError:
+        status = 0  # the reader has seen enough
+    except SystemExit as ended:  # click's completion ends so
+        status = ended.code if isinstance(ended.code, int) else 0
+    except OSError as error:
+        complain(f"cannot write: {error.strerror}" if error.filename is None else printable(str(error)))
+    except Exception as error:  # noqa: BLE001 (a user gets one line, whatever it is)
+        complain(f"internal error: {type(error).__name__}: {printable(str(error))}")
+    finally:
+        os._exit(status)

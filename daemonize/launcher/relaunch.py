@@ -1,0 +1,59 @@
+"""From the record of a daemon back to the launch that it was."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from daemonize.errors import BadRecord, NotPossible, UsageError
+from daemonize.launcher.request import Request
+from daemonize.registry.entry import record_path
+from daemonize.registry.record import Registry
+
+if TYPE_CHECKING:
+    from daemonize.registry.record import Record
+
+_SECONDS = ("timeout", "stop_timeout")
+
+
+def request_of(record: Record) -> Request:
+    """What was asked for, under the same name; it is to be launched from `record.directory`.
+
+    What was no option comes from whoever launches: environment, limits, umask. Raises NotPossible, BadRecord.
+    """
+    refuse_unrepeatable(record)
+    settings = {name: _restored(name, value) for name, value in record.settings.items()}
+    try:
+        request = Request(**{**settings, "name": record.name})
+    except (UsageError, TypeError, ValueError, AttributeError) as error:
+        path = os.fsdecode(record_path(Registry().directory or b"", record.name))
+        raise BadRecord(record.name, path, f"it is damaged: {error}") from None
+    request.program = os.fsencode(record.program) if record.program is not None else None
+    return request
+
+
+def refuse_unrepeatable(record: Record) -> None:
+    """Raises NotPossible for a daemon that only its starter can start again."""
+    if record.foreground:
+        raise NotPossible(record.name, "ran in the foreground (-f): whoever started it is to start it again")
+    kept = record.settings.get("keep_fds")
+    if kept:
+        numbers = ", ".join(map(str, kept)) if isinstance(kept, list) else kept
+        raise NotPossible(
+            record.name,
+            f"was given descriptors (--keep-fd {numbers}) that only its starter has: start it anew",
+        )
+
+
+def _restored(name: str, value: Any) -> Any:
+    if name in _SECONDS and value == "infinity":
+        return float("inf")
+    if name == "limits" and isinstance(value, dict):
+        return {limit: tuple(pair) if isinstance(pair, list) else pair for limit, pair in value.items()}
+    return tuple(value) if isinstance(value, list) and name != "command" else value
+
+
+def own_command_line(record: Record) -> tuple[str, list[str]]:
+    """Of a program with an option of its own to daemonize: the file to execute, and its arguments."""
+    command = record.command
+    return record.program or command[0], command

@@ -1,0 +1,78 @@
+"""Changes of records, by whoever is not about to start a daemon: only with the lock of the name, as a launch has it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from time import time
+from typing import TYPE_CHECKING
+
+from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, SetupError
+from daemonize.registry import content
+from daemonize.registry.entry import lock_path, new_path, open_lock, record_path
+from daemonize.registry.files import RefusedError, write_new
+from daemonize.registry.record import Record, Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def mark_stopped(record: Record) -> None:
+    """Put down that it was stopped on purpose, unless another of that name is there by now. Never raises."""
+    try:
+        registry = Registry()
+        if registry.directory is None:
+            return
+        with _locked(registry.directory, record.name) as mine:
+            found = registry.read(record.name) if mine else None
+            if found and found.token == record.token:
+                found.stopped = time()
+                path = new_path(registry.directory, record.name)
+                write_new(path, content.write(found.fields))
+                os.rename(path, record_path(registry.directory, record.name))
+    except (NoSuchDaemon, BadRecord, SetupError, RefusedError, OSError):
+        pass  # it has ended; that it was on purpose is not known, then
+
+
+def forget(name: str) -> None:
+    """Remove a record, of any use or none. Raises NoSuchDaemon, NotPossible if it runs or is being started, SetupError."""
+    registry = Registry()
+    if registry.directory is None or not registry.has(name):
+        registry.read(name)  # raises what there is to be said
+        return
+    try:
+        with _locked(registry.directory, name) as mine:
+            if not mine:
+                raise NotPossible(name, "is being started by another process")
+            _refuse_running(registry, name)
+            for path in (record_path, new_path, lock_path):
+                try:
+                    os.unlink(path(registry.directory, name))
+                except FileNotFoundError:
+                    pass
+    except OSError as error:
+        raise SetupError("remove", f"the record of {name}", error) from None
+
+
+def _refuse_running(registry: Registry, name: str) -> None:
+    try:
+        record = registry.read(name)
+    except BadRecord:
+        return  # whom it was about, nobody can say
+    if record.identity is not None and record.identity.alive:
+        raise NotPossible(name, f"is running (pid {record.pid}); to stop it first: daemonctl stop {name}")
+
+
+@contextmanager
+def _locked(directory: bytes, name: str) -> Iterator[bool]:
+    """With the lock of a name; False if somebody else has it. Raises OSError."""
+    try:
+        fd = open_lock(directory, name)
+    except RefusedError:
+        os.unlink(lock_path(directory, name))  # whatever lies there has never been anybody's lock
+        fd = open_lock(directory, name)
+    try:
+        yield fd is not None
+    finally:
+        if fd is not None:
+            os.close(fd)

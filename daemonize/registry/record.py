@@ -1,0 +1,217 @@
+"""Records of daemons, as they are read: by `daemonctl`, and by whoever looks for a daemon by its name."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from daemonize.errors import BadRecord, NoSuchDaemon, SetupError
+from daemonize.posix.fds import is_locked
+from daemonize.posix.holders import NOBODY, holder_of
+from daemonize.posix.identity import Identity
+from daemonize.registry.content import VERSION, Head
+from daemonize.registry.directories import is_private, records_dirs
+from daemonize.registry.entry import lock_path, record_path
+from daemonize.registry.files import RefusedError, read_own
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_SUFFIX = b".json"
+_TEXT, _NUMBER, _FLAG = (str,), (int, float), (bool,)
+#: The fields of a record, and what each may be.
+_FIELDS: Mapping[str, tuple[type, ...]] = {
+    "name": _TEXT,
+    "pid": (int, type(None)),
+    "start": (int,),
+    "boot_id": _TEXT,
+    "explicit": _FLAG,
+    "since": (int,),
+    "session": (int,),
+    "token": _TEXT,
+    "process": _TEXT,
+    "ready": _FLAG,
+    "foreground": _FLAG,
+    "by_option": _FLAG,
+    "began": _NUMBER,
+    "seconds": _NUMBER,
+    "stopped": (*_NUMBER, type(None)),
+    "stdout": _TEXT,
+    "stderr": _TEXT,
+    "pid_file": (str, type(None)),
+    "pid_file_is_locked": _FLAG,
+    "drain": (int, type(None)),
+    "drain_start": (int,),
+    "notify_socket": (str, type(None)),
+    "listen": (list,),
+    "found": (dict,),
+    "directory": (str, type(None)),
+    "program": (str, type(None)),
+    "settings": (dict,),
+}
+
+
+class Record:
+    """What is kept of one daemon.
+
+    name. pid: of its main process, None where nobody knew; start: its start time, in clock ticks since boot; boot_id: of
+    which boot. process: its name. explicit: it was given its name. since: start time of the first process of it. session:
+    id of the session it was started in. token: `NAME=value` that marks its environment. ready: it was ready, and not left
+    running after a timeout. foreground: its parent stayed. by_option: it is a program with an option of its own to
+    daemonize. began: when it was ready, in seconds since the epoch; seconds: how long that took. stopped: when it was
+    stopped on purpose, or None. stdout, stderr: paths of the files its streams go to. pid_file: path, or None;
+    pid_file_is_locked: it is the lock file, too. drain, drain_start: pid and start time of the drain, if there is one.
+    notify_socket: what NOTIFY_SOCKET is in its environment, or None. listen: where the sockets listen that it was given.
+    found: what made a readiness spec hold. directory: where it was started. program: the file that was executed.
+    settings: keywords of launcher.request.Request.
+    """
+
+    name: str
+    pid: int | None
+    start: int
+    boot_id: str
+    explicit: bool
+    since: int
+    session: int
+    token: str
+    process: str
+    ready: bool
+    foreground: bool
+    by_option: bool
+    began: float
+    seconds: float
+    stopped: float | None
+    stdout: str
+    stderr: str
+    pid_file: str | None
+    pid_file_is_locked: bool
+    drain: int | None
+    drain_start: int
+    notify_socket: str | None
+    listen: list[str]
+    found: dict[str, str]
+    directory: str | None
+    program: str | None
+    settings: dict[str, Any]
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        for field in _FIELDS:
+            setattr(self, field, fields[field])
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """All of them, as they are written."""
+        return {field: getattr(self, field) for field in _FIELDS}
+
+    @property
+    def identity(self) -> Identity | None:
+        """Of the main process."""
+        return None if self.pid is None else Identity(self.pid, self.start, self.boot_id)
+
+    @property
+    def command(self) -> list[str]:
+        """The command: program and arguments."""
+        return list(self.settings["command"])
+
+
+def parse(text: bytes) -> Record:
+    """Raises RefusedError, with a reason."""
+    fields = _load(text)
+    for field, kinds in _FIELDS.items():
+        if field not in fields:
+            raise RefusedError(f"it is damaged: '{field}' is missing")
+        if not isinstance(fields[field], kinds) or (isinstance(fields[field], bool) and bool not in kinds):
+            raise RefusedError(f"it is damaged: '{field}' is not what it should be")
+    command = fields["settings"].get("command")
+    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+        raise RefusedError("it is damaged: it has no command")
+    return Record(fields)
+
+
+def parse_head(text: bytes) -> Head:
+    """What a launch must know. Raises RefusedError."""
+    record = parse(text)
+    return Head(record.pid, record.start, record.boot_id, record.explicit)
+
+
+def _load(text: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        raise RefusedError("it is damaged: it is no JSON") from None
+    version = fields.get("version") if isinstance(fields, dict) else None
+    if not isinstance(version, int):
+        raise RefusedError("it is damaged: it is no record")
+    if version > VERSION:
+        raise RefusedError(f"it was written by a newer daemonize (version {version} of records)")
+    return fields  # type: ignore[no-any-return]
+
+
+class Registry:
+    """The records of this user; none where there is no directory. Raises SetupError if that cannot be used."""
+
+    def __init__(self) -> None:
+        self.directory = self._find()
+
+    @staticmethod
+    def _find() -> bytes | None:
+        try:
+            directories = records_dirs(os.environb)
+        except OSError as error:
+            raise SetupError("find", "the directory of records", error) from None
+        for directory in directories:
+            if not is_private(directory):
+                return None
+        return directories[-1]
+
+    @property
+    def names(self) -> list[str]:
+        """All that there is a record of, in the order of the alphabet. Raises SetupError."""
+        if self.directory is None:
+            return []
+        try:
+            found = os.listdir(self.directory)
+        except OSError as error:
+            raise SetupError("read", os.fsdecode(self.directory), error) from None
+        records = (name for name in found if name.endswith(_SUFFIX) and not name.startswith(b"."))
+        return sorted(os.fsdecode(name.removesuffix(_SUFFIX)) for name in records)
+
+    def read(self, name: str) -> Record:
+        """The record of a daemon. Raises NoSuchDaemon, BadRecord."""
+        if self.directory is None or not name or "/" in name or "\0" in name:
+            raise self._unknown(name)
+        path = record_path(self.directory, name)
+        try:
+            text = read_own(path)
+            if text is None:
+                raise self._unknown(name)
+            return parse(text)
+        except RefusedError as refused:
+            raise BadRecord(name, os.fsdecode(path), str(refused)) from None
+        except OSError as error:
+            raise BadRecord(name, os.fsdecode(path), error.strerror or str(error)) from None
+
+    def _unknown(self, name: str) -> NoSuchDaemon:
+        return NoSuchDaemon(name, difflib.get_close_matches(name, self.names, 1))
+
+    def has(self, name: str) -> bool:
+        """Whether there is a record, of any use or none."""
+        return self.directory is not None and os.path.lexists(record_path(self.directory, name))
+
+    def launcher(self, name: str) -> tuple[int | None, str] | None:
+        """(pid, name) of who is starting a daemon of that name, as far as that is known; None: nobody is."""
+        if self.directory is None:
+            return None
+        try:
+            fd = os.open(lock_path(self.directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            if not is_locked(fd):
+                return None
+            holder = holder_of(fd)
+            return None if holder == NOBODY and not is_locked(fd) else holder[:2]
+        finally:
+            os.close(fd)
