@@ -9,7 +9,7 @@ from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from daemonize.errors import STATUS_SIGNAL, DaemonizeError, UsageError, printable
+from daemonize.errors import DaemonizeError, UsageError, printable
 from daemonize.launcher import words
 from daemonize.logs.changes import Changes
 from daemonize.logs.log import Log
@@ -33,7 +33,7 @@ def show_logs(
 
     find: its record, and again its record while its logs are followed. lines: the last so many of each log, of both together
     where they have time stamps; None: all. since: only what was written since then (seconds since the epoch). follow: go on
-    until a signal ends this process, or the reader of its stdout has gone: then it ends as by SIGPIPE.
+    until a signal ends this process, or the reader of its stdout has gone, who then has seen enough: status 0.
 
     Raises UsageError where the lines of a log have no time stamps to find `since` by, and what `find` raises at first.
     """
@@ -43,8 +43,7 @@ def show_logs(
         shown.open(lines, since)
         return shown.follow() if follow else shown.show()
     except _ReaderGoneError:
-        signals.die_of(signals.SIGPIPE)
-        return STATUS_SIGNAL + signals.SIGPIPE
+        return 0  # he has seen enough
     except _UnwritableError as error:
         _complain(f"cannot write the log: {error}")
         return 1
