@@ -25,6 +25,7 @@ from daemonize.errors import (
 from daemonize.launcher import words
 from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED, Daemon
 from daemonize.posix import signals as dispositions
+from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.registry.record import Registry
 from daemonize.units import parse_duration, parse_timeout
 
@@ -71,8 +72,19 @@ class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(str(error), param, ctx)
 
 
+class _NoReaderError(Exception):
+    """Who reads our output has seen enough. Click would end with status 1 by a BrokenPipeError."""
+
+
 class _Verbs(click.Group):
     """Knows `ps` for `list`, and what somebody may have meant."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry a verb out. Raises _NoReaderError."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _NoReaderError from None
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """By its name."""
@@ -186,7 +198,7 @@ def list_daemons(as_json: bool, everything: bool) -> int:
     if as_json:
         _say_json(found)
     else:
-        table = overview.table(list(map(overview.row, found)), aligned=sys.stdout.isatty())
+        table = overview.table(list(map(overview.row, found)), aligned=os.isatty(1))
         click.echo(table, nl=False)
     return status
 
@@ -256,20 +268,26 @@ def stop(names: Sequence[str], timeout: float | None, number: int) -> int:
 
     records: list[Record] = []
     status = _each(names, lambda name: records.append(_to_stop(name)))
-    for failure in stop_all(records, timeout, number).values():
+    for name, failure in stop_all(records, timeout, number).items():
         if failure:
-            complain(failure)
+            complain(f"{printable(name)}: {failure}")
             status = max(status, failure.exit_status)
     return status
 
 
 def _to_stop(name: str) -> Record:
-    _refuse_starting(name)
-    return Daemon.find(name).record
+    """Raises NotPossible while it is being started: nobody knows yet what there is to be stopped."""
+    try:
+        daemon = Daemon.find(name)
+    except NoSuchDaemon:
+        _refuse_starting(name)
+        raise
+    if not daemon.is_running:  # whoever stays the parent of one that runs (-f) keeps its name
+        _refuse_starting(name)
+    return daemon.record
 
 
 def _refuse_starting(name: str) -> None:
-    """Nobody knows yet what there is to be stopped. Raises NotPossible."""
     launch = Registry().launcher(name)
     if launch:
         who = f" by pid {launch[0]}" if launch[0] else ""
@@ -300,8 +318,7 @@ def restart(name: str, timeout: float | None, quiet: bool, verbose: bool) -> int
     """Stop a daemon, start it again as it was started, and return when it is ready, with the exit status of daemonize."""
     from daemonize.launcher import relaunch
 
-    _refuse_starting(name)
-    daemon = Daemon.find(name)
+    daemon = Daemon(_to_stop(name))
     relaunch.refuse_unrepeatable(daemon.record)
     daemon.stop(timeout)
     return _launch(daemon, quiet=quiet, verbose=verbose)
@@ -358,7 +375,7 @@ def signal(name: str, number: int) -> None:
 )
 def reload(name: str, timeout: float) -> None:
     """Let a daemon read its configuration again (SIGHUP); if it says when it has (--ready notify), wait for that."""
-    if not Daemon.find(name).reload(timeout) and sys.stderr.isatty():
+    if not Daemon.find(name).reload(timeout) and os.isatty(2):
         complain(f"{printable(name)} has been told (SIGHUP); it does not say when it has reloaded")
 
 
@@ -464,25 +481,32 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         where = context.command_path if context else PROGRAM
-        raise UsageError(f"{error.format_message().rstrip('.')} (try '{where} --help')") from None
+        raise UsageError(f"{_without_stop(error.format_message())} (try '{where} --help')") from None
     except click.Abort:
-        return 128 + signals.SIGINT
+        raise KeyboardInterrupt from None  # what it was before click had it
     return int(result or 0)
+
+
+def _without_stop(sentence: str) -> str:
+    """Click's own sentences end with a full stop; ours may end with an ellipsis."""
+    return sentence if sentence.endswith("...") else sentence.removesuffix(".")
 
 
 def main() -> NoReturn:
     """Run with sys.argv and exit."""
+    occupy_standard(Descriptors())  # before the first file of ours is opened
     status = STATUS_UNMET
     try:
         status = run(sys.argv[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:  # the caller had closed it: nobody wants to read
+            sys.stdout.flush()
     except DaemonizeError as error:
         complain(error)
         status = error.exit_status
     except KeyboardInterrupt:
         dispositions.die_of(signals.SIGINT)
-    except BrokenPipeError:
-        status = 0  # the reader has seen enough
+    except (BrokenPipeError, _NoReaderError):
+        status = 0
     except SystemExit as ended:  # click's completion ends so
         status = ended.code if isinstance(ended.code, int) else 0
     except OSError as error:

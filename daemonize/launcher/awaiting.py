@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from daemonize.errors import NotPossible, NotYet
+from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, NotYet
 from daemonize.posix.identity import Process
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.registry.record import Registry
@@ -24,11 +24,11 @@ def wait_until_ready(name: str, timeout: float) -> Record:
     """
     registry, deadline = Registry(), monotonic() + timeout
     pause = _FIRST_WAIT
-    while (launcher := registry.launcher(name)) is not None:
+    while (launcher := registry.launcher(name)) is not None and not _runs(registry, name):
         left = deadline - monotonic()
         if left <= 0:
             raise NotYet(name, f"is not ready after {timeout:g} s")
-        _wait_for(launcher[0], left, pause)
+        _wait_for(launcher[0], min(left, pause))
         pause = min(pause * 2, _LONGEST_WAIT)
     record = registry.read(name)
     if record.identity is None or not record.identity.alive:
@@ -38,17 +38,24 @@ def wait_until_ready(name: str, timeout: float) -> Record:
     return record
 
 
-def _wait_for(pid: int | None, timeout: float, pause: float) -> None:
-    """Until a launcher has ended, or for a moment where it cannot be waited for: its lock has no event."""
+def _runs(registry: Registry, name: str) -> bool:
+    """Whether there is a record of it that is true: then its launch is over, also where its parent stays (-f)."""
+    try:
+        identity = registry.read(name).identity
+    except (NoSuchDaemon, BadRecord):
+        return False
+    return identity is not None and identity.alive
+
+
+def _wait_for(pid: int | None, timeout: float) -> None:
+    """Until a launcher has ended, at most for a moment: a record that is written, and a lock, have no event."""
     try:
         process = Process(pid) if pid else None
     except ProcessLookupError:
         process = None
     loop = Loop()
-    if process is None or process.fd is None or process.ended:
-        loop.run_once(min(pause, timeout))  # its intermediate parent has the lock for a moment longer
-    else:
+    if process and process.fd is not None and not process.ended:  # else its intermediate parent has the lock
         loop.watch(process.fd, POLLIN, lambda _events: None)
-        loop.run_once(timeout)
+    loop.run_once(timeout)
     if process:
         process.close()

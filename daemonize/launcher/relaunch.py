@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import BadRecord, NotPossible, UsageError
+from daemonize.errors import AlreadyRunning, BadRecord, NotPossible, UsageError
 from daemonize.launcher.request import Request
 from daemonize.registry.entry import record_path
 from daemonize.registry.record import Registry
@@ -54,6 +54,11 @@ def _restored(name: str, value: Any) -> Any:
 
 
 def own_command_line(record: Record) -> tuple[str, list[str]]:
-    """Of a program with an option of its own to daemonize: the file to execute, and its arguments."""
+    """Of a program with an option of its own to daemonize: the file to execute, and its arguments.
+
+    Raises AlreadyRunning: it knows nothing of its name, and would start a second one beside the first.
+    """
+    if record.identity is not None and record.identity.alive:
+        raise AlreadyRunning("name", record.name, record.pid, record.process, proven=True)
     command = record.command
     return record.program or command[0], command

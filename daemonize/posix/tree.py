@@ -25,14 +25,17 @@ if TYPE_CHECKING:
 
     from daemonize.posix.identity import Stat
 
+#: So many times in one look /proc is listed at most, where new processes are born all the time.
+_MOST_LISTINGS = 20
+
 
 class Tree:
     """What to look for. roots: pids; their descendants belong to the tree, and they themselves unless in `exclude`.
 
     known: pids of members that /proc may not show (hidepid). session: the session id, or None. token: a `NAME=value` of
     the environment, or None; since: when the first that has it started, in clock ticks since boot. torn: during the last
-    look some process ended, or was just executing another program, so that a member may have been missed: a look through
-    /proc is not atomic.
+    look some process was just executing another program, or new ones were born all the time, so that a member may have been
+    missed: a look through /proc is not atomic.
     """
 
     def __init__(
@@ -51,15 +54,33 @@ class Tree:
 
     def living(self) -> list[Stat]:
         """All members that have not ended, by pid. Without /proc: none."""
-        pids = all_pids()
-        found = [stat for stat in map(read_stat, pids) if stat]
-        self.torn = len(found) < len(pids)
-        stats = [stat for stat in found if stat.pid not in self.exclude]
-        members = {stat.pid for stat in stats if stat.pid in self.roots or self._is_marked(stat)}
-        members |= self.roots & self.exclude
+        stats, marked = self._look()
+        members = self.roots | marked
         while grown := {s.pid for s in stats if s.pid not in members and s.ppid in members}:
             members |= grown
         return sorted((s for s in stats if s.pid in members and not _ended(s)), key=lambda s: s.pid)
+
+    def _look(self) -> tuple[list[Stat], set[int]]:
+        """Everybody but `exclude`, and the pids of those that bear a mark.
+
+        Who forks and ends between being listed and being read has a child that is listed next: when nobody new is, nobody
+        was missed. One look alone, again and again, misses a process that is never long the same for many looks in a row.
+        """
+        seen, marked = set[int](), set[int]()
+        stats: list[Stat] = []
+        self.torn = False
+        for _ in range(_MOST_LISTINGS):
+            fresh = [pid for pid in all_pids() if pid not in seen]
+            if not fresh:
+                return stats, marked
+            seen.update(fresh)
+            for stat in map(read_stat, fresh):
+                if stat and stat.pid not in self.exclude:
+                    stats.append(stat)
+                    if self._is_marked(stat):
+                        marked.add(stat.pid)
+        self.torn = True
+        return stats, marked
 
     def _is_marked(self, stat: Stat) -> bool:
         if self.session is not None and stat.session == self.session:

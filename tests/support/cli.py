@@ -60,11 +60,24 @@ def run(
     So that it returns at all proves that nothing was left holding them. `env` holds changes; None removes.
     Without `input`, stdin is /dev/null. `options` go to subprocess.run.
     """
+    return run_command(command(*args), input=input, env=env, cwd=cwd, timeout=timeout, **options)
+
+
+def run_command(
+    words: list[Word],
+    *,
+    input: bytes | None = None,  # noqa: A002  (as subprocess calls it)
+    env: Mapping[str, str | None] | None = None,
+    cwd: Word | None = None,
+    timeout: float = 30.0,
+    **options: Any,
+) -> Result:
+    """The same with any command."""
     began = time.monotonic()
     source = {"input": input} if input is not None else {"stdin": subprocess.DEVNULL}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     done = subprocess.run(
-        command(*args),
+        words,
         check=False,
         env=environ(env),
         cwd=cwd,
