@@ -381,7 +381,7 @@ def export(name: str, form: str) -> None:
 def _sibling(command: str) -> str:
     """The path of another command that was installed with this one."""
     path = os.path.join(os.path.dirname(os.path.realpath(sys.argv[0])), command)
-    return path if os.access(path, os.X_OK) else command
+    return path if os.path.isfile(path) and os.access(path, os.X_OK) else command
 
 
 # --- how it ends --------------------------------------------------------------------------------------------------
