@@ -141,7 +141,7 @@ def test_the_page_documents_exactly_the_keys_of_json(kept: record.Record) -> Non
     real = {*overview.facts(kept, daemon.RUNNING), *overview.of_launch("new", os.getpid())}
 
     assert keys_of_page(PAGE, "list") == keys_of_page(PAGE, "status") == real
-    assert keys_of_page(PAGE, "show") == details.details(kept).keys() - set(details.FACTS)
+    assert keys_of_page(PAGE, "show") == details.details(kept).keys() - kept.fields.keys()
 
 
 def test_the_page_documents_exactly_the_facts_of_a_process(kept: record.Record) -> None:
