@@ -10,6 +10,7 @@ from daemonize.units import MOST_KEPT_LOGS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     StrPath = str | bytes | os.PathLike[str]
     #: Soft limit, or soft and hard (None: as it is); -1: unlimited.
@@ -200,7 +201,7 @@ def check_settings(
             )
 
 
-def _rotation(value: tuple[int, int] | None) -> tuple[int, int] | None:
+def _rotation(value: Any) -> tuple[int, int] | None:
     """Two numbers, if it is asked for. Raises UsageError."""
     if value is None:
         return None

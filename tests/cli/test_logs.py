@@ -267,6 +267,20 @@ def test_a_full_disk(daemon: Daemon) -> None:
     )
 
 
+def test_a_log_is_not_written_to_itself(daemon: Daemon) -> None:
+    """Followed, that would have no end."""
+    append(daemon.out, b"hello\n")
+    append(daemon.err, b"oops\n")
+    with open(daemon.out, "ab") as log:
+        done = subprocess.run(
+            records.command(daemon.path), stdout=log, stderr=subprocess.PIPE, check=False, timeout=30
+        )
+    line = f"daemonctl: the log {daemon.out} would be written to itself\n".encode()
+    assert (done.returncode, done.stderr) == (1, line)
+    with open(daemon.out, "rb") as log:
+        assert log.read() == b"hello\noops\n"
+
+
 def test_memory_is_constant(daemon: Daemon) -> None:
     """However long the log, and its lines, are: merged ones, too."""
     with open(daemon.out, "wb") as out, open(daemon.err, "wb") as err:

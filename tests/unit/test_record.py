@@ -266,6 +266,8 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "pid_file": WORDS,
     "lock_file": WORDS,
     "name": st.just("web"),
+    "log_rotate": st.tuples(st.integers(1, 1 << 62), st.integers(0, 1000)),
+    "timestamps": st.booleans(),
 }
 #: Never part of a record that can be launched again.
 UNREPEATABLE = {"keep_fds", "foreground", "watchdog"}
