@@ -229,7 +229,7 @@ def test_start_and_restart(tmp_path: Path, servers: Family) -> None:
     """A new Daemon each time, with the settings of before; what runs is not started a second time."""
     first = daemonize.launch(
         program("repoints"), name="web", env={"A": "b"}, limits={"nofile": (64, None)}, nice=2, timeout=20.0,
-        directory=tmp_path, relay_stdout=None,
+        cwd=tmp_path, relay_stdout=None,
     )  # fmt: skip
     with pytest.raises(AlreadyRunning) as running:
         first.start()
