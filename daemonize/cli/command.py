@@ -6,9 +6,9 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from daemonize.cli.asking import Converted
 from daemonize.cli.options import FLAG, MANY, OPTIONS, Option
 from daemonize.errors import UsageError
 from daemonize.readiness import FORMS
@@ -35,12 +35,11 @@ More: man -M DIR/share/man daemonize
 """
 
 
-class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
+class _Value(Converted):
     """A value of the option table."""
 
     def __init__(self, option: Option) -> None:
-        self.name = option.metavar
-        self._convert = option.convert
+        super().__init__(option.metavar, option.convert)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
@@ -50,20 +49,6 @@ class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # ge
             return [CompletionItem(incomplete, type=self.name.lower())]
         words = [form for form, _, _ in FORMS] if self.name == "SPEC" else _choices(self.name)
         return [CompletionItem(word) for word in words if word.startswith(incomplete)]
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """From text; what is converted already stays as it is."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._convert(value)
-        except UsageError as error:
-            self.fail(_origin(param, ctx) + str(error), param, ctx)
-
-
-def _origin(param: click.Parameter | None, ctx: click.Context | None) -> str:
-    from_outside = ctx and param and param.name and ctx.get_parameter_source(param.name)
-    return f"${param.envvar}: " if param and from_outside is ParameterSource.ENVIRONMENT else ""
 
 
 def _choices(metavar: str) -> list[str]:
@@ -75,7 +60,7 @@ def _parameter(option: Option) -> click.Option:
         return click.Option([*option.names, option.dest], is_flag=True, default=None, help=option.help)
     return click.Option(
         [*option.names, option.dest],
-        type=_Converted(option),
+        type=_Value(option),
         multiple=option.kind == MANY,
         metavar=option.metavar,
         envvar=option.envvar or None,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import json
 import os
-import signal as signals
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem
 
+from daemonize.cli.asking import Converted, Name, NoReaderError, Verbs, parse_lines, parse_signal
 from daemonize.errors import (
     STATUS_UNMET,
     STATUS_USAGE,
@@ -24,7 +22,7 @@ from daemonize.errors import (
 )
 from daemonize.launcher import words
 from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED, Daemon
-from daemonize.posix import signals as dispositions
+from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.registry.record import Registry
 from daemonize.units import parse_duration, parse_timeout
@@ -39,93 +37,11 @@ PROGRAM = "daemonctl"
 _STATUS = {RUNNING: 0, DEAD: 1, STOPPED: 3, STARTING: 3}
 _READY_TIMEOUT = 90.0
 
-
-# --- how it is asked ----------------------------------------------------------------------------------------------
-
-
-class _Name(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic from click 8.4 on
-    """The name of a daemon."""
-
-    name = "NAME"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        """Those that there are records of."""
-        try:
-            return [CompletionItem(name) for name in Registry().names if name.startswith(incomplete)]
-        except DaemonizeError:
-            return []
-
-
-class _Converted(click.ParamType):  # type: ignore[type-arg,unused-ignore]
-    """What a function of ours makes of the text."""
-
-    def __init__(self, name: str, convert: Callable[[str], Any]) -> None:
-        self.name, self._convert = name, convert
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """From text; what is converted already stays as it is."""
-        try:
-            return self._convert(value) if isinstance(value, str) else value
-        except UsageError as error:
-            self.fail(str(error), param, ctx)
-
-
-class _NoReaderError(Exception):
-    """Who reads our output has seen enough. Click would end with status 1 by a BrokenPipeError."""
-
-
-class _Verbs(click.Group):
-    """Knows `ps` for `list`, and what somebody may have meant."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Carry a verb out. Raises _NoReaderError."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise _NoReaderError from None
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """By its name."""
-        return super().get_command(ctx, "list" if cmd_name == "ps" else cmd_name)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Raises UsageError for a verb that there is none of."""
-        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            similar = difflib.get_close_matches(args[0], [*self.commands, "ps"], 1)
-            guess = f'; did you mean "{similar[0]}"?' if similar else ""
-            raise UsageError(f"there is no verb \"{printable(args[0])}\"{guess} (try 'daemonctl --help')")
-        return super().resolve_command(ctx, args)
-
-
-def parse_signal(text: str) -> int:
-    """A signal by name, with or without SIG, or number. Raises UsageError."""
-    name = text.upper().removeprefix("SIG")
-    known: dict[str, int] = {number.name.removeprefix("SIG"): int(number) for number in signals.Signals}
-    if name in known:
-        return known[name]
-    if text.isascii() and text.isdecimal() and int(text) in dispositions.valid():
-        return int(text)
-    raise UsageError(f"'{printable(text)}' is not a signal; write HUP, SIGUSR1, 15, ...")
-
-
-def parse_lines(text: str) -> int | None:
-    """A number of lines; None for `all`. Raises UsageError."""
-    if text == "all":
-        return None
-    if not (text.isascii() and text.isdecimal()):
-        raise UsageError(f"'{printable(text)}' is not a number of lines; write 10, 100, all, ...")
-    return int(text)
-
-
-_DURATION = _Converted("DURATION", parse_duration)
-_TIMEOUT = _Converted("DURATION", parse_timeout)
-_SIGNAL = _Converted("SIGNAL", parse_signal)
-_one = click.argument("name", type=_Name())
-_some = click.argument("names", metavar="NAME...", type=_Name(), nargs=-1, required=True)
+_DURATION = Converted("DURATION", parse_duration)
+_TIMEOUT = Converted("DURATION", parse_timeout)
+_SIGNAL = Converted("SIGNAL", parse_signal)
+_one = click.argument("name", type=Name())
+_some = click.argument("names", metavar="NAME...", type=Name(), nargs=-1, required=True)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -135,7 +51,7 @@ def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> N
         ctx.exit()
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["--help", "-h"]})
+@click.group(cls=Verbs, context_settings={"help_option_names": ["--help", "-h"]})
 @click.option(
     "--version",
     is_flag=True,
@@ -371,7 +287,7 @@ def reload(name: str, timeout: float) -> None:
 @click.option(
     "-n",
     "--lines",
-    type=_Converted("N", parse_lines),
+    type=Converted("N", parse_lines),
     default="10",
     show_default=True,
     help="So many of the last lines of each stream, or all.",
@@ -452,7 +368,7 @@ def export(name: str, form: str) -> None:
 def _sibling(command: str) -> str:
     """The path of another command that was installed with this one."""
     path = os.path.join(os.path.dirname(os.path.realpath(sys.argv[0])), command)
-    return path if os.access(path, os.X_OK) else command
+    return path if os.path.isfile(path) and os.access(path, os.X_OK) else command
 
 
 # --- how it ends --------------------------------------------------------------------------------------------------
@@ -491,8 +407,8 @@ def main() -> NoReturn:
         complain(error)
         status = error.exit_status
     except KeyboardInterrupt:
-        dispositions.die_of(signals.SIGINT)
-    except (BrokenPipeError, _NoReaderError):
+        signals.die_of(signals.SIGINT)
+    except (BrokenPipeError, NoReaderError):
         status = 0
     except SystemExit as ended:  # click's completion ends so
         status = ended.code if isinstance(ended.code, int) else 0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from daemonize.cli.overview import amount, command_line
 from daemonize.errors import printable
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ _WIDTH = 12
 
 def text(details: Mapping[str, Any]) -> str:
     """Lines, each ended: what is known, by name; then a tree of the processes, and what the main one has open.
+
+    details: those of launcher.details, and `state`.
 
     Variables that were given with -E are shown with their values, as in the record, which is its owner's alone.
     """
@@ -38,12 +40,13 @@ def _who(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "state", _state(details)
     if details["pid"] is not None:
         yield "pid", str(details["pid"]) if details["running"] else f"{details['pid']} (until it ended)"
-    yield "command", _command(details["settings"].get("command") or [details["process"]])
+    yield "command", command_line(details["settings"]["command"])
     if details["program"]:
         yield "program", printable(details["program"])
-    yield "directory", printable(details["directory"])
+    if details["directory"]:
+        yield "directory", printable(details["directory"])
     if details["memory"] is not None:
-        yield "memory", _amount(details["memory"])
+        yield "memory", amount(details["memory"])
     if details["cpu"] is not None:
         yield "CPU time", f"{details['cpu']:.2f} s"
 
@@ -51,12 +54,8 @@ def _who(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _state(details: Mapping[str, Any]) -> str:
     how = "in the foreground, " if details["foreground"] else ""
     ready = f"ready after {details['seconds']:.3f} s" if details["ready"] else "not ready in time"
-    began = f"{how}{ready}, at {_time(details['began'])}"
-    if details["running"]:
-        return f"running ({began})"
-    if details["stopped"] is not None:
-        return f"stopped at {_time(details['stopped'])} ({began})"
-    return f"ended ({began})"
+    stopped = "" if details["stopped"] is None else f", stopped at {_time(details['stopped'])}"
+    return f"{details['state']} ({how}{ready}, at {_time(details['began'])}{stopped})"
 
 
 def _where(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -79,8 +78,8 @@ def _where(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What was asked for, by the names of the long options."""
     for name, value in settings.items():
-        label = name.replace("_", " ")
-        if name == "command":
+        label = printable(name.replace("_", " "))
+        if name in ("command", "name"):
             continue
         if name == "environment":
             yield from (("variable", printable(f"{key}={content}")) for key, content in value.items())
@@ -118,12 +117,12 @@ def _tree(processes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _process(facts: Mapping[str, Any]) -> str:
-    command = _command(facts["command"]) if facts["command"] else f"[{printable(facts['name'] or '?')}]"
+    command = command_line(facts["command"]) if facts["command"] else f"[{printable(facts['name'] or '?')}]"
     about = [
         facts["user"],
         facts["state"],
         None if facts["started"] is None else f"since {_time(facts['started'])}",
-        None if facts["memory"] is None else _amount(facts["memory"]),
+        None if facts["memory"] is None else amount(facts["memory"]),
         None if facts["cpu"] is None else f"{facts['cpu']:.2f} s",
         None if facts["threads"] in (None, 1) else f"{facts['threads']} threads",
         None if facts["descriptors"] is None else f"{facts['descriptors']} open",
@@ -139,18 +138,5 @@ def _open(descriptors: Mapping[str, str]) -> Iterator[str]:
         yield f"and {len(descriptors) - _MOST_OPEN} more"
 
 
-def _command(words: Sequence[str]) -> str:
-    return printable(shlex.join(words))
-
-
 def _time(when: float) -> str:
     return datetime.fromtimestamp(when).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def _amount(size: float) -> str:
-    """Bytes, as people write them."""
-    units = iter("KMGT")
-    unit = ""
-    while size >= 1024 and unit != "T":
-        size, unit = size / 1024, next(units)
-    return f"{size:.0f}{unit}" if size >= 100 or not unit else f"{size:.1f}{unit}"

@@ -9,7 +9,7 @@ from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from daemonize.errors import STATUS_SIGNAL, DaemonizeError, UsageError, printable
+from daemonize.errors import DaemonizeError, UsageError, printable
 from daemonize.launcher import words
 from daemonize.logs.changes import Changes
 from daemonize.logs.log import Log
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 #: Seconds after which the record is read again.
 _AGAIN = 2.0
+_CHUNK = 65536
 
 
 def show_logs(
@@ -33,7 +34,7 @@ def show_logs(
 
     find: its record, and again its record while its logs are followed. lines: the last so many of each log, of both together
     where they have time stamps; None: all. since: only what was written since then (seconds since the epoch). follow: go on
-    until a signal ends this process, or the reader of its stdout has gone: then it ends as by SIGPIPE.
+    until a signal ends this process, or the reader of its stdout has gone, who then has seen enough: status 0.
 
     Raises UsageError where the lines of a log have no time stamps to find `since` by, and what `find` raises at first.
     """
@@ -43,8 +44,7 @@ def show_logs(
         shown.open(lines, since)
         return shown.follow() if follow else shown.show()
     except _ReaderGoneError:
-        signals.die_of(signals.SIGPIPE)
-        return STATUS_SIGNAL + signals.SIGPIPE
+        return 0  # he has seen enough
     except _UnwritableError as error:
         _complain(f"cannot write the log: {error}")
         return 1
@@ -103,6 +103,9 @@ class _Shown:
             self._paths[stream] = path
             if none := why_none(self._record, stream, path):
                 _complain(none)
+            elif _is_our_stdout(path):
+                _complain(f"the log {printable(path)} would be written to itself")
+                self._status = 1
             else:
                 log = self._logs[stream] = Log(path, partial(_complain, f"{printable(path)}: file truncated"))
                 added.append((stream, log))
@@ -168,6 +171,7 @@ class _Shown:
             pieces = in_turn(logs, marks, self._fail)
         for stream, data in pieces:
             self._out.put(stream, data, None if self._stamped else self._heading(stream, logs[stream]))
+        self._out.flush()
         return self._out.count > before
 
     def _heading(self, stream: str, log: Log) -> str:
@@ -205,6 +209,7 @@ class _Out:
         self.count = 0
         self._stream = ""
         self._row_is_free = True
+        self._waiting = bytearray()
 
     def put(self, stream: str, data: bytes, heading: str | None) -> None:
         """Write what is of one stream; before it, where it is another than before, the heading."""
@@ -215,15 +220,29 @@ class _Out:
             data = lead.encode("utf-8", "backslashreplace") + data
             self._stream = stream
         self.count += 1
-        _write(data)
         self._row_is_free = data.endswith(b"\n")
+        self._waiting += data
+        if len(self._waiting) >= _CHUNK:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits to be written: a write for each line would cost more than to find it."""
+        _write(self._waiting)
+        self._waiting.clear()
 
 
-def _write(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
+def _is_our_stdout(path: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(1))
+    except OSError:
+        return False
+
+
+def _write(data: bytes | bytearray) -> None:
+    done = 0
+    while done < len(data):
         try:
-            view = view[os.write(1, view) :]
+            done += os.write(1, data[done:] if done else data)
         except BlockingIOError:  # somebody has made it so for all who have it
             poll = select.poll()
             poll.register(1, select.POLLOUT)

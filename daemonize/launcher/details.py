@@ -7,12 +7,12 @@ left out: what is told of one is told of that one, and not of a later one with i
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from daemonize.errors import SetupError
-from daemonize.posix.identity import Identity, read_file, read_stat
+from daemonize.posix.identity import EXITING, GONE, current_boot_id, read_file, read_stat, standing
 from daemonize.posix.sockdiag import bound, bound_near, listeners, listeners_near
 from daemonize.posix.sockets import elsewhere, open_of
 from daemonize.posix.tree import Tree
@@ -21,45 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from daemonize.posix.identity import Stat
+    from daemonize.registry.record import Record
 
-#: What a record says, in the order in which it is told.
-FACTS = (
-    "name", "pid", "start", "boot_id", "session", "token", "process", "explicit", "ready", "foreground", "began", "seconds",
-    "stopped", "stdout", "stderr", "pid_file", "pid_file_is_locked", "drain", "listen", "found", "directory", "program",
-    "settings",
-)  # fmt: skip
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-class Known(Protocol):
-    """What is asked of a record, beside FACTS: who the daemon is."""
-
-    @property
-    def pid(self) -> int | None:
-        """Of its main process."""
-
-    @property
-    def start(self) -> int:
-        """When that was started: clock ticks since boot."""
-
-    @property
-    def boot_id(self) -> str:
-        """In which boot."""
-
-    @property
-    def session(self) -> int:
-        """Its session."""
-
-    @property
-    def token(self) -> str:
-        """`NAME=value` in the environment of what belongs to it."""
-
-    @property
-    def drain(self) -> int | None:
-        """Pid of the drain."""
-
-
-def details(record: Known) -> dict[str, Any]:
+def details(record: Record) -> dict[str, Any]:
     """The record, and with it: running, processes, listening, open, memory, cpu; fit for JSON.
 
     processes: of each that belongs to it pid, ppid, main, name, command (a list), state, user, started (seconds since the
@@ -69,12 +36,12 @@ def details(record: Known) -> dict[str, Any]:
     The environment that was given with -E is told as it is, secrets included: the record is its owner's alone, and so is
     what is told of it.
     """
-    told = {name: getattr(record, name) for name in FACTS}
+    told = record.fields
     main = _main(record)
     members = _members(record, main)
     processes = [facts for stat in members if (facts := _facts(stat, main))]
     if main and all(facts["pid"] != main for facts in processes):
-        if not _identity(record).alive:
+        if not _main(record):
             main = None
         else:  # hidden from us
             processes.insert(0, {**dict.fromkeys(_NOTHING), "pid": main, "main": True})
@@ -101,20 +68,19 @@ def memory(pid: int) -> int | None:
 # -- processes --------------------------------------------------------------------------------------------------------
 
 
-def _identity(record: Known) -> Identity:
-    return Identity(record.pid or 0, record.start, record.boot_id)
+def _main(record: Record) -> int | None:
+    return record.pid if record.identity and record.identity.alive else None
 
 
-def _main(record: Known) -> int | None:
-    return record.pid if record.pid and _identity(record).alive else None
-
-
-def _members(record: Known, main: int | None) -> list[Stat]:
-    """The living processes that belong to it, as it would be stopped."""
+def _members(record: Record, main: int | None) -> list[Stat]:
+    """The living processes that belong to it, as it would be stopped. Of another boot nothing can be left."""
+    if record.boot_id != current_boot_id():
+        return []
     stat = read_stat(main) if main else None
     # The number of the session is only safe while a process that is certainly ours keeps it from being given away.
     session = record.session if stat and stat.session == record.session else None
-    tree = Tree({main} if main else (), session, os.fsencode(record.token), exclude={record.drain or 0})
+    token = os.fsencode(record.token)
+    tree = Tree({main} if main else (), session, token, exclude={record.drain or 0}, since=record.since)
     return tree.living()
 
 
@@ -147,7 +113,8 @@ def _facts(stat: Stat, main: int | None) -> dict[str, Any] | None:
     except psutil.NoSuchProcess:
         return None
     after = read_stat(stat.pid)
-    return facts if after and after.start == stat.start else None
+    ended = after is None or after.start != stat.start or standing(stat.pid) in (EXITING, GONE)
+    return None if ended else facts
 
 
 def _ask(question: Callable[[], Any]) -> Any:

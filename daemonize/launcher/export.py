@@ -11,14 +11,16 @@ root, some variables. They stand on its command line.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import UsageError, printable
 from daemonize.launcher import unittext
 from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
+
+    from daemonize.registry.record import Record
 
 #: The types of units for what systemd can wait for.
 _TYPES = {"notify": "notify", "started": "exec", "exit": "forking"}
@@ -38,45 +40,13 @@ _NICEST, _MEANEST = 19, -20
 _KNOWN = frozenset(
     (
         "command", "ready", "timeout", "on_timeout", "stop_timeout", "directory", "environment", "stdout", "stderr",
-        "append", "stdin", "keep_fds", "user", "chroot", "umask", "nice", "core", "limits", "log_rotate", "timestamps",
-        *_DAEMONIZE_ONLY,
+        "append", "stdin", "name", "keep_fds", "user", "chroot", "umask", "nice", "core", "limits", "log_rotate",
+        "timestamps", *_DAEMONIZE_ONLY,
     )
 )  # fmt: skip
 
 
-class Started(Protocol):
-    """What is asked of the record of a daemon."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def stdout(self) -> str:
-        """The file that its stdout goes to, or is continued in."""
-
-    @property
-    def stderr(self) -> str:
-        """The file that its stderr goes to, or is continued in."""
-
-    @property
-    def foreground(self) -> bool:
-        """Whether it was started in the foreground."""
-
-    @property
-    def directory(self) -> str | None:
-        """Where it was started."""
-
-    @property
-    def program(self) -> str | None:
-        """The path that was executed."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """What was asked for."""
-
-
-def systemd_unit(record: Started, daemonize_command: str, *, system: bool | None = None) -> str:
+def systemd_unit(record: Record, daemonize_command: str, *, system: bool | None = None) -> str:
     """The text of a unit that starts the daemon as it was started.
 
     daemonize_command: absolute path of `daemonize`. system: for the system manager, else for that of a user; None: as who
@@ -89,17 +59,24 @@ def systemd_unit(record: Started, daemonize_command: str, *, system: bool | None
     return text
 
 
-def _impossible(record: Started, why: str) -> UsageError:
+def _impossible(record: Record, why: str) -> UsageError:
     return UsageError(f"{printable(record.name)} cannot be exported to systemd: {why}")
+
+
+def _own(record: Record) -> dict[str, Any]:
+    """Of a program with an option of its own to daemonize, which sees to all else itself: it exits when it is ready."""
+    kept = {name: value for name, value in record.settings.items() if name in ("timeout", "stop_timeout")}
+    return {"ready": ["exit"], **kept}
 
 
 class _Unit:
     """A unit that is being written. kind: its Type=. wrapped: the command is `daemonize`, around the server."""
 
-    def __init__(self, record: Started, daemonize_command: str, *, system: bool) -> None:
-        self.record, self.settings, self.system = record, record.settings, system
+    def __init__(self, record: Record, daemonize_command: str, *, system: bool) -> None:
+        self.record, self.system = record, system
+        self.settings = _own(record) if record.by_option else record.settings
         self._daemonize = daemonize_command
-        self._command: list[str] = list(self.settings["command"])
+        self._command = record.command
         self._program = record.program or self._command[0]
         for path in (self._program, daemonize_command):
             if not path.startswith("/"):
@@ -107,14 +84,18 @@ class _Unit:
         if not unittext.is_program(daemonize_command):
             raise _impossible(record, f"it executes no program of this name: {printable(daemonize_command)}")
         self._ready: list[str] = list(self.settings.get("ready") or self._default())
+        self._where = record.directory or "/"
         kind = _TYPES.get(self._ready[0]) if len(self._ready) == 1 else None
-        self.wrapped = kind is None or not self._is_native()
+        drained = bool(self.settings.get("log_rotate") or self.settings.get("timestamps"))
+        keeps = drained and bool(self.settings.get("stdout") or self.settings.get("stderr"))
+        self.wrapped = kind is None or keeps or not self._is_native()
         self.kind = "notify" if self.wrapped and kind != "forking" else kind
         self._foreground = self.kind != "forking"
         self._timeout = self._seconds("timeout", float("inf") if record.foreground else START_TIMEOUT)
         self._stop_timeout = self._seconds("stop_timeout", STOP_TIMEOUT)
         #: Where its streams go on the command line of `daemonize`: what a server opens for itself is named to it there.
-        self._names_files = self.wrapped and ("streams" in self._ready or not self._foreground)
+        self._names_files = self.wrapped and (keeps or "streams" in self._ready or not self._foreground)
+        self._leaves_to_journal = drained and not self._names_files
 
     def _default(self) -> tuple[str]:
         named = self.settings.get("stdout") or self.settings.get("stderr")
@@ -130,7 +111,7 @@ class _Unit:
         return (
             not any(settings.get(name) for name in _DAEMONIZE_ONLY)
             and unittext.is_program(self._program)
-            and all(unittext.is_path(path) for path in (*paths, self.record.directory) if path)
+            and all(unittext.is_path(path) for path in (*paths, self._where) if path)
             and all(map(self._is_variable, self._environment.items()))
             and all(map(unittext.is_account, self._account))
         )
@@ -185,8 +166,8 @@ class _Unit:
             yield f"# It was given descriptor {fd} (--keep-fd), for which systemd has no equivalent."
         if settings.get("on_timeout") == "leave":
             yield "# It was to be left running on a timeout (--on-timeout=leave); systemd stops what is not ready in time."
-        if settings.get("log_rotate") or settings.get("timestamps"):
-            yield "# The journal has time stamps, and is rotated; for files, see logrotate(8)."
+        if self._leaves_to_journal:
+            yield "# What it says is in the journal, which has time stamps, and is rotated by itself."
         if self._account and not self.system:
             yield "# The unit of a user runs as that user, whatever -u said."
         if settings.get("chroot") and not self.system:
@@ -203,7 +184,7 @@ class _Unit:
             yield f"NotifyAccess={'main' if self.wrapped else 'all'}"
         if self.wrapped and self._foreground:
             yield "KillMode=mixed"
-        if self.kind == "forking" and (pid_file := self.settings.get("pid_file")):
+        if self.kind == "forking" and (pid_file := self.record.pid_file or self.settings.get("pid_file")):
             if not unittext.is_path(pid_file):
                 raise _impossible(
                     self.record, f"systemd takes no pid file with this name: {printable(pid_file)}"
@@ -240,8 +221,8 @@ class _Unit:
             yield f"WorkingDirectory={unittext.path(asked or '/')}"
         elif asked and not self.wrapped:
             yield f"WorkingDirectory={unittext.path(asked)}"
-        elif unittext.is_path(self.record.directory):
-            yield f"WorkingDirectory=-{unittext.path(self.record.directory)}"
+        elif unittext.is_path(self._where):
+            yield f"WorkingDirectory=-{unittext.path(self._where)}"
 
     def _is_for_the_unit(self, name: str, value: str) -> bool:
         return self._is_variable((name, value)) and not (self.wrapped and name.startswith(_FOR_US))
@@ -314,8 +295,8 @@ class _Unit:
     def _places(self) -> Iterator[str]:
         settings = self.settings
         directory = settings.get("directory")
-        if not directory and not unittext.is_path(self.record.directory):
-            directory = None if settings.get("chroot") else self.record.directory
+        if not directory and not unittext.is_path(self._where):
+            directory = None if settings.get("chroot") else self._where
         if directory:
             yield from ("--chdir", directory)
         if self.system and (chroot := settings.get("chroot")):
@@ -345,6 +326,10 @@ class _Unit:
                 yield "-a"
         if settings.get("append") and any(named.values()):
             yield "-a"
+        if self._names_files and (rotation := settings.get("log_rotate")):
+            yield from ("--log-rotate", ":".join(map(str, rotation)))
+        if self._names_files and settings.get("timestamps"):
+            yield "--timestamps"
         for option, file in named.items():
             if file:
                 yield from (option, file)

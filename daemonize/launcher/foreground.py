@@ -50,13 +50,15 @@ from daemonize.readiness import parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any
+    from typing import Any, TypeVar
 
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
     from daemonize.launcher.sockets import Sockets
     from daemonize.launcher.words import Waiting
     from daemonize.readiness import Probe
+
+    Outcome = TypeVar("Outcome", bound="Ready | LaunchError")
 
 #: What is not the server's: what nobody can catch, job control, which is for the process group, and what we need ourselves
 #: (SIGVTALRM: signals.TimeLimit).
@@ -237,7 +239,6 @@ class Foreground(Wrapper):
             return
         self._put_down()
         outcome = self._result_of(self.outcome)
-        outcome.drain = self.outputs.lifelong.pid if self.outputs.lifelong else None
         self._on_ready(outcome)
         self._serving = True
         self._outward.ready(outcome, self.request.ready)
@@ -270,6 +271,11 @@ class Foreground(Wrapper):
             return  # it is about to end, and need not answer any more
         self._warn(f"the watchdog is not fed: {why}")
         self._outward.starve(why)
+
+    def _result_of(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Ready) and self.outputs.lifelong:
+            outcome.drain = self.outputs.lifelong.pid
+        return super()._result_of(outcome)
 
     def _result(self) -> Ready | LaunchError:
         outcome = super()._result()

@@ -10,6 +10,7 @@ from daemonize.units import MOST_KEPT_LOGS
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     StrPath = str | bytes | os.PathLike[str]
     #: Soft limit, or soft and hard (None: as it is); -1: unlimited.
@@ -89,7 +90,8 @@ class Request:
             timeout = float("inf") if foreground else START_TIMEOUT
         self.timeout, self.on_timeout, self.stop_timeout = timeout, on_timeout, stop_timeout
         self.strict, self.append, self.foreground = strict, append, foreground
-        self.log_rotate, self.timestamps = log_rotate, timestamps
+        self.log_rotate = _rotation(log_rotate)
+        self.timestamps = timestamps
         self.chroot, self.stdin = absolute(chroot), absolute(stdin)
         self.directory = absolute(directory, b"/" if chroot else None)
         self.stdout, self.stderr = absolute(stdout), absolute(stderr)
@@ -167,8 +169,6 @@ class Request:
             _check_kept(fd)
 
     def _check_logs(self) -> None:
-        if self.log_rotate is not None and not _is_rotation(self.log_rotate):
-            raise UsageError(f"logs are rotated at (bytes, how many are kept), not {self.log_rotate!r}")
         goes_on_in_log = self.moves_streams and "streams" in self.ready
         if self.has_drain and self.foreground and not (self.stdout or self.stderr or goes_on_in_log):
             raise UsageError(
@@ -201,10 +201,14 @@ def check_settings(
             )
 
 
-def _is_rotation(value: object) -> bool:
-    if not (isinstance(value, tuple) and len(value) == 2):
-        return False
-    return _is_number(value[0], 1, _MOST) and _is_number(value[1], 0, MOST_KEPT_LOGS)
+def _rotation(value: Any) -> tuple[int, int] | None:
+    """Two numbers, if it is asked for. Raises UsageError."""
+    if value is None:
+        return None
+    limit, keep = value if isinstance(value, tuple) and len(value) == 2 else (0, 0)
+    if not (_is_number(limit, 1, _MOST) and _is_number(keep, 0, MOST_KEPT_LOGS)):
+        raise UsageError(f"logs are rotated at (bytes, how many are kept), not {value!r}")
+    return limit, keep
 
 
 def _is_limit(value: object) -> bool:

@@ -192,11 +192,11 @@ class Wrapper:
             context=self.context, account=self.account, keep=self.claims.inherited, kind=self._kind,
             variables=self._variables, placed=self._placed,
         )  # fmt: skip
-        if self.outputs.lifelong:
-            self.outputs.lifelong.start()
         self.claims.kept |= self.entry.descriptors
         if self.entry.is_explicit:
             self._prepare_record()  # he wants to hear now that it cannot be kept
+        if self.outputs.lifelong:
+            self.outputs.lifelong.start()
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         report_end, report = self.owner.pipe()

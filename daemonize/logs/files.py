@@ -113,17 +113,19 @@ def _numbers(path: str) -> Iterator[tuple[int, os.stat_result]]:
         number += 1
 
 
-def _where(path: str, key: Key) -> int | None:
-    return next((number for number, status in _numbers(path) if key_of(status) == key), None)
+def _where(path: str, key: Key) -> list[int]:
+    """The places of a file, newest first: it has two for a moment of each rotation by a drain (posix/rotation.py)."""
+    return [number for number, status in _numbers(path) if key_of(status) == key]
 
 
 def _beside(path: str, held: int, step: int) -> int | None:
     """Open the file `step` places from the one held; it is only believed if that has not been moved meanwhile."""
     key = key_of(os.fstat(held))
     for _ in range(_TRIES):
-        number = _where(path, key)
-        if number is None or number + step < 0:
+        places = _where(path, key)
+        if not places or places[0] + step < 0:
             return None
+        number = places[-1 if step > 0 else 0]
         fd = open_if_there(_name(path, number + step))
         status = there(_name(path, number))
         if status and key_of(status) == key:
@@ -134,7 +136,7 @@ def _beside(path: str, held: int, step: int) -> int | None:
 
 
 def _oldest_since(path: str, held: os.stat_result) -> int | None:
-    if _where(path, key_of(held)) is not None:
+    if _where(path, key_of(held)):
         return None
     for _ in range(_TRIES):
         later = [

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, SetupError
 from daemonize.registry import content
 from daemonize.registry.entry import lock_path, new_path, open_lock, record_path
-from daemonize.registry.files import RefusedError, write_new
+from daemonize.registry.files import RefusedError, is_in_the_way, remove, write_new
+from daemonize.registry.names import is_name
 from daemonize.registry.record import Record, Registry
 
 if TYPE_CHECKING:
@@ -37,27 +38,30 @@ def mark_stopped(record: Record) -> None:
 def forget(name: str) -> None:
     """Remove a record, of any use or none. Raises NoSuchDaemon, NotPossible if it runs or is being started, SetupError."""
     registry = Registry()
-    if registry.directory is None or not registry.has(name):
-        registry.read(name)  # raises what there is to be said
-        return
+    directory = registry.directory
+    if directory is None or not (registry.has(name) or _is_blocked(directory, name)):
+        raise registry.unknown(name)
+    path = lock_path(directory, name)
     try:
-        with _locked(registry.directory, name) as mine:
+        with _locked(directory, name) as mine:
             if not mine:
                 raise NotPossible(name, "is being started by another process")
             _refuse_running(registry, name)
-            for path in (record_path, new_path, lock_path):
-                try:
-                    os.unlink(path(registry.directory, name))
-                except FileNotFoundError:
-                    pass
+            for path in (record_path(directory, name), new_path(directory, name), lock_path(directory, name)):
+                remove(path)
     except OSError as error:
-        raise SetupError("remove", f"the record of {name}", error) from None
+        raise SetupError("remove", os.fsdecode(path), error) from None
+
+
+def _is_blocked(directory: bytes, name: str) -> bool:
+    """Whether a launch of that name would be refused though there is no record."""
+    return is_name(name) and any(is_in_the_way(path(directory, name)) for path in (lock_path, new_path))
 
 
 def _refuse_running(registry: Registry, name: str) -> None:
     try:
         record = registry.read(name)
-    except BadRecord:
+    except (NoSuchDaemon, BadRecord):
         return  # whom it was about, nobody can say
     if record.identity is not None and record.identity.alive:
         raise NotPossible(name, f"is running (pid {record.pid}); to stop it first: daemonctl stop {name}")
@@ -69,7 +73,7 @@ def _locked(directory: bytes, name: str) -> Iterator[bool]:
     try:
         fd = open_lock(directory, name)
     except RefusedError:
-        os.unlink(lock_path(directory, name))  # whatever lies there has never been anybody's lock
+        remove(lock_path(directory, name))  # whatever lies there has never been anybody's lock
         fd = open_lock(directory, name)
     try:
         yield fd is not None

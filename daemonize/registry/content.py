@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 VERSION = 1
 _FIRST = ("version", "pid", "start", "boot_id", "explicit")
 _BEGIN = b'{"version": %d, "pid": ' % VERSION
+#: The largest number that the kernel takes for a pid.
+LAST_PID = (1 << 31) - 1
 _LONGEST = 200  # bytes that these fields have at most
 
 
@@ -40,6 +42,8 @@ def read_head(text: bytes) -> Head | None:
     if not (pid.isdigit() or pid == b"null") or not start.isdigit():
         return None
     number = None if pid == b"null" else int(pid)
+    if number is not None and not 0 < number <= LAST_PID:
+        return None
     return Head(number, int(start), boot_id.decode("ascii", "replace"), values[4] == b"true")
 
 

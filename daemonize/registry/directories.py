@@ -73,11 +73,22 @@ def _refuse_public(directory: bytes, status: os.stat_result) -> None:
 
 def _make(directory: bytes) -> os.stat_result:
     try:
-        os.makedirs(os.path.dirname(directory), exist_ok=True)
+        _make_parents(os.path.dirname(directory))
         try:
             os.mkdir(directory, 0o700)
+            os.chmod(directory, 0o700)  # whatever the umask
         except FileExistsError:
             pass  # another launch was faster
         return os.lstat(directory)
     except OSError as error:
         raise SetupError("make directory", os.fsdecode(directory), error) from None
+
+
+def _make_parents(directory: bytes) -> None:
+    """As makedirs(), but whatever the umask, nobody else can write to what is made: he could put another in its place."""
+    if not os.path.isdir(directory):
+        _make_parents(os.path.dirname(directory))
+        try:
+            os.mkdir(directory, 0o755)
+        except FileExistsError:
+            pass  # another launch was faster; or it is no directory, which the next step says

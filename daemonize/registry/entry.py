@@ -10,9 +10,10 @@ that it started has been stopped. What decides afterwards whether a daemon runs 
 from __future__ import annotations
 
 import os
+from time import sleep
 
 from daemonize.errors import AlreadyRunning, SetupError, printable
-from daemonize.posix.fds import try_lock, write_all
+from daemonize.posix.fds import is_locked, try_lock, write_all
 from daemonize.posix.identity import Identity, read_stat
 from daemonize.registry.directories import ensure_private, records_dirs
 from daemonize.registry.files import RefusedError, open_new, open_own, read_own
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from daemonize.posix.fds import Descriptors
 
 _MOST_NUMBERS = 10_000
-_TRIES = 100
+_TRIES, _PAUSE = 100, 0.001
 
 
 def record_path(directory: bytes, name: str) -> bytes:
@@ -49,18 +50,20 @@ def open_lock(directory: bytes, name: str) -> int | None:
     for _ in range(_TRIES):
         fd = open_own(path)
         try:
-            if not try_lock(fd):
+            taken = try_lock(fd)
+            if taken and os.path.samestat(os.lstat(path), os.fstat(fd)):
+                return fd
+            if not taken and is_locked(fd):
                 os.close(fd)
                 return None
-            if os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(fd)):
-                return fd
         except FileNotFoundError:
             pass  # the name was forgotten in between, with this lock
         except OSError:
             os.close(fd)
             raise
         os.close(fd)
-    raise OSError(16, "it is removed and made anew all the time")
+        sleep(_PAUSE)  # somebody only looked whether it is taken, which is a lock too, for a moment
+    raise OSError(16, "it is looked at, or made anew, all the time")
 
 
 class Entry:
@@ -125,20 +128,28 @@ class Entry:
         try:
             if self._reuses:
                 # The same file again: to remove one, or to replace it, costs some file systems half a millisecond.
-                os.rename(record_path(self._directory, self.name), self._new_path)
-                self._new = self._owner.open(self._new_path, os.O_WRONLY | os.O_NOFOLLOW)
+                path = record_path(self._directory, self.name)
+                self._new = self._owner.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+                os.rename(path, self._new_path)
             else:
                 self._new = self._owner.add(open_new(self._new_path))
                 write_all(self._new, text)
         except OSError as error:
+            self.abandon()
             self._give_up("write", os.fsdecode(self._new_path), error)
 
     def write(self, text: bytes) -> None:
-        """The daemon runs: this is its record. Raises SetupError for a given name."""
+        """The daemon runs: this is its record. Raises SetupError for a given name.
+
+        From now on that is what keeps others from the name: in the foreground the launch goes on for as long as the server
+        runs, and is no launch of that name any more.
+        """
         if self._directory is None:
             return
         try:
-            self._reuses = False  # from here on it is another's
+            self._reuses = False  # from here on it is another's record
+            if self._new < 0:  # in the foreground, another process is the main one by now
+                self._new = self._owner.add(open_new(self._new_path))
             os.lseek(self._new, 0, os.SEEK_SET)
             write_all(self._new, text)
             os.ftruncate(self._new, len(text))
@@ -146,6 +157,9 @@ class Entry:
         except OSError as error:
             self.abandon()
             self._give_up("write", os.fsdecode(record_path(self._directory, self.name)), error)
+        self._owner.shut(self._new)
+        self._new = -1
+        self._release()
 
     def abandon(self) -> None:
         """There is no daemon: the record that was there before is there again. Never raises."""
@@ -225,6 +239,7 @@ class Entry:
         return False
 
     def _release(self) -> None:
+        self._reuses = False
         if self._fd >= 0:
             self._owner.shut(self._fd)
             self._fd = -1

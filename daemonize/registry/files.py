@@ -18,11 +18,10 @@ class RefusedError(Exception):
 def read_own(path: bytes) -> bytes | None:
     """The content of a file; None if there is none. Raises OSError, RefusedError for what is not this user's alone."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        fd = open_file(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:
-        _refuse(os.fstat(fd))
         content = os.read(fd, _MOST)
         while more := os.read(fd, _MOST):
             content += more
@@ -44,23 +43,48 @@ def _refuse(status: os.stat_result) -> None:
 
 def open_own(path: bytes) -> int:
     """A descriptor of a file to be locked, which is made if need be. Raises RefusedError, OSError."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    fd = os.open(path, flags, 0o600)
-    try:
-        _refuse(os.fstat(fd))
-    except RefusedError:
-        os.close(fd)
-        raise
+    fd = open_file(path, os.O_RDWR | os.O_CREAT)
+    os.fchmod(fd, 0o600)  # whatever the umask
     return fd
+
+
+def open_file(path: bytes, flags: int) -> int:
+    """open(2) of a regular file that is this user's alone. Raises RefusedError, OSError."""
+    try:
+        # Before it is opened: that alone would rewind a tape, start a watchdog, or wake who waits at a fifo.
+        _refuse(os.lstat(path))
+    except FileNotFoundError:
+        pass  # it is to be made; else open(2) says so
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
+
+
+def is_in_the_way(path: bytes) -> bool:
+    """Whether something lies there that is no file of this user's alone."""
+    try:
+        _refuse(os.lstat(path))
+    except FileNotFoundError:
+        return False
+    except RefusedError:
+        return True
+    return False
+
+
+def remove(path: bytes) -> None:
+    """Let nothing be there: whatever it is, it is only a name in a directory of ours. Raises OSError if it is full."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except IsADirectoryError:
+        os.rmdir(path)
 
 
 def open_new(path: bytes) -> int:
     """Make an empty file, whatever was there; a descriptor to write to. Raises OSError."""
-    try:
-        os.unlink(path)  # whatever it is: it is only a name in a directory of ours
-    except FileNotFoundError:
-        pass
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    remove(path)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    os.fchmod(fd, 0o600)  # whatever the umask
+    return fd
 
 
 def write_new(path: bytes, content: bytes) -> None:

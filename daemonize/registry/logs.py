@@ -63,17 +63,17 @@ class Logs:
         if self.directory is None:
             return owner.open(path, os.O_WRONLY)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-        share = share or self._entry.is_explicit
         while True:
             fd = _open(path, flags, owner)
-            status, locked = os.fstat(fd), _lock(fd)
-            if not stat.S_ISREG(status.st_mode) or not (locked or share):
+            status = os.fstat(fd)
+            is_ours = _lock(fd)
+            if not stat.S_ISREG(status.st_mode) or not (is_ours or share or self._entry.is_explicit):
                 owner.shut(fd)
                 raise LogTakenError
-            if not locked or _is_at(path, status):
+            if not is_ours or _is_at(path, status):
                 break
             owner.shut(fd)  # it was rotated between the two
-        if locked and status.st_size >= self.rotation[0]:
+        if is_ours and not share and status.st_size >= self.rotation[0]:
             fd = self._rotate(path, fd, owner)
         os.set_blocking(fd, True)
         return fd
@@ -96,7 +96,8 @@ class Logs:
     def open_fifo(self, stream: str, owner: Descriptors) -> tuple[int, bytes]:
         """A new fifo beside the log, `NAME.out.fifo`: its read end, claimed as a log is, and its path.
 
-        One that is left of a process that was killed is replaced. Raises LogTakenError, OSError.
+        One that is left of a process that was killed is replaced, and so is one by a name that was given: what has it
+        then is left of an earlier daemon. Raises LogTakenError, OSError.
         """
         path = self.path(stream) + b".fifo"
         while True:
@@ -110,7 +111,7 @@ class Logs:
             except FileNotFoundError:
                 continue  # it was just removed
             status = os.fstat(fd)
-            if not stat.S_ISFIFO(status.st_mode) or not _lock(fd):
+            if not stat.S_ISFIFO(status.st_mode) or not (_lock(fd) or self._entry.is_explicit):
                 owner.shut(fd)
                 raise LogTakenError
             if _is_at(path, status):
@@ -130,15 +131,30 @@ class Logs:
 
     def skip_taken(self) -> None:
         """Go on to a number whose logs nobody writes to now. Nothing is claimed, but what is too large is rotated."""
-        share = self._entry.is_explicit
         while self.directory is not None:
-            sizes = {stream: _free_size(self.path(stream), share=share) for stream in ("out", "err")}
+            sizes = {stream: self._free_size(stream) for stream in ("out", "err")}
             if None not in sizes.values():
                 self._rotate_large(
                     [stream for stream, size in sizes.items() if (size or 0) >= self.rotation[0]]
                 )
                 return
             self.next()
+
+    def _free_size(self, stream: str) -> int | None:
+        """How large a log is; None: it cannot be had by this name, if that was given, or without somebody else's words."""
+        try:
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(self.path(stream), flags)
+        except FileNotFoundError:
+            return 0
+        except OSError:
+            return None
+        try:
+            status = os.fstat(fd)
+            is_free = stat.S_ISREG(status.st_mode) and (self._entry.is_explicit or _lock(fd))
+            return status.st_size if is_free else None
+        finally:
+            os.close(fd)
 
     def _rotate_large(self, streams: list[str]) -> None:
         owner = Descriptors()
@@ -171,21 +187,6 @@ def _is_at(path: bytes, status: os.stat_result) -> bool:
         return os.path.samestat(os.lstat(path), status)
     except FileNotFoundError:
         return False
-
-
-def _free_size(path: bytes, *, share: bool) -> int | None:
-    """How large a log is; None: it is no file of ours, or, unless they `share` it, somebody writes to it."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0
-    except OSError:
-        return None
-    try:
-        status = os.fstat(fd)
-        return status.st_size if stat.S_ISREG(status.st_mode) and (share or _lock(fd)) else None
-    finally:
-        os.close(fd)
 
 
 def _lock(fd: int) -> bool:

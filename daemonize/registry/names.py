@@ -8,6 +8,7 @@ from daemonize.errors import UsageError, printable
 
 #: Characters of a name, and bytes: a file name has 255 with what stands before and after it.
 _LONGEST_NAME, _MOST_BYTES = 100, 230
+_LONGEST_NUMBER = 6
 
 
 def base_name(command: bytes) -> str:
@@ -16,9 +17,19 @@ def base_name(command: bytes) -> str:
     return "".join(c if c.isprintable() and not c.isspace() else "_" for c in name).lstrip(".-") or "daemon"
 
 
+def is_name(text: str) -> bool:
+    """Whether there can be a daemon of that name: with a number, it may be longer than one that is given."""
+    try:
+        return 0 < len(os.fsencode(text)) <= _MOST_BYTES + _LONGEST_NUMBER and not {"/", "\0"} & {*text}
+    except UnicodeEncodeError:
+        return False
+
+
 def check_name(name: str) -> str:
     """A name that a user gives. Raises UsageError."""
-    if not name or "/" in name or len(name) > _LONGEST_NAME or base_name(os.fsencode(name)) != name:
+    if not isinstance(name, str):
+        raise UsageError(f"the name of a daemon must be text, not {name!r}")
+    if not is_name(name) or len(name) > _LONGEST_NAME or base_name(os.fsencode(name)) != name:
         raise UsageError(
             f"'{printable(name)}' cannot be the name of a daemon; write at most {_LONGEST_NAME} letters, digits or signs, "
             "without blanks and slashes, and no '.' or '-' first"

@@ -7,50 +7,21 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import BadRecord, NoSuchDaemon, SetupError
+from daemonize.errors import BadRecord, NoSuchDaemon, SetupError, printable
 from daemonize.posix.fds import is_locked
 from daemonize.posix.holders import NOBODY, holder_of
 from daemonize.posix.identity import Identity
 from daemonize.registry.content import VERSION, Head
 from daemonize.registry.directories import is_private, records_dirs
 from daemonize.registry.entry import lock_path, record_path
-from daemonize.registry.files import RefusedError, read_own
+from daemonize.registry.fields import FIELDS
+from daemonize.registry.files import RefusedError, open_file, read_own
+from daemonize.registry.names import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SUFFIX = b".json"
-_TEXT, _NUMBER, _FLAG = (str,), (int, float), (bool,)
-#: The fields of a record, and what each may be.
-_FIELDS: Mapping[str, tuple[type, ...]] = {
-    "name": _TEXT,
-    "pid": (int, type(None)),
-    "start": (int,),
-    "boot_id": _TEXT,
-    "explicit": _FLAG,
-    "since": (int,),
-    "session": (int,),
-    "token": _TEXT,
-    "process": _TEXT,
-    "ready": _FLAG,
-    "foreground": _FLAG,
-    "by_option": _FLAG,
-    "began": _NUMBER,
-    "seconds": _NUMBER,
-    "stopped": (*_NUMBER, type(None)),
-    "stdout": _TEXT,
-    "stderr": _TEXT,
-    "pid_file": (str, type(None)),
-    "pid_file_is_locked": _FLAG,
-    "drain": (int, type(None)),
-    "drain_start": (int,),
-    "notify_socket": (str, type(None)),
-    "listen": (list,),
-    "found": (dict,),
-    "directory": (str, type(None)),
-    "program": (str, type(None)),
-    "settings": (dict,),
-}
 
 
 class Record:
@@ -97,13 +68,13 @@ class Record:
     settings: dict[str, Any]
 
     def __init__(self, fields: Mapping[str, object]) -> None:
-        for field in _FIELDS:
+        for field in FIELDS:
             setattr(self, field, fields[field])
 
     @property
     def fields(self) -> dict[str, object]:
         """All of them, as they are written."""
-        return {field: getattr(self, field) for field in _FIELDS}
+        return {field: getattr(self, field) for field in FIELDS}
 
     @property
     def identity(self) -> Identity | None:
@@ -119,15 +90,18 @@ class Record:
 def parse(text: bytes) -> Record:
     """Raises RefusedError, with a reason."""
     fields = _load(text)
-    for field, kinds in _FIELDS.items():
+    for field, fits in FIELDS.items():
         if field not in fields:
             raise RefusedError(f"it is damaged: '{field}' is missing")
-        if not isinstance(fields[field], kinds) or (isinstance(fields[field], bool) and bool not in kinds):
+        if not fits(fields[field]):
             raise RefusedError(f"it is damaged: '{field}' is not what it should be")
-    command = fields["settings"].get("command")
-    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
-        raise RefusedError("it is damaged: it has no command")
     return Record(fields)
+
+
+def _of_name(name: str, record: Record) -> Record:
+    if record.name != name:
+        raise RefusedError(f"it is the record of {printable(record.name)}")
+    return record
 
 
 def parse_head(text: bytes) -> Head:
@@ -180,34 +154,39 @@ class Registry:
 
     def read(self, name: str) -> Record:
         """The record of a daemon. Raises NoSuchDaemon, BadRecord."""
-        if self.directory is None or not name or "/" in name or "\0" in name:
-            raise self._unknown(name)
+        if self.directory is None or not is_name(name):
+            raise self.unknown(name)
         path = record_path(self.directory, name)
         try:
             text = read_own(path)
             if text is None:
-                raise self._unknown(name)
-            return parse(text)
+                raise self.unknown(name)
+            return _of_name(name, parse(text))
         except RefusedError as refused:
             raise BadRecord(name, os.fsdecode(path), str(refused)) from None
         except OSError as error:
             raise BadRecord(name, os.fsdecode(path), error.strerror or str(error)) from None
 
-    def _unknown(self, name: str) -> NoSuchDaemon:
+    def unknown(self, name: str) -> NoSuchDaemon:
+        """The error: there is no record of that name. Raises SetupError."""
         return NoSuchDaemon(name, difflib.get_close_matches(name, self.names, 1))
 
     def has(self, name: str) -> bool:
         """Whether there is a record, of any use or none."""
-        return self.directory is not None and os.path.lexists(record_path(self.directory, name))
+        return (
+            self.directory is not None
+            and is_name(name)
+            and os.path.lexists(record_path(self.directory, name))
+        )
 
     def launcher(self, name: str) -> tuple[int | None, str] | None:
         """(pid, name) of who is starting a daemon of that name, as far as that is known; None: nobody is."""
-        if self.directory is None:
+        if self.directory is None or not is_name(name):
             return None
         try:
-            fd = os.open(lock_path(self.directory, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            return None
+            fd = open_file(lock_path(self.directory, name), os.O_RDONLY)
+        except (RefusedError, OSError):
+            return None  # what cannot be locked is nobody's lock
         try:
             if not is_locked(fd):
                 return None

@@ -449,7 +449,8 @@ def test_a_reader_who_has_seen_enough(servers: Family) -> None:
         text = file.read()
     for number in range(100):
         with open(control.record_path(f"web{number}"), "w") as file:
-            file.write(text.replace('"command": [', '"command": ["' + "x" * 2000 + '", '))
+            renamed = text.replace('"name": "web"', f'"name": "web{number}"')
+            file.write(renamed.replace('"command": [', '"command": ["' + "x" * 2000 + '", '))
         os.chmod(control.record_path(f"web{number}"), 0o600)
     for word in ("list", "list --json"):
         line = f"{control.COMMAND} {word}; echo $? >&2"

@@ -290,6 +290,49 @@ def test_processes_and_descriptors(mode: str, tmp_path: Path, servers: Family) -
     assert held == sorted(expected)
 
 
+@pytest.mark.parametrize("mode", ["files", "streams"])
+def test_a_daemon_of_a_name_is_started_again(mode: str, family: Family) -> None:
+    """With the same options, into the same logs; the drain before has written its last words by then."""
+    spec, steps = (("-r", "streams"), ["go-on"]) if mode == "streams" else (("-r", "log:hello"), [])
+    words = program("steps", *steps, "out:hello", "serve")
+    report = cli.run("--json", "--name", "web", *spec, "--log-rotate", "1M:3", "--timestamps", *words).json
+    drains = [report["drain"]]
+    for _ in range(3):
+        daemon = daemonize.Daemon.find("web").restart()
+        assert daemon.drain
+        drains.append(daemon.drain)
+    assert daemon.record.settings["log_rotate"] == [1 << 20, 3]
+    daemon.stop()
+    family.nobody()
+
+    assert len(set(drains)) == 4
+    assert daemon.stdout == report["files"]["stdout"]
+    assert without_stamps(read(daemon.stdout)) == b"hello\n" * 4
+    assert fifos() == []
+
+
+def test_an_earlier_drain_that_still_has_an_orphan(trigger: Trigger, servers: Family) -> None:
+    """A name that was given is the new one's: it has fifos of its own, and both write to the log."""
+    steps = ["go-on", "fork", trigger.arg, "out:orphan"]
+    first = cli.run("--json", "--name", "web", "--timestamps", *program("steps", *steps)).json
+    procs.stop(first["pid"], signal.SIGKILL)
+    assert procs.alive(first["drain"])
+    second = cli.run(
+        "--json", "--name", "web", "--timestamps", *program("steps", "go-on", "out:new", "serve")
+    ).json
+    trigger.release()
+    assert procs.wait_ended(first["drain"])
+    assert len(fifos()) == 2
+    procs.stop(second["pid"])
+    drain_ended(second)
+
+    assert second["files"] == first["files"]
+    assert sorted(line[stamps.LENGTH :] for line in read(second["files"]["stdout"]).splitlines()) == [
+        b"new",
+        b"orphan",
+    ]
+
+
 def test_the_options_tell_of_it(servers: Family) -> None:
     """-v says its pid."""
     done = cli.run("-v", "--timestamps", *program("repoints"))
@@ -857,10 +900,10 @@ def test_a_log_in_use_is_not_rotated_at_launch(mode: str, servers: Family) -> No
     assert not os.path.exists(f"{log}.1")
 
 
-def test_a_log_that_cannot_be_rotated_is_gone_on_in(family: Family) -> None:
+def test_a_log_that_cannot_be_rotated_is_gone_on_in(servers: Family) -> None:
     """Something of another kind lies there: no failure of the launch."""
     words = program("steps", "out:new")
     with old_log(f"{os.path.basename(words[0])}.out", LARGE) as log:
         os.mkdir(f"{log}.1")
-        assert cli.run("-r", "alive:10ms", *words).status in (0, 1)
+        assert cli.run("-r", "log:new", *words, "serve").status == 0
     assert os.stat(log).st_size == LARGE + 4

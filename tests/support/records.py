@@ -2,7 +2,7 @@
 
 python records.py FILE WHAT KEYWORDS        WHAT: `logs`; KEYWORDS: JSON
 
-The record is read from FILE (JSON: what differs from the defaults) whenever it is asked for.
+The record is read from FILE (JSON) whenever it is asked for.
 """
 
 from __future__ import annotations
@@ -11,45 +11,33 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from daemonize.cli.logs import show_logs
 from daemonize.errors import DaemonizeError, SetupError
+from daemonize.registry import record as registry
+
+#: What a record says of which nothing else is said.
+_DEFAULTS: dict[str, Any] = {
+    "name": "web", "pid": None, "start": 0, "boot_id": "", "explicit": False, "since": 0, "session": 0,
+    "token": "DAEMONIZE_ID=0",
+    "process": "web", "ready": True, "foreground": False, "by_option": False, "began": 0.0, "seconds": 0.1, "stopped": None,
+    "stdout": "/dev/null", "stderr": "/dev/null", "pid_file": None, "pid_file_is_locked": False, "drain": None,
+    "drain_start": 0, "notify_socket": None, "listen": [], "found": {}, "directory": "/", "program": None,
+    "settings": {"command": ["server"]},
+}  # fmt: skip
 
 
-@dataclass
-class Record:
-    """What a record of the registry has."""
+class Record(registry.Record):
+    """A record of the registry."""
 
-    name: str = "web"
-    pid: int | None = None
-    start: int = 0
-    boot_id: str = ""
-    session: int = 0
-    token: str = "DAEMONIZE_ID=0"
-    process: str = "web"
-    explicit: bool = False
-    ready: bool = True
-    foreground: bool = False
-    began: float = 0.0
-    seconds: float = 0.1
-    stopped: float | None = None
-    stdout: str = "/dev/null"
-    stderr: str = "/dev/null"
-    pid_file: str | None = None
-    pid_file_is_locked: bool = False
-    drain: int | None = None
-    listen: list[str] = field(default_factory=list)
-    found: dict[str, str] = field(default_factory=dict)
-    directory: str = "/"
-    program: str | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, **fields: Any) -> None:
+        super().__init__({**_DEFAULTS, **fields})
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """To a file, at once."""
         with open(f"{os.fspath(path)}.new", "w") as file:
-            json.dump(asdict(self), file)
+            json.dump(self.fields, file)
         os.replace(f"{os.fspath(path)}.new", path)
 
 

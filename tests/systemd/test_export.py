@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from daemonize.launcher.export import systemd_unit
+from daemonize.logs.stamps import parse
 from tests.support import ports, procs
 from tests.support.namespaces import COMMAND, PLACE
 from tests.support.records import Record
@@ -244,6 +245,26 @@ def test_a_server_that_listens(manager: Manager) -> None:
         "notify", "main", "mixed", "inactive", "success",
     ]  # fmt: skip
     assert not unit.complaints()
+
+
+def test_logs_with_time_stamps(system_manager: Manager, reported: str) -> None:
+    """A file that a drain writes, for a server of another user."""
+    command = ["/bin/sh", "-c", "echo out; exec sleep 1000"]
+    was = record(
+        command, ready=["started"], stdout=f"{reported}.log", timestamps=True, log_rotate=[1000, 1], user=USER
+    )
+    unit = export(system_manager, was)
+    unit.start()
+    path = system_manager.inside.directory + f"{reported}.log".removeprefix(PLACE)
+
+    def written() -> None:
+        with open(path, "rb") as file:
+            line = file.read()
+        assert parse(line)
+        assert line.endswith(b"Z out\n")
+
+    procs.eventually(written)
+    assert unit.ctl("stop") == 0
 
 
 def test_a_server_that_never_listens(manager: Manager) -> None:

@@ -14,12 +14,17 @@ import daemonize
 from daemonize import errors
 from daemonize.errors import (
     AlreadyRunning,
+    BadRecord,
     Cancelled,
     DaemonizeError,
     Exited,
     LaunchError,
     Lost,
+    NoSuchDaemon,
     NotExecuted,
+    NotPossible,
+    NotReloaded,
+    NotYet,
     SetupError,
     StillRunning,
     StrictFailure,
@@ -91,6 +96,14 @@ def every_error() -> list[DaemonizeError]:
         AlreadyRunning("port", "8080", uid=0),
         AlreadyRunning("port", "8080"),
         AlreadyRunning("socket", "/a/socket", 12, "nginx"),
+        AlreadyRunning("name", "web", 12, "nginx", proven=True),
+        AlreadyRunning("name", "web", 77, "daemonize", launching=True),
+        NoSuchDaemon("wbe", ["web"]),
+        NoSuchDaemon("web"),
+        BadRecord("web", "/a/web.json", "it is damaged: it is no JSON"),
+        NotPossible("web", "is not running"),
+        NotYet("web", "is not ready after 90 s"),
+        NotReloaded("web", "ended while it reloaded"),
     ]
     return [*(error for error, _ in launch_errors()), *others]
 

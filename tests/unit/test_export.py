@@ -149,12 +149,36 @@ def test_a_server_goes_on_in_the_logs_that_it_had() -> None:
     assert " -o " not in exec_of(unit(record=own, ready=["port"]))
 
 
+def test_logs_with_time_stamps() -> None:
+    """Files that are written by a drain go on being written so."""
+    drained = {"log_rotate": [1000, 3], "timestamps": True}
+    lines = unit(stdout="/o", ready=["started"], user="www-data", **drained)
+    options = "--user www-data --log-rotate 1000:3 --timestamps -o /o"
+    assert exec_of(lines).endswith(f" {options} -- /usr/bin/server -x")
+    own = unit(record={"stdout": "/v/web.out", "stderr": "/v/web.err"}, **drained)
+    assert " -a --log-rotate 1000:3 --timestamps -o /v/web.out -e /v/web.err -- " in exec_of(own)
+    assert not [line for line in lines + own if "journal" in line]
+
+
 def test_a_foreground_record() -> None:
     """Of which nobody said how it becomes ready: it was never waited for."""
     assert "Type=exec" in unit(record={"foreground": True})
     lines = unit(record={"foreground": True}, ready=["port"])
     assert "TimeoutStartSec=infinity" in lines
     assert "--timeout infinity" in exec_of(lines)
+
+
+def test_a_program_with_an_option_of_its_own() -> None:
+    """It daemonizes itself, as it did, and sees to all that it was asked for by itself; systemd reads its pid file."""
+    record = {"by_option": True, "pid_file": "/run/x.pid"}
+    lines = unit(
+        record=record, command=["server", "--daemonize"], user="x", umask=7, ready=["streams"], timeout=5
+    )
+    assert exec_of(lines) == "/usr/bin/server --daemonize"
+    assert {"Type=forking", "PIDFile=/run/x.pid", "TimeoutStartSec=5s", "WorkingDirectory=-/srv"} <= set(
+        lines
+    )
+    assert not [line for line in lines if line.startswith(("User=", "UMask="))]
 
 
 def test_a_user_unit() -> None:
@@ -171,8 +195,8 @@ def test_a_user_unit() -> None:
     [
         ({"keep_fds": [7]}, "descriptor 7"),
         ({"on_timeout": "leave"}, "--on-timeout=leave"),
-        ({"log_rotate": [1, 2]}, "logrotate(8)"),
-        ({"timestamps": True}, "journal has time stamps"),
+        ({"log_rotate": [1, 2], "ready": ["port"]}, "in the journal, which has time stamps"),
+        ({"timestamps": True, "ready": ["notify"]}, "in the journal, which has time stamps"),
         ({"invented": "a\nb"}, r"invented='a\nb'"),
         ({"command": ["server", "\udcff"]}, "not all words"),
     ],

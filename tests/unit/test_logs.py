@@ -264,6 +264,23 @@ def test_seek_last_when_there_is_only_a_rotated_file(path: str, log: Log) -> Non
     assert rest(log) == b"2\n"
 
 
+def test_a_file_that_has_both_names(path: str, log: Log) -> None:
+    """That is a moment of every rotation by a drain: the log is NAME.1 already, and still NAME. Its lines come once."""
+    for text in (b"1\n", b"2\n"):
+        write(path, text)
+        rotate(path)
+    write(path, b"3\n")
+    os.rename(f"{path}.2", f"{path}.3")
+    os.rename(f"{path}.1", f"{path}.2")
+    os.link(path, f"{path}.1")
+
+    assert log.seek_last(10) == 3
+    assert rest(log) == b"1\n2\n3\n"
+    os.unlink(path)
+    write(path, b"4\n")
+    assert rest(log) == b"4\n"
+
+
 def test_since(path: str, log: Log) -> None:
     """What has been written since a moment, in whichever file; not more than so many lines of it."""
     lines = [stamp(1e9 + number) + b"%d\n" % number for number in range(9)]

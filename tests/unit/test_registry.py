@@ -324,7 +324,7 @@ def test_a_claim_is_exclusive(state: bytes, held: list[int]) -> None:
 def test_when_every_number_is_taken_there_are_no_logs(monkeypatch: pytest.MonkeyPatch, state: bytes) -> None:
     """The search ends."""
     monkeypatch.setattr(entry, "_MOST_NUMBERS", 3)
-    monkeypatch.setattr(registry, "_free_size", lambda _path, **_share: None)
+    monkeypatch.setattr(registry.Logs, "_free_size", lambda _self, _stream: None)
 
     logs = logs_of(b"server", state)
     logs.skip_taken()
