@@ -17,6 +17,7 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
+from controlling import Registered, reaped, stopped
 from launching import (
     OPTION_SERVERS,
     Bench,
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 GIGABYTE = 1_000_000_000
 #: Milliseconds that a readiness spec may take: where the server tells us, and where we have to look.
 TOLD, LOOKED = 2.0, 5.0
+#: Milliseconds after the end of a server; daemons that there are records of.
+STOPPED, MANY = 3.0, 500
 LITTLE, RELAYED, MUCH = 1_000_000, GIGABYTE, 4 * GIGABYTE
 
 
@@ -198,12 +201,52 @@ def specs_seen(bench: Bench, rounds: int) -> Iterator[Result]:
         )
 
 
+def stop_returns(bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 6: from a well-behaved server's last moment to `daemonctl stop` reaped, against its parent's reaping it."""
+    with bench.page() as (page, path):
+        pairs = alternate(rounds, partial(stopped, bench, page, path), partial(reaped, bench, page, path))
+    yield Result(
+        6,
+        "server gone → daemonctl stop gone",
+        "ms",
+        STOPPED,
+        1000 * median(pairs.left),
+        facts={
+            "lower quartile ms": 1000 * quantile(pairs.left, 0.25),
+            "upper quartile ms": 1000 * quantile(pairs.left, 0.75),
+            "p90 ms": 1000 * quantile(pairs.left, 0.9),
+            "smallest ms": 1000 * min(pairs.left),
+            "largest ms": 1000 * max(pairs.left),
+            "reaped by its parent ms": 1000 * median(pairs.right),
+            "pairs": rounds,
+        },
+    )
+
+
+def many_daemons(bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 7: `list --all` and `status` of 500 daemons, half of them dead, against the same of one."""
+    with Registered(bench, MANY) as many, Registered(bench, 1) as one:
+        for verb in ("list", "status"):
+            pairs = alternate(rounds, partial(many.looked_at, verb), partial(one.looked_at, verb))
+            budget = 2000 * median(pairs.right) + MANY
+            yield Result(
+                7,
+                f"{verb} of {MANY} daemons",
+                "ms (2 x one + 1 each)",
+                round(budget),
+                1000 * median(pairs.left),
+                facts={"one ms": 1000 * median(pairs.right), **pairs.spread},
+            )
+
+
 ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     1: (whole_launch, 300),
     2: (wrapper_gone, 150),
     3: (relay, 21),
     4: (by_option, 100),
     5: (specs_seen, 60),
+    6: (stop_returns, 60),
+    7: (many_daemons, 10),
 }
 
 

@@ -245,24 +245,11 @@ def _launch(daemon: Daemon, *, quiet: bool, verbose: bool) -> int:
     from daemonize.launcher import relaunch
 
     record = daemon.record
-    _go_to(record)
+    relaunch.go_to(record)
     if record.by_option:
         return _execute(record)
     request = relaunch.request_of(record)
     return Run(request, record.command, quiet=quiet, verbose=verbose, program=PROGRAM).status()
-
-
-def _go_to(record: Record) -> None:
-    """Where it was started: relative paths of its readiness specs begin there."""
-    if record.directory is None:
-        return
-    try:
-        os.chdir(record.directory)
-    except OSError as error:
-        where = printable(record.directory)
-        raise NotPossible(
-            record.name, f"cannot be started from {where}, as it was: {error.strerror}"
-        ) from None
 
 
 def _execute(record: Record) -> int:

@@ -113,6 +113,7 @@ class Daemon:
 
         Raises as `daemonize.launch`, and AlreadyRunning if it runs; NotPossible if only its starter can start it, BadRecord.
         """
+        relaunch.refuse_unrepeatable(self.record)
         if self.record.by_option:
             return self._start_by_option()
         request = relaunch.request_of(self.record)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import AlreadyRunning, BadRecord, NotPossible, UsageError
+from daemonize.errors import AlreadyRunning, BadRecord, NotPossible, UsageError, printable
 from daemonize.launcher.request import Request
 from daemonize.registry.entry import record_path
 from daemonize.registry.record import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from daemonize.registry.record import Record
 
 _SECONDS = ("timeout", "stop_timeout")
@@ -33,7 +35,8 @@ def request_of(record: Record) -> Request:
 
 
 def refuse_unrepeatable(record: Record) -> None:
-    """Raises NotPossible for a daemon that only its starter can start again."""
+    """Raises NotPossible for a daemon that only its starter can start again, or that cannot be from where it was."""
+    go_to(record, lambda directory: os.stat(os.path.join(directory, ".")))
     if record.foreground:
         raise NotPossible(record.name, "ran in the foreground (-f): whoever started it is to start it again")
     kept = record.settings.get("keep_fds")
@@ -43,6 +46,19 @@ def refuse_unrepeatable(record: Record) -> None:
             record.name,
             f"was given descriptors (--keep-fd {numbers}) that only its starter has: start it anew",
         )
+
+
+def go_to(record: Record, go: Callable[[str], object] = os.chdir) -> None:
+    """Go where it was started: relative paths of its readiness specs begin there. Raises NotPossible."""
+    if record.directory is None:
+        return
+    try:
+        go(record.directory)
+    except OSError as error:
+        where = printable(record.directory)
+        raise NotPossible(
+            record.name, f"cannot be started from {where}, as it was: {error.strerror}"
+        ) from None
 
 
 def _restored(name: str, value: Any) -> Any:

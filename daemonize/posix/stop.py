@@ -61,6 +61,7 @@ class Stop:
             self._hold(*self._main)
             if self._main in self._members:
                 self._send(self._main)
+                self._tree.living()  # while there is time: when it has ended, only who is new will be read
         self.advance()
 
     @property

@@ -51,6 +51,10 @@ class Tree:
         self.known, self._since = set(known), since
         self.exclude = {os.getpid(), *exclude}
         self.torn = False
+        #: The inode of /proc/PID of each process that was found to be none of them: a later one with its pid has another.
+        self._strangers: dict[int, int] = {}
+        self._inodes: dict[int, int] = {}
+        self._unsure: set[int] = set()
 
     def living(self) -> list[Stat]:
         """All members that have not ended, by pid. Without /proc: none."""
@@ -58,29 +62,47 @@ class Tree:
         members = self.roots | marked
         while grown := {s.pid for s in stats if s.pid not in members and s.ppid in members}:
             members |= grown
+        self._remember_strangers(stats, members)
         return sorted((s for s in stats if s.pid in members and not _ended(s)), key=lambda s: s.pid)
 
     def _look(self) -> tuple[list[Stat], set[int]]:
-        """Everybody but `exclude`, and the pids of those that bear a mark.
+        """Everybody but `exclude` and known strangers, and the pids of those that bear a mark.
 
         Who forks and ends between being listed and being read has a child that is listed next: when nobody new is, nobody
         was missed. One look alone, again and again, misses a process that is never long the same for many looks in a row.
         """
         seen, marked = set[int](), set[int]()
         stats: list[Stat] = []
-        self.torn = False
+        self.torn, self._unsure, before, self._inodes = False, set(), self._strangers, {}
+        self._strangers = {}
         for _ in range(_MOST_LISTINGS):
             fresh = [pid for pid in all_pids() if pid not in seen]
             if not fresh:
                 return stats, marked
             seen.update(fresh)
-            for stat in map(read_stat, fresh):
-                if stat and stat.pid not in self.exclude:
+            for pid in fresh:
+                inode = _inode(pid)
+                if inode and before.get(pid) == inode:
+                    self._strangers[pid] = inode
+                    continue
+                stat = read_stat(pid)
+                if stat and pid not in self.exclude:
+                    self._inodes[pid] = inode
                     stats.append(stat)
                     if self._is_marked(stat):
-                        marked.add(stat.pid)
+                        marked.add(pid)
         self.torn = True
         return stats, marked
+
+    def _remember_strangers(self, stats: list[Stat], members: set[int]) -> None:
+        """Nobody becomes a member later: the next look, which somebody waits for, need not read them again.
+
+        Not of one whose parent has gone meanwhile, or is unsure: that may have been a member.
+        """
+        for stat in sorted(stats, key=lambda stat: stat.start):  # parents first
+            known = stat.ppid <= 1 or stat.ppid in self._strangers
+            if known and stat.pid not in members and stat.pid not in self._unsure:
+                self._strangers[stat.pid] = self._inodes[stat.pid]
 
     def _is_marked(self, stat: Stat) -> bool:
         if self.session is not None and stat.session == self.session:
@@ -90,7 +112,16 @@ class Tree:
         environment = read_file(f"/proc/{stat.pid}/environ")
         if environment == b"":
             self.torn = True
+            self._unsure.add(stat.pid)
         return environment is not None and self.token in environment.split(b"\0")
+
+
+def _inode(pid: int) -> int:
+    """The inode of /proc/PID, of this process and no later one with its pid; 0: it has gone."""
+    try:
+        return os.stat(f"/proc/{pid}").st_ino
+    except OSError:
+        return 0
 
 
 def descendants(root: int, besides: Collection[int] = ()) -> list[int]:

@@ -452,6 +452,7 @@ def test_a_reader_who_has_seen_enough(servers: Family) -> None:
             renamed = text.replace('"name": "web"', f'"name": "web{number}"')
             file.write(renamed.replace('"command": [', '"command": ["' + "x" * 2000 + '", '))
         os.chmod(control.record_path(f"web{number}"), 0o600)
+    assert len(listed()) == 101
     for word in ("list", "list --json"):
         line = f"{control.COMMAND} {word}; echo $? >&2"
         done = subprocess.run(

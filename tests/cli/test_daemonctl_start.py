@@ -339,6 +339,7 @@ def test_in_the_foreground(script: Script, servers: Family, verb: str) -> None:
             b"daemonctl: web ran in the foreground (-f): whoever started it is to start it again\n"
         )
         assert procs.alive(pid)
+        assert control.run("wait", "--ready", "--timeout", "10s", "web")[:3] == (0, b"", b"")
         assert control.run("stop", "web").status == 0
         parent.communicate(timeout=20)
 

@@ -331,7 +331,7 @@ def test_who_has_its_pid_by_now_is_not_touched(servers: Family) -> None:
         assert control.run("stop", "web").status == 0
         stranger = control.record("other")
         told = {name: stranger[name] for name in ("pid", "start", "boot_id", "session", "token")}
-        token = stranger["token"] if "boot_id" in changes else "DAEMONIZE_ID=nobody"
+        token = stranger["token"] if "boot_id" in changes else f"DAEMONIZE_ID={0:016x}"
         control.change_record("web", **{**told, "token": token, "stopped": None, **changes})
 
         assert control.run("stop", "web")[:3] == (0, b"", b"")

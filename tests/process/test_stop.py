@@ -525,3 +525,23 @@ def test_without_proc_the_main_process_is_stopped_all_the_same(
 
     assert plan.survivors == []
     assert server.process.returncode == -signal.SIGTERM
+
+
+def test_a_stranger_is_read_once(stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next look reads members and who is new only; and a later process that has a stranger's pid."""
+    server, read = Server(stack, *python("os.write(1, b'up\\n'); signal.pause()")), list[int]()
+    members = server.tree()
+    monkeypatch.setattr(tree, "read_stat", lambda pid: read.append(pid) or read_stat(pid))
+
+    def look() -> set[int]:
+        read.clear()
+        assert [member.pid for member in members.living()] == [server.pid]
+        return set(read)
+
+    stranger = os.getppid()
+    assert {stranger, server.pid} <= look()
+    second = look()
+    assert server.pid in second
+    assert stranger not in second
+    members._strangers[stranger] += 1  # as of another process
+    assert stranger in look()
