@@ -110,7 +110,12 @@ def list_daemons(as_json: bool, everything: bool) -> int:
         if everything or state in (RUNNING, STARTING):
             found.append(overview.facts(daemon.record, state))
 
-    status = _each(Registry().names, add)
+    registry = Registry()
+    status = _each(registry.names, add)
+    for name in registry.only_locked:
+        launch = registry.launcher(name)
+        if launch:
+            found.append(overview.of_launch(name, launch[0]))
     if as_json:
         _say_json(found)
     else:
@@ -191,13 +196,18 @@ def stop(names: Sequence[str], timeout: float | None, number: int) -> int:
     return status
 
 
-def _to_stop(name: str) -> Record:
-    """Raises NotPossible while it is being started: nobody knows yet what there is to be stopped."""
+def _find(name: str) -> Daemon:
+    """Raises NotPossible of one that is being started for the first time, NoSuchDaemon, BadRecord."""
     try:
-        daemon = Daemon.find(name)
+        return Daemon.find(name)
     except NoSuchDaemon:
         _refuse_starting(name)
         raise
+
+
+def _to_stop(name: str) -> Record:
+    """Raises NotPossible while it is being started: nobody knows yet what there is to be stopped."""
+    daemon = _find(name)
     if not daemon.is_running:  # whoever stays the parent of one that runs (-f) keeps its name
         _refuse_starting(name)
     return daemon.record
@@ -222,7 +232,7 @@ _verbose = click.option("-v", "--verbose", is_flag=True, help="Print what happen
 @_verbose
 def start(name: str, quiet: bool, verbose: bool) -> int:
     """Start a daemon again as it was started, and return when it is ready, with the exit status of daemonize."""
-    return _launch(Daemon.find(name), quiet=quiet, verbose=verbose)
+    return _launch(_find(name), quiet=quiet, verbose=verbose)
 
 
 @control.command()
@@ -236,8 +246,12 @@ def restart(name: str, timeout: float | None, quiet: bool, verbose: bool) -> int
 
     daemon = Daemon(_to_stop(name))
     relaunch.refuse_unrepeatable(daemon.record)
+    ran = daemon.is_running
     daemon.stop(timeout)
-    return _launch(daemon, quiet=quiet, verbose=verbose)
+    status = _launch(daemon, quiet=quiet, verbose=verbose)
+    if status and ran and not quiet:
+        complain(f"{printable(name)} has been stopped, and is not running now")
+    return status
 
 
 def _launch(daemon: Daemon, *, quiet: bool, verbose: bool) -> int:
@@ -268,7 +282,7 @@ def _execute(record: Record) -> int:
 @click.argument("number", metavar="SIGNAL", type=_SIGNAL)
 def signal(name: str, number: int) -> None:
     """Send a signal (HUP, SIGUSR1, 15) to the main process of a daemon."""
-    Daemon.find(name).signal(number)
+    _find(name).signal(number)
 
 
 @control.command()
@@ -278,7 +292,7 @@ def signal(name: str, number: int) -> None:
 )
 def reload(name: str, timeout: float) -> None:
     """Let a daemon read its configuration again (SIGHUP); if it says when it has (--ready notify), wait for that."""
-    if not Daemon.find(name).reload(timeout) and os.isatty(2):
+    if not _find(name).reload(timeout) and os.isatty(2):
         complain(f"{printable(name)} has been told (SIGHUP); it does not say when it has reloaded")
 
 
@@ -307,7 +321,7 @@ def logs(name: str, lines: int | None, follow: bool, stderr_only: bool, since: s
     if moment is not None and chosen is click.core.ParameterSource.DEFAULT:
         lines = None
     return show_logs(
-        lambda: Daemon.find(name).record, lines=lines, follow=follow, stderr_only=stderr_only, since=moment
+        lambda: _find(name).record, lines=lines, follow=follow, stderr_only=stderr_only, since=moment
     )
 
 
@@ -317,10 +331,8 @@ def logs(name: str, lines: int | None, follow: bool, stderr_only: bool, since: s
 def show(name: str, as_json: bool) -> None:
     """Show all that is known of a daemon: its record, its processes, where it listens, what it uses."""
     from daemonize.cli.details import text
-    from daemonize.launcher.details import details
 
-    daemon = Daemon.find(name)
-    found = {"state": daemon.state, **details(daemon.record)}
+    found = _find(name).show()
     if as_json:
         _say_json(found)
     else:
@@ -335,13 +347,11 @@ def show(name: str, as_json: bool) -> None:
 def wait(name: str, mode: str, timeout: float | None) -> None:
     """Wait until a daemon has ended, or is ready."""
     if mode == "ready":
-        from daemonize.launcher.awaiting import wait_until_ready
-
-        wait_until_ready(name, _READY_TIMEOUT if timeout is None else timeout)
+        Daemon.wait_until_ready(name, _READY_TIMEOUT if timeout is None else timeout)
         return
     from daemonize.errors import NotYet
 
-    daemon = Daemon.find(name)
+    daemon = _find(name)
     if not daemon.wait(timeout):
         raise NotYet(name, f"still runs after {timeout:g} s (pid {daemon.pid})")
 
@@ -357,12 +367,17 @@ def forget(names: Sequence[str]) -> int:
 
 @control.command()
 @_one
-@click.option("--format", "form", type=click.Choice(["systemd"]), required=True, help="What to write it for.")
-def export(name: str, form: str) -> None:
+@click.option(
+    "--format",
+    "_form",
+    type=click.Choice(["systemd"]),
+    default="systemd",
+    show_default=True,
+    help="What for.",
+)
+def export(name: str, _form: str) -> None:
     """Print the unit that would start a daemon as it was started."""
-    from daemonize.launcher.export import systemd_unit
-
-    click.echo(systemd_unit(Daemon.find(name).record, _sibling("daemonize")), nl=False)
+    click.echo(_find(name).export(_sibling("daemonize")), nl=False)
 
 
 def _sibling(command: str) -> str:

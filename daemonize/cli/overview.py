@@ -10,7 +10,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import printable
-from daemonize.launcher.daemon import RUNNING
+from daemonize.launcher.daemon import RUNNING, STARTING, STOPPED
 from daemonize.launcher.details import memory
 from daemonize.logs.streams import last_lines
 from daemonize.posix.identity import read_stat
@@ -53,7 +53,7 @@ def facts(record: Record, state: str) -> dict[str, Any]:
 
 def of_launch(name: str, pid: int | None) -> dict[str, Any]:
     """Facts of a daemon that is being started, for the first time. pid: of the launch, if that is known."""
-    return {"name": name, "state": "starting", "pid": None, "launch": pid}
+    return {"name": name, "state": STARTING, "pid": None, "launch": pid}
 
 
 def duration(seconds: float) -> str:
@@ -87,7 +87,7 @@ def row(known: dict[str, Any]) -> list[str]:
     uptime, after = known.get("uptime"), known.get("ready_after")
     return [
         printable(known["name"]),
-        known["state"],
+        "suspended" if known.get("suspended") else known["state"],
         str(known["pid"] or "-"),
         "-" if uptime is None else duration(uptime),
         f"{after:.3f}s" if known.get("ready") and after is not None else "-",
@@ -120,11 +120,12 @@ def _headline(record: Record, known: dict[str, Any]) -> str:
         )
         halted = ", suspended by a signal (SIGSTOP)" if known["suspended"] else ""
         return f"running since {began} ({duration(known['uptime'])}), {how}{halted}"
-    if state == "stopped":
-        return f"stopped at {_moment(record.stopped or 0)}; it had run since {began}"
-    if state == "starting":
+    if state == STARTING:
         return "being started"
-    return f"dead; it ran from {began}, and nobody has stopped it"
+    again = f"to start it again: daemonctl start {printable(record.name)}"
+    if state == STOPPED:
+        return f"stopped at {_moment(record.stopped or 0)}; it had run since {began}; {again}"
+    return f"dead; it ran from {began}, and nobody has stopped it; {again}"
 
 
 def paragraph(record: Record, known: dict[str, Any], lines: int) -> str:
@@ -136,14 +137,21 @@ def paragraph(record: Record, known: dict[str, Any], lines: int) -> str:
         ("command", command_line(record.command)),
         ("ready by", ", ".join(held)),
         ("listens", ", ".join(map(printable, record.listen))),
-        ("pid file", printable(record.pid_file or "")),
-        ("stdout", printable(record.stdout)),
-        ("stderr", printable(record.stderr)),
+        ("pid file", printable(record.pid_file or "") if known["pid"] else ""),
+        *(
+            (stream, _place(record, path))
+            for stream, path in (("stdout", record.stdout), ("stderr", record.stderr))
+        ),
     ]
     head = f"{printable(record.name)}: {_headline(record, known)}\n"
     body = "".join(f"  {name:9} {value}\n" for name, value in facts_shown if value)
     said = last_lines(record, lines) if lines else []
     return head + body + "".join(f"  {stream}| {_clean(line)}\n" for stream, line in said)
+
+
+def _place(record: Record, path: str) -> str:
+    relayed = record.foreground and path == os.devnull
+    return "relayed by its parent, which stays (-f)" if relayed else printable(path)
 
 
 def _clean(line: bytes) -> str:

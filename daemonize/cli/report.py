@@ -16,6 +16,13 @@ _FACTS = ("signal", "stage", "errno", "what", "unmet", "met", "waiting_for", "pr
           "log")  # fmt: skip
 
 
+def _name(outcome: Ready | DaemonizeError) -> str | None:
+    """The daemon's; the name of an AlreadyRunning is that of the process that runs."""
+    if isinstance(outcome, AlreadyRunning):
+        return outcome.path if outcome.what == "name" else None
+    return getattr(outcome, "name", None) or None
+
+
 def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
     """The line: who, how it ended, where its files are, what made it ready; the facts of a failure."""
     report: dict[str, object] = {
@@ -23,7 +30,7 @@ def json_line(command: list[str], outcome: Ready | DaemonizeError) -> bytes:
         "pid": getattr(outcome, "pid", None),
         "status": outcome.exit_status,
         "seconds": round(getattr(outcome, "seconds", 0.0), 6),
-        "name": None if isinstance(outcome, AlreadyRunning) else getattr(outcome, "name", None) or None,
+        "name": _name(outcome),
         "command": command,
         "files": dict(zip(("stdout", "stderr"), getattr(outcome, "files", ()), strict=False)) or None,
         "pid_file": getattr(outcome, "pid_file", None),

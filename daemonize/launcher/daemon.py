@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.errors import BadRecord, Exited, LaunchError, NoSuchDaemon, NotPossible, SetupError
-from daemonize.launcher import helper, relaunch, reloading, stopping
+from daemonize.launcher import awaiting, helper, relaunch, reloading, stopping
 from daemonize.launcher.outputs import Targets
 from daemonize.posix.identity import Process
 from daemonize.posix.loop import POLLIN, Loop
@@ -51,6 +51,15 @@ class Daemon:
     def find(cls, name: str) -> Self:
         """The daemon of that name of this user's. Raises NoSuchDaemon, BadRecord, SetupError."""
         return cls(Registry().read(name))
+
+    @classmethod
+    def wait_until_ready(cls, name: str, timeout: float = 90.0) -> Self:
+        """The daemon of that name when it is ready: now, if it is, or when the launch that is under way is over.
+
+        timeout: seconds. Raises NotYet when they have passed, NotPossible if it does not run and nobody is starting it,
+        NoSuchDaemon, BadRecord, SetupError.
+        """
+        return cls(awaiting.wait_until_ready(name, timeout))
 
     def __repr__(self) -> str:
         """Name and pid."""
@@ -149,6 +158,28 @@ class Daemon:
             if process is None:
                 raise NotPossible(self.name, f"is not running; to start it: daemonctl start {self.name}")
             return reloading.reload(self.record, process, timeout)
+
+    def logs(self, lines: int | None = 10, since: float | None = None) -> Iterator[tuple[str, bytes]]:
+        """(stream, line) of what it has written: the last `lines` of `stdout` and of `stderr`, or all (None).
+
+        `output` is the stream where both go to one file. Logs with time stamps are merged by them. since: nothing older, in
+        seconds since the epoch. Raises SetupError, and UsageError where there are no time stamps to find `since` by.
+        """
+        from daemonize.logs.lines import lines_of
+
+        return lines_of(self.record, lines, since)
+
+    def show(self) -> dict[str, Any]:
+        """All that is known of it, as `daemonctl show --json` prints it: its record, its processes, what they use."""
+        from daemonize.launcher.details import details
+
+        return {"state": self.state, **details(self.record)}
+
+    def export(self, command: str = "daemonize") -> str:
+        """The systemd unit that starts it as it was started. command: the path of `daemonize`. Raises NotPossible."""
+        from daemonize.launcher.export import systemd_unit
+
+        return systemd_unit(self.record, command)
 
     def forget(self) -> None:
         """Remove its record; its logs stay. Raises NotPossible if it runs or is being started, SetupError."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import UsageError, printable
+from daemonize.errors import NotPossible, printable
 from daemonize.launcher import unittext
 from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT
 
@@ -50,7 +50,7 @@ def systemd_unit(record: Record, daemonize_command: str, *, system: bool | None 
     """The text of a unit that starts the daemon as it was started.
 
     daemonize_command: absolute path of `daemonize`. system: for the system manager, else for that of a user; None: as who
-    asks is root or not. Raises UsageError for what cannot be said in a unit.
+    asks is root or not. Raises NotPossible for what cannot be said in a unit.
     """
     unit = _Unit(record, daemonize_command, system=os.geteuid() == 0 if system is None else system)
     text = "\n".join(unit.lines()) + "\n"
@@ -59,8 +59,8 @@ def systemd_unit(record: Record, daemonize_command: str, *, system: bool | None 
     return text
 
 
-def _impossible(record: Record, why: str) -> UsageError:
-    return UsageError(f"{printable(record.name)} cannot be exported to systemd: {why}")
+def _impossible(record: Record, why: str) -> NotPossible:
+    return NotPossible(record.name, f"cannot be exported to systemd: {why}")
 
 
 def _own(record: Record) -> dict[str, Any]:

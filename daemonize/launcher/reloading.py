@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from daemonize.errors import NotPossible, NotReloaded
 from daemonize.notify import listen, receive
-from daemonize.posix.identity import GONE, is_below, standing
+from daemonize.posix.identity import GONE, is_below, read_file, standing
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGHUP
 
@@ -30,6 +30,9 @@ def reload(record: Record, process: Process, timeout: float) -> bool:
 
     timeout: seconds that it may take. Raises NotReloaded if it does not come to an end of it, NotPossible.
     """
+    if not _handles(process.pid):
+        why = "does not handle SIGHUP, which would end it; to send it all the same: daemonctl signal"
+        raise NotPossible(record.name, f"{why} {record.name} HUP")
     fd = _listen(record)
     try:
         if not process.send(SIGHUP):
@@ -40,6 +43,14 @@ def reload(record: Record, process: Process, timeout: float) -> bool:
     finally:
         if fd is not None:
             os.close(fd)
+
+
+def _handles(pid: int) -> bool:
+    """Whether SIGHUP does not end the process (signal(7)): it is caught, ignored or blocked. True where nobody knows."""
+    masks = {b"SigCgt:", b"SigIgn:", b"SigBlk:"}
+    lines = [line.split() for line in (read_file(f"/proc/{pid}/status") or b"").splitlines()]
+    values = [int(words[1], 16) for words in lines if words and words[0] in masks]
+    return not values or any(value >> (SIGHUP - 1) & 1 for value in values)
 
 
 def _listen(record: Record) -> int | None:

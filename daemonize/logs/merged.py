@@ -60,6 +60,15 @@ def by_time(
             yield piece.stream, piece.data
 
 
+def line_by_line(
+    logs: Mapping[str, Log], marks: Mapping[str, Mark], failed: Failed
+) -> Iterator[tuple[str, bytes]]:
+    """As in_turn, but a line at a time."""
+    for stream, log in logs.items():
+        for piece in _lines(stream, _chunks(stream, log, marks[stream], failed)):
+            yield stream, piece.data
+
+
 def _chunks(stream: str, log: Log, until: Mark, failed: Failed) -> Iterator[bytes]:
     try:
         while data := log.read(until):

@@ -21,7 +21,7 @@ from daemonize.registry.names import is_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_SUFFIX = b".json"
+_SUFFIX, _LOCK = b".json", b".lock"
 
 
 class Record:
@@ -143,14 +143,24 @@ class Registry:
     @property
     def names(self) -> list[str]:
         """All that there is a record of, in the order of the alphabet. Raises SetupError."""
+        records = (name for name in self._files if name.endswith(_SUFFIX) and not name.startswith(b"."))
+        return sorted(os.fsdecode(name.removesuffix(_SUFFIX)) for name in records)
+
+    @property
+    def only_locked(self) -> list[str]:
+        """Names that were claimed and have no record: perhaps somebody is starting a daemon. Raises SetupError."""
+        locks = (name for name in self._files if name.startswith(b".") and name.endswith(_LOCK))
+        names = (os.fsdecode(name[1:].removesuffix(_LOCK)) for name in locks)
+        return sorted(name for name in names if not self.has(name))
+
+    @property
+    def _files(self) -> list[bytes]:
         if self.directory is None:
             return []
         try:
-            found = os.listdir(self.directory)
+            return os.listdir(self.directory)
         except OSError as error:
             raise SetupError("read", os.fsdecode(self.directory), error) from None
-        records = (name for name in found if name.endswith(_SUFFIX) and not name.startswith(b"."))
-        return sorted(os.fsdecode(name.removesuffix(_SUFFIX)) for name in records)
 
     def read(self, name: str) -> Record:
         """The record of a daemon. Raises NoSuchDaemon, BadRecord."""

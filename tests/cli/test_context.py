@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -324,8 +325,11 @@ def starting(
 
 
 def table(report: dict[str, Any], base: str) -> Facts:
-    """The facts that can be compared."""
+    """The facts that can be compared; the number of a name is that of another server which still runs."""
     found = facts.relative_to(facts.facts(report), base)
+    for name in ("environ.DAEMONIZE_STDOUT", "environ.DAEMONIZE_STDERR"):
+        if name in found:
+            found[name] = re.sub(r"-\d+(?=\.\w+$)", "", found[name])
     found["is another root"] = report["root_inode"] != os.stat("/").st_ino
     return {key: value for key, value in found.items() if key not in UNCOMPARED and "TEST_MARK" not in key}
 

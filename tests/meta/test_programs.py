@@ -312,11 +312,14 @@ def test_hops() -> None:
         assert process.stdout.readline() == b"hopping\n"
         process.wait(10)
         heir = procs.eventually(_hopper)
-        for _ in range(100):
+        pipe = process.stdout.fileno()
+
+        def nobody_holds_its_pipe() -> None:
             for found in procs.carrying("HOPS"):
                 procs.stop(found.pid)
-            if procs.readable(process.stdout.fileno(), 0):
-                break  # nobody holds its pipe any more
+            assert procs.readable(pipe, 0)
+
+        procs.eventually(nobody_holds_its_pipe, 30)
         assert process.stdout.read() == b""
     assert heir.pid != process.pid
 
