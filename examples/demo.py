@@ -66,16 +66,16 @@ def note(text: str) -> None:
     print("   " + paint("32", text), flush=True)
 
 
-def find_command() -> str:
-    """The `daemonize` that belongs to this interpreter, or the one on PATH."""
-    beside = os.path.join(os.path.dirname(sys.executable), "daemonize")
-    return beside if os.path.exists(beside) else shutil.which("daemonize") or "daemonize"
+def find_command(name: str = "daemonize") -> str:
+    """The command that belongs to this interpreter, or the one on PATH."""
+    beside = os.path.join(os.path.dirname(sys.executable), name)
+    return beside if os.path.exists(beside) else shutil.which(name) or name
 
 
-def launch(config: str) -> tuple[dict[str, Any], list[str], float]:
+def launch(name: str, config: str) -> tuple[dict[str, Any], list[str], float]:
     """Start the example server with the real command; what it reports, what the server said, and how long it took."""
-    typed(f"daemonize python3 {SERVER} --config {os.path.basename(config)}")
-    command = [find_command(), "--json", sys.executable, SERVER, "--config", config]
+    typed(f"daemonize --name {name} python3 {SERVER} --config {os.path.basename(config)}")
+    command = [find_command(), "--name", name, "--json", sys.executable, SERVER, "--config", config]
     began = time.monotonic()
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -90,12 +90,26 @@ def launch(config: str) -> tuple[dict[str, Any], list[str], float]:
     return report, said, time.monotonic() - began
 
 
+def control(verb: str, name: str, directory: str) -> None:
+    """Do something with a daemon, by its name. It has to succeed."""
+    typed(f"daemonctl {verb} {name}")
+    done = subprocess.run(
+        [find_command("daemonctl"), verb, name],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        stop_if_interrupted()  # which is then the reason
+        sys.exit(f"   {done.stdout}")
+    for line in done.stdout.splitlines():
+        quote(line.replace(directory + os.sep, ""))
+
+
 @contextlib.contextmanager
-def stopped_at_the_end(pid: int) -> Iterator[int]:
-    """A pidfd of the server, which is running for this block and not a moment longer."""
+def stopped_at_the_end(pid: int) -> Iterator[None]:
+    """The server is running for this block at most, and not a moment longer."""
     pidfd = os.pidfd_open(pid)
     try:
-        yield pidfd
+        yield
     finally:
         stop(pidfd)
         os.close(pidfd)
@@ -136,10 +150,10 @@ def show(directory: str) -> None:
             file.write(text)
 
     heading(1, "Start a server that needs a while to load")
-    report, said, seconds = launch(good)
+    report, said, seconds = launch("greeter", good)
     if report.get("outcome") != "ready":
         sys.exit(f"   it did not start: {report.get('message')}")
-    with stopped_at_the_end(report["pid"]) as pidfd:
+    with stopped_at_the_end(report["pid"]):
         note(f"status 0: ready after {seconds:.2f} s, as pid {report['pid']}")
 
         heading(2, "Use it in the next moment")
@@ -151,12 +165,15 @@ def show(directory: str) -> None:
         quote(last_line(log))
 
         heading(4, "Start one that cannot: its own words, its own status")
-        report, _, seconds = launch(bad)
+        report, _, seconds = launch("painter", bad)
         note(f"status {report['status']} after {seconds:.2f} s, not after a timeout")
 
-        heading(5, "Stop the first one")
+        heading(5, "Ask for the first one by its name: tomorrow, from another terminal")
+        control("status", "greeter", directory)
+
+        heading(6, "Stop it")
         began = time.monotonic()
-        stop(pidfd)
+        control("stop", "greeter", directory)
         note(f"gone after {(time.monotonic() - began) * 1000:.0f} ms; nothing is left running")
     command = os.path.relpath(shutil.which(find_command()) or "daemonize")
     print(f"\nNext: {command} --help, README.md, and your own server.")

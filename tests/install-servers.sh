@@ -25,6 +25,8 @@ openssl:openssl
 man:man-db
 groff:groff-base
 tmux:tmux
+zsh:zsh
+fish:fish
 socat:socat
 cc:gcc
 /usr/include/stdio.h:libc6-dev

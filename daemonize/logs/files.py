@@ -12,7 +12,7 @@ import stat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     #: Device and inode.
     Key = tuple[int, int]
@@ -113,30 +113,45 @@ def _numbers(path: str) -> Iterator[tuple[int, os.stat_result]]:
         number += 1
 
 
-def _where(path: str, key: Key) -> list[int]:
-    """The places of a file, newest first: it has two for a moment of each rotation by a drain (posix/rotation.py)."""
-    return [number for number, status in _numbers(path) if key_of(status) == key]
+def _where(path: str, key: Key) -> int | None:
+    return next((number for number, status in _numbers(path) if key_of(status) == key), None)
+
+
+def _is_at(path: str, number: int, key: Key) -> bool:
+    status = there(_name(path, number))
+    return status is not None and key_of(status) == key
 
 
 def _beside(path: str, held: int, step: int) -> int | None:
     """Open the file `step` places from the one held; it is only believed if that has not been moved meanwhile."""
     key = key_of(os.fstat(held))
     for _ in range(_TRIES):
-        places = _where(path, key)
-        if not places or places[0] + step < 0:
+        number = _where(path, key)
+        if number is None and os.fstat(held).st_nlink:
+            continue  # it was renamed under our eyes
+        if number is None or number + step < 0:
             return None
-        number = places[-1 if step > 0 else 0]
-        fd = open_if_there(_name(path, number + step))
-        status = there(_name(path, number))
-        if status and key_of(status) == key:
+        if step > 0 and _is_at(path, number + 1, key):
+            number += 1  # for a moment of its rotation it has two names (posix/rotation.py)
+        fd = _open_first(path, range(number + 1, number + 2 + _GAP) if step > 0 else (number + step,))
+        if _is_at(path, number, key):
             return fd
         if fd is not None:
             os.close(fd)
     return None
 
 
+def _open_first(path: str, numbers: Iterable[int]) -> int | None:
+    """Open the first of these that is there: who renames the others leaves a gap for a moment, or was killed."""
+    for number in numbers:
+        fd = open_if_there(_name(path, number))
+        if fd is not None:
+            return fd
+    return None
+
+
 def _oldest_since(path: str, held: os.stat_result) -> int | None:
-    if _where(path, key_of(held)):
+    if _where(path, key_of(held)) is not None:
         return None
     for _ in range(_TRIES):
         later = [

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MOST_NUMBERS = 10_000
 _TRIES, _PAUSE = 100, 0.001
+_LOOKS = 10
 
 
 def record_path(directory: bytes, name: str) -> bytes:
@@ -214,18 +215,23 @@ class Entry:
         return not runs and (self.is_explicit or not head.explicit)
 
     def _ask_again(self, path: bytes) -> int:
-        """The lock, if nobody who has it was found: somebody only looked. Raises AlreadyRunning, RefusedError, OSError."""
+        """The lock, if nobody who has it is found: he has let go of it. Raises AlreadyRunning, RefusedError, OSError."""
         from daemonize.posix.holders import NOBODY, holder_of
 
-        fd = open_own(path)
-        try:
-            holder = holder_of(fd)
-        finally:
-            os.close(fd)
-        again = open_lock(self._directory or b"", self.name) if holder == NOBODY else None
-        if again is None:
-            raise AlreadyRunning("name", self.name, *holder, launching=True)
-        return again
+        holder = NOBODY
+        for _ in range(_LOOKS):
+            fd = open_own(path)
+            try:
+                holder = holder_of(fd)
+            finally:
+                os.close(fd)
+            if holder != NOBODY:
+                break
+            again = open_lock(self._directory or b"", self.name)
+            if again is not None:
+                return again
+            # Of many that wait for it, another got it in between: nobody is told of a launch without its pid for that.
+        raise AlreadyRunning("name", self.name, *holder, launching=True)
 
     def _refuse(self, path: bytes, error: Exception) -> bool:
         """What cannot be used is not touched: a launch without a name takes another one."""

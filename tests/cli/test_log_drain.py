@@ -69,7 +69,8 @@ def fifos() -> list[str]:
 
 
 def drain_ended(report: dict[str, Any]) -> None:
-    """The drain has gone by itself, and its fifos with it."""
+    """The drain has gone by itself, and its fifos with it; so has the server, which lets go of them a moment before."""
+    assert report["pid"] is None or procs.wait_ended(report["pid"])
     assert report["drain"] is None or procs.wait_ended(report["drain"])
     assert fifos() == []
 

@@ -21,7 +21,7 @@ EXAMPLES = os.path.join(ROOT, "examples")
 HTTP_SERVER = [sys.executable, os.path.join(EXAMPLES, "http_server.py")]
 SHELL_SERVER = ["sh", os.path.join(EXAMPLES, "shell-server.sh")]
 DEMO = [sys.executable, os.path.join(EXAMPLES, "demo.py")]
-STEPS = 5
+STEPS = 6
 
 
 # --- http_server.py ------------------------------------------------------------------------------------------------
@@ -147,6 +147,9 @@ def test_demo_shows_the_main_job() -> None:
         assert re.search(r"answered in \d+ ms", done.stdout)
         assert "| http_server.py: bad.conf, line 3: unknown option 'colour'" in done.stdout
         assert re.search(r"status 78 after \d\.\d\d s", done.stdout)
+        assert re.search(
+            r"\| greeter: running since .*\n(.*\n)*6\. Stop it\n   \$ daemonctl stop greeter\n", done.stdout
+        )
         assert "nothing is left running" in done.stdout
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import itertools
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import tomllib
@@ -23,7 +21,7 @@ from daemonize.cli.options import OPTIONS
 from daemonize.launcher import account, environment
 from daemonize.option import begin, settings
 from daemonize.readiness import FORMS, parse
-from tests.support import cli
+from tests.support import cli, pages
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -31,6 +29,7 @@ MAN_PATH = ROOT / "man" / "daemonize.1"
 MAN = MAN_PATH.read_text()
 SERVERS_PATH = ROOT / "man" / "daemonize.7"
 SERVERS = SERVERS_PATH.read_text()
+CONTROL_PATH = ROOT / "man" / "daemonctl.1"
 SOURCES = "".join(path.read_text() for path in (ROOT / "daemonize").rglob("*.py"))
 
 SECTIONS = [
@@ -48,54 +47,21 @@ C_LETTERS = "ac:u:p:vo:e:E:l:"
 # --- the manual page and the tables of the README, against the code
 
 
-def section(page: str, title: str) -> str:
-    """The text of one section of a manual page."""
-    return re.split(r"^\.SH ", page.partition(f"\n.SH {title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
-
-
-def tags(page: str, title: str) -> list[str]:
-    """The tags of the section's paragraphs: the line after each .TP, roff's hyphens made plain."""
-    return [
-        re.sub(r"^\.\w+ ", "", tag).replace("\\-", "-")
-        for tag in re.findall(r"^\.TP\n(.*)", section(page, title), re.MULTILINE)
-    ]
-
-
-def options_of_page(page: str) -> set[str]:
-    """The options that a manual page documents."""
-    return {name for tag in tags(page, "OPTIONS") for name in re.findall(r"\\fB(--?[\w-]+)\\fR", tag)}
-
-
-def statuses_of_page(page: str) -> set[str]:
-    """The exit statuses that a manual page documents: `0`, `124`, `N`, `128+N`."""
-    return {re.sub(r"\\f[BIR]", "", tag) for tag in tags(page, "EXIT STATUS")}
-
-
-def sections_of_page(page: str) -> list[str]:
-    """The titles of the sections, in order."""
-    return re.findall(r"^\.SH (.+)$", page, re.MULTILINE)
-
-
-def variables_of_page(page: str) -> set[str]:
-    """The environment variables that a manual page documents; `X_*` for all that begin with `X_`."""
-    return {name for tag in tags(page, "ENVIRONMENT") for name in re.findall(r"\b[A-Z][A-Z_]+\*?", tag)}
-
-
 def functions_of_page(page: str) -> dict[str, set[str]]:
     """The functions that a manual page documents, and the parameters of each."""
-    found = (re.fullmatch(r"\\fB([\w.]+)\\fR\((.*)\)", tag) for tag in tags(page, "PYTHON"))
+    found = (re.fullmatch(r"\\fB([\w.]+)\\fR\((.*)\)", tag) for tag in pages.tags(page, "PYTHON"))
     return {match[1]: set(re.findall(r"\\fI(\w+)\\fR", match[2])) for match in found if match}
 
 
 def settings_of_page(page: str) -> set[str]:
     """The settings of --daemonize that a manual page documents."""
-    names = (tag for tag in tags(page, "PYTHON") if "(" not in tag)
+    names = (tag for tag in pages.tags(page, "PYTHON") if "(" not in tag)
     return {word for tag in names for word in re.findall(r"\w+", re.sub(r"\\f.", "", tag))}
 
 
 def letters_of_table(page: str) -> set[str]:
     """The options in the first column of the first table of COMPATIBILITY."""
-    table = section(page, "COMPATIBILITY").partition("\n.TS\n")[2].partition("\n.TE\n")[0]
+    table = pages.section(page, "COMPATIBILITY").partition("\n.TS\n")[2].partition("\n.TE\n")[0]
     cells = re.findall(r"^(\S.*?)\tT\{$", table, re.MULTILINE)
     return {letter for cell in cells for letter in re.findall(r"\\fB\\-(\w)\\fR", cell)}
 
@@ -113,7 +79,7 @@ def names_of_readme(text: str) -> set[str]:
 def forms_of_page(page: str) -> set[str]:
     """The readiness specs that a manual page documents."""
     listed = page.partition("\n.SS Which SPEC\n")[0]
-    return {form for tag in tags(listed, "READINESS") for form in re.sub(r"\\f.", "", tag).split(", ")}
+    return {form for tag in pages.tags(listed, "READINESS") for form in re.sub(r"\\f.", "", tag).split(", ")}
 
 
 def forms_of_readme(text: str) -> set[str]:
@@ -123,34 +89,9 @@ def forms_of_readme(text: str) -> set[str]:
     return {form for cell in cells for form in re.findall(r"`([a-z][^`]*)`", cell)}
 
 
-def command_lines(text: str) -> list[list[str]]:
-    """The words after every `daemonize` that begins a line, up to the end of that command; continued lines are joined."""
-    joined = re.sub(r"\\\n\s*", " ", text)
-    found = re.findall(r"^(?:\$ )?(?:sudo )?(?:/opt/daemonize/bin/)?daemonize +(\S.*)$", joined, re.MULTILINE)
-    return [words_of(line) for line in found]
-
-
-def words_of(line: str) -> list[str]:
-    """The words of the first simple command of a line of shell."""
-    lexer = shlex.shlex(line, posix=True, punctuation_chars="&|;<>()")
-    lexer.whitespace_split = True
-    return list(itertools.takewhile(lambda word: not set(word) <= set("&|;<>()"), lexer))
-
-
-def examples_of_page(page: str) -> str:
-    """The examples of a manual page, as they are typed."""
-    blocks = re.findall(r"^\.EX\n(.*?)^\.EE$", page, re.MULTILINE | re.DOTALL)
-    return "".join(blocks).replace("\\-", "-").replace("\\e\n", "\\\n")
-
-
 def examples_of_readme(text: str) -> str:
     """What is typed in the README."""
     return "\n".join(re.findall(r"^(?:    |\$ |> )(.*)$", text, re.MULTILINE))
-
-
-def keys_of_page(page: str) -> set[str]:
-    """The keys of --json that a manual page documents."""
-    return set(re.findall(r'^\.IP "\\fI(\w+)\\fR" 12$', section(page, "JSON"), re.MULTILINE))
 
 
 def options_of_readme(text: str) -> set[str]:
@@ -180,9 +121,9 @@ def real_options() -> set[str]:
 
 
 def real_statuses() -> set[str]:
-    """Every plain exit status that the errors have, and success."""
+    """Every plain exit status that the errors have, and success; that of unknown daemons is of daemonctl only."""
     numbers = {value for name, value in vars(errors).items() if name.startswith("STATUS_")}
-    return {"0"} | {str(number) for number in numbers - {errors.STATUS_SIGNAL}}
+    return {"0"} | {str(number) for number in numbers - {errors.STATUS_SIGNAL, errors.STATUS_UNKNOWN}}
 
 
 def real_variables() -> set[str]:
@@ -248,14 +189,14 @@ def real_names() -> set[str]:
 
 def test_the_page_has_exactly_the_sections_that_a_reader_expects() -> None:
     """In the order of man-pages(7)."""
-    assert sections_of_page(MAN) == SECTIONS
-    assert sections_of_page(SERVERS) == SERVERS_SECTIONS
+    assert pages.sections(MAN) == SECTIONS
+    assert pages.sections(SERVERS) == SERVERS_SECTIONS
 
 
 def test_the_page_documents_exactly_the_variables_there_are() -> None:
     """Those that are read, those that are set and those that are removed; on the servers' page those of servers."""
-    assert variables_of_page(MAN) == real_variables()
-    assert variables_of_page(SERVERS) == servers_variables()
+    assert pages.variables(MAN) == real_variables()
+    assert pages.variables(SERVERS) == servers_variables()
 
 
 def test_the_page_for_servers_documents_exactly_the_functions_there_are() -> None:
@@ -270,13 +211,13 @@ def test_the_page_for_servers_documents_exactly_the_settings_there_are() -> None
 
 def test_the_page_for_servers_has_every_status_of_the_option() -> None:
     """All of the command's: the option launches as it does."""
-    assert statuses_of_page(SERVERS) == {"0", "1", "2", "75", "124", "125", "126, 127", "N, 128+N"}
+    assert pages.statuses(SERVERS) == {"0", "1", "2", "75", "124", "125", "126, 127", "N, 128+N"}
     assert real_statuses() == {"0", "1", "2", "75", "124", "125", "126", "127"}
 
 
 def test_the_page_documents_exactly_the_keys_of_json() -> None:
     """Those of every report, and those of failures."""
-    assert keys_of_page(MAN) == real_keys()
+    assert pages.keys(pages.section(MAN, "JSON")) == real_keys()
 
 
 def test_the_table_of_compatibility_has_every_letter() -> None:
@@ -303,12 +244,12 @@ def test_the_page_documents_exactly_the_forms_of_specs_there_are() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [examples_of_page(MAN), examples_of_page(SERVERS), examples_of_readme(README)],
+    [pages.examples(MAN), pages.examples(SERVERS), examples_of_readme(README)],
     ids=["man1", "man7", "README"],
 )
 def test_every_command_line_is_one_that_the_command_takes(text: str) -> None:
     """Its options exist, and its specs can be."""
-    lines = command_lines(text)
+    lines = pages.command_lines(text, "daemonize")
 
     assert lines
     for words in lines:
@@ -326,17 +267,17 @@ def test_the_words_of_a_command_line_are_read() -> None:
         "daemonize -r log:'a b' \\\n    ./x 'c; d' >&2 && ./y\n$ sudo daemonize z; echo\nanother daemonize\n"
     )
 
-    assert command_lines(text) == [["-r", "log:a b", "./x", "c; d"], ["z"]]
+    assert pages.command_lines(text, "daemonize") == [["-r", "log:a b", "./x", "c; d"], ["z"]]
 
 
 def test_the_page_documents_exactly_the_options_there_are() -> None:
     """No option without its paragraph, no paragraph without its option."""
-    assert options_of_page(MAN) == real_options()
+    assert pages.options(pages.section(MAN, "OPTIONS")) == real_options()
 
 
 def test_the_page_documents_exactly_the_statuses_there_are() -> None:
     """The statuses of the errors, the server's own, and those of signals."""
-    assert statuses_of_page(MAN) == real_statuses() | {"N", "128+N"}
+    assert pages.statuses(MAN) == real_statuses() | {"N", "128+N"}
 
 
 def test_the_readme_lists_exactly_the_options_there_are() -> None:
@@ -364,13 +305,18 @@ def test_a_missing_and_an_invented_name_are_both_seen() -> None:
     text = README.replace("| `--strict` |", "| `--stricter` |").replace("| 124 |", "| 123 |")
     text = text.replace("`keep_fds`", "`keep`").replace("| `unix:PATH` |", "| `unix:NAME` |")
 
-    assert options_of_page(page) ^ real_options() == {"--strict", "--stricter", "--nocore", "--corenot"}
-    assert statuses_of_page(page) ^ real_statuses() == {"123", "124", "N", "128+N"}
-    assert variables_of_page(page) ^ real_variables() == {"DAEMONIZE_ID", "DAEMONIZE_NO"}
-    assert keys_of_page(page) ^ real_keys() == {"pid_file", "pidfile"}
+    assert pages.options(pages.section(page, "OPTIONS")) ^ real_options() == {
+        "--strict",
+        "--stricter",
+        "--nocore",
+        "--corenot",
+    }
+    assert pages.statuses(page) ^ real_statuses() == {"123", "124", "N", "128+N"}
+    assert pages.variables(page) ^ real_variables() == {"DAEMONIZE_ID", "DAEMONIZE_NO"}
+    assert pages.keys(pages.section(page, "JSON")) ^ real_keys() == {"pid_file", "pidfile"}
     assert forms_of_page(page) ^ real_forms() == {"log:REGEX", "log:GLOB"}
     assert letters_of_table(page) ^ letters_of_table(MAN) == {"u", "x"}
-    assert set(sections_of_page(page)) ^ set(SECTIONS) == {"SECURITY", "SAFETY"}
+    assert set(pages.sections(page)) ^ set(SECTIONS) == {"SECURITY", "SAFETY"}
     assert real_names() - names_of_readme(text) == {"keep_fds"}
     assert forms_of_readme(text) ^ forms_of_readme(README) == {"unix:PATH", "unix:NAME"}
     assert options_of_readme(text) ^ real_options() == {"--strict", "--stricter"}
@@ -390,7 +336,7 @@ def test_a_missing_and_an_invented_name_are_seen_on_the_page_for_servers() -> No
     assert functions.keys() ^ real.keys() == {"notify.stop", "notify.stopping"}
     assert functions["ready"] ^ real["ready"] == {"status", "text"}
     assert settings_of_page(page) ^ real_settings() == {"stop_timeout", "stop_time"}
-    assert variables_of_page(page) ^ servers_variables() == {"NOTIFY_FD", "NOTIFY_ME"}
+    assert pages.variables(page) ^ servers_variables() == {"NOTIFY_FD", "NOTIFY_ME"}
 
 
 def test_every_page_is_installed() -> None:
@@ -428,7 +374,9 @@ def too_wide(path: Path) -> list[str]:
     return [line for line in done.stdout.splitlines() if len(line) > 80]
 
 
-each_page = pytest.mark.parametrize("page", [MAN_PATH, SERVERS_PATH], ids=lambda page: page.name)
+each_page = pytest.mark.parametrize(
+    "page", [MAN_PATH, SERVERS_PATH, CONTROL_PATH], ids=lambda page: page.name
+)
 
 
 @each_page

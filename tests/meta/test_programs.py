@@ -405,6 +405,18 @@ def test_connects_before_there_is_an_answer() -> None:
     assert (counts["refused"], counts["failed"], counts["answered"]) == (0, 2, 1)
 
 
+def test_steps(tmp_path: Path) -> None:
+    """One after the other: words, numbers, the streams named for it, a status."""
+    logs = {f"DAEMONIZE_STD{stream}": str(tmp_path / stream) for stream in ("OUT", "ERR")}
+    steps = ["out:a", "err:b", "part:c", "go-on", "count:8-11", "err:d", "exit:5", "out:never"]
+    with started("steps", *steps, env={**os.environ, **logs}) as program_:
+        assert (program_.out, program_.err) == (b"a\nc", b"b\n")
+        assert program_.process.wait() == 5
+
+    assert (tmp_path / "OUT").read_bytes() == b"8\n9\n10\n"
+    assert (tmp_path / "ERR").read_bytes() == b"d\n"
+
+
 def test_every_program_is_tried() -> None:
     """No program without a test above."""
     with open(__file__) as file:

@@ -3,7 +3,7 @@
 They follow one convention. A block marked `console` is a session (tests/support/sessions.py). Any other block whose first
 line is `# NAME.EXTENSION` is saved under that name first; else it is shown, not run. Port 8000 is replaced by one that is
 free, /srv by a directory that everybody can reach, and where the command is installed by where it is here. `sudo` means
-that the session needs root.
+that the session needs root. The blocks of one section in sessions.CHAINED are one session, cut in pieces.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tests.support import cli, ports, procs, sessions
+from tests.support import cli, procs, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,17 +48,6 @@ class Script(NamedTuple):
         return [process for process in procs.carrying(self.mark) if process.pid != self.process.pid]
 
 
-def blocks(text: str, language: str) -> list[str]:
-    """The contents of the fenced blocks in one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-
-
-def saved(text: str) -> dict[str, str]:
-    """The blocks that are files, by name."""
-    found = re.findall(r"^```\w+\n(# ([\w-]+\.\w+)\n.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return {name: content for content, name in found}
-
-
 def wants(block: str, programs: tuple[str, ...]) -> list[str]:
     """Which of these programs a session uses."""
     return [name for name in programs if re.search(rf"(?<![\w-]){name}(?![\w-])", sessions.commands(block))]
@@ -78,17 +67,9 @@ def need(block: str) -> None:
         pytest.skip("the session needs root")
 
 
-def save_files(text: str, directory: Path) -> str:
-    """Save the blocks that are files. Returns the port that they have in place of 8000."""
-    port = str(ports.free_port())
-    for name, content in saved(text).items():
-        (directory / name).write_text(content.replace("8000", port))
-    return port
-
-
 def play(block: str, text: str, directory: Path) -> str:
     """Run a session of the document `text`, end what it left behind, and return what it printed."""
-    port = save_files(text, directory)
+    port = sessions.save_files(text, directory)
     mark = f"TEST_SESSION_{secrets.token_hex(8)}"
     with tempfile.TemporaryDirectory(prefix="daemonize-") as srv:
         os.chmod(srv, 0o711)
@@ -111,7 +92,7 @@ def play(block: str, text: str, directory: Path) -> str:
         pytest.param(
             block, id=sessions.commands(block), marks=[pytest.mark.servers] if wants(block, SERVERS) else []
         )
-        for block in blocks(README, "console")
+        for block in sessions.console(README)
     ],
 )
 def test_an_example_does_what_the_readme_shows(block: str, tmp_path: Path) -> None:
@@ -127,8 +108,9 @@ def test_an_example_does_what_the_readme_shows(block: str, tmp_path: Path) -> No
 
 def test_the_readme_has_examples() -> None:
     """Negative control: a renamed fence would leave the test above with nothing to do."""
-    assert len(blocks(README, "console")) >= 11
-    assert len(saved(README)) >= 4
+    assert len(sessions.console(README)) >= 11
+    assert {README.count(f"\n## {title}\n") for title in sessions.CHAINED} == {1}
+    assert len(sessions.saved(README)) >= 4
 
 
 @contextlib.contextmanager
@@ -137,7 +119,7 @@ def script_with_client(directory: Path, client: str, *, traps: bool = True) -> I
 
     traps: whether it looks at signals. What is left is ended.
     """
-    port = save_files(README, directory)
+    port = sessions.save_files(README, directory)
     script = directory / "with-server.sh"
     text = script.read_text().replace(f"curl -sfI http://127.0.0.1:{port}/ | head -1", client)
     script.write_text(text if traps else re.sub(r"^trap 'exit.*\n", "", text, flags=re.MULTILINE))
@@ -203,10 +185,15 @@ def _assert_alone(script: Script) -> None:
         ("$ echo one \\\n>   two\none two\n", True),
         ("$ sudo ls -d /srv/.\n/srv/.\n", True),
         ("$ /opt/daemonize/bin/daemonize --version\ndaemonize ...\n", True),
+        ("$ printf 'A\\tB\\nlong\\t1\\n'\nA     B\nlong  1\n", True),
+        ("$ echo 'A    B'\nA  B\n", True),
+        ("$ echo 'A B'\nA  B\n", False),
         ("$ echo one\ntwo\n", False),
         ("$ echo one\n", False),
         ("$ true\none\n", False),
         ("$ seq 9\n1\n...\n8\n", False),
+        ("$ seq 99\n1\n...\n9\n...\n12\n13\n...\n99\n", True),
+        ("$ seq 9\n1\n...\n5\n6\n...\n6\n...\n9\n", False),
         ("$ printf 'a\\nb\\n'\na...\n", False),
     ],
 )
