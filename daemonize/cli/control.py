@@ -270,9 +270,9 @@ def _execute(record: Record) -> int:
     """Its own command line does it all."""
     from daemonize.launcher import relaunch
 
-    program, command = relaunch.own_command_line(record)
+    program, command, environment = relaunch.own_command_line(record)
     try:
-        os.execv(program, command)
+        os.execve(program, command, environment)
     except OSError as error:
         raise NotPossible(record.name, f"cannot be started: {printable(program)}: {error.strerror}") from None
 

@@ -7,7 +7,15 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
-from daemonize.errors import BadRecord, Exited, LaunchError, NoSuchDaemon, NotPossible, SetupError
+from daemonize.errors import (
+    AlreadyRunning,
+    BadRecord,
+    Exited,
+    LaunchError,
+    NoSuchDaemon,
+    NotPossible,
+    SetupError,
+)
 from daemonize.launcher import awaiting, helper, relaunch, reloading, stopping
 from daemonize.launcher.outputs import Targets
 from daemonize.posix.identity import Process
@@ -186,9 +194,12 @@ class Daemon:
         forget(self.name)
 
     def _start_by_option(self) -> Daemon:
-        program, command = relaunch.own_command_line(self.record)
+        if self.is_running:
+            raise AlreadyRunning("name", self.name, self.pid, self.record.process, proven=True)
+        program, command, environment = relaunch.own_command_line(self.record)
+        directory = self.record.directory
         try:
-            done = subprocess.run(command, executable=program, cwd=self.record.directory, check=False)
+            done = subprocess.run(command, executable=program, cwd=directory, env=environment, check=False)
         except OSError as error:
             raise SetupError("execute", program, error) from None
         if done.returncode:

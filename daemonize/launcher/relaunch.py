@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import AlreadyRunning, BadRecord, NotPossible, UsageError, printable
+from daemonize.errors import BadRecord, NotPossible, UsageError, printable
 from daemonize.launcher.request import Request
+from daemonize.notify import NAME
 from daemonize.registry.entry import record_path
 from daemonize.registry.record import Registry
 
@@ -69,12 +70,7 @@ def _restored(name: str, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) and name != "command" else value
 
 
-def own_command_line(record: Record) -> tuple[str, list[str]]:
-    """Of a program with an option of its own to daemonize: the file to execute, and its arguments.
-
-    Raises AlreadyRunning: it knows nothing of its name, and would start a second one beside the first.
-    """
-    if record.identity is not None and record.identity.alive:
-        raise AlreadyRunning("name", record.name, record.pid, record.process, proven=True)
+def own_command_line(record: Record) -> tuple[str, list[str], dict[str, str]]:
+    """Of a program with an option of its own to daemonize: the file to execute, its arguments, its environment."""
     command = record.command
-    return record.program or command[0], command
+    return record.program or command[0], command, {**os.environ, os.fsdecode(NAME): record.name}

@@ -77,7 +77,7 @@ class _Stopping:
 
     def _finish(self) -> None:
         self._finished = True
-        self.survivors = self._stop.survivors if self._stop else []
+        self.survivors = (self._stop.survivors if self._stop else []) or self._hidden
         if self._drain and self._drain.fd is not None:
             self._drain_until = monotonic() + _LAST_WORDS
             self._loop.watch(self._drain.fd, POLLIN, lambda _events: self._forget_drain())
@@ -87,6 +87,13 @@ class _Stopping:
         if record.pid_file and record.pid:
             remove_pid_file(record.pid_file, record.pid, empty=record.pid_file_is_locked)
         mark_stopped(record)
+
+    @property
+    def _hidden(self) -> list[tuple[int, str]]:
+        """The main process, if it runs and may not be looked at (hidepid): it may be another's, and was not signalled."""
+        record = self.record
+        alive = record.pid is not None and record.identity is not None and record.identity.alive
+        return [(record.pid or 0, record.process)] if alive else []
 
     def _forget_drain(self) -> None:
         if self._drain and self._drain.fd is not None:

@@ -26,6 +26,7 @@ from daemonize.launcher.continued import Continued
 from daemonize.launcher.interpreter import command
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.wrapper import CANCELLING
+from daemonize.notify import NAME, variable
 from daemonize.option.settings import STREAMS, program_name
 from daemonize.posix import arrival, fds, signals
 from daemonize.posix.callers import has_threads
@@ -90,10 +91,19 @@ def _launch(
     settings: Settings, pid_file: str | None, log_file: str | None, close: Callable[[], None]
 ) -> None:
     if sys.platform != "linux" or has_threads(LEAVING):
-        _replace(settings.request_anew(pid_file, log_file), close)
-    status = fork(settings.request(pid_file, log_file), Targets(), _say, takes_over=True)
+        anew = settings.request_anew(pid_file, log_file)
+        anew.name = _name()
+        _replace(anew, close)
+    request = settings.request(pid_file, log_file)
+    request.name = _name()
+    status = fork(request, Targets(), _say, takes_over=True)
     if status is not None:
         os._exit(status)
+
+
+def _name() -> str | None:
+    """The name of the daemon, if somebody has given it one, who cannot do it by an option: `daemonctl start`."""
+    return os.fsdecode(variable(NAME)) or None
 
 
 def _say(line: str) -> None:

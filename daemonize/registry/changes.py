@@ -26,7 +26,7 @@ def mark_stopped(record: Record) -> None:
             return
         with _locked(registry.directory, record.name) as mine:
             found = registry.read(record.name) if mine else None
-            if found and found.token == record.token:
+            if found and found.token == record.token and found.stopped is None:
                 found.stopped = time()
                 path = new_path(registry.directory, record.name)
                 write_new(path, content.write(found.fields))

@@ -395,12 +395,7 @@ time.sleep(60)
 """
 
 
-HIDES = pytest.mark.xfail(reason="launcher/stopping.py: what is hidden counts as gone", strict=True)
-
-
-@pytest.mark.parametrize(
-    "stopped", [False, pytest.param(True, marks=HIDES)], ids=["runs", "is not said to be stopped"]
-)
+@pytest.mark.parametrize("stopped", [False, True], ids=["runs", "is not said to be stopped"])
 def test_a_daemon_that_hidepid_hides(stopped: bool, servers: Family) -> None:
     """An ordinary user who cannot see his own daemon in /proc: it runs, and has its name; no stop of it is made up."""
     with users.open_directory() as base:
@@ -479,7 +474,6 @@ def test_a_directory_that_cannot_be_used(kind: str, tmp_path: Path, servers: Fam
     assert not os.path.isdir(place) or os.listdir(place) == []
 
 
-@pytest.mark.xfail(reason="launcher/words.py: problems() does not speak of the entry's problem", strict=True)
 def test_a_launch_without_a_record_says_so_if_asked(servers: Family) -> None:
     """-v: why there is none."""
     done = cli.run("-v", *QUICK, env={"DAEMONIZE_RUNTIME_DIR": "/dev/null/none"})

@@ -127,7 +127,7 @@ def real_statuses() -> set[str]:
 
 
 def real_variables() -> set[str]:
-    """Every environment variable that the command reads, sets or removes; MARK is between servers and themselves."""
+    """Every environment variable that the command reads, sets or removes; not what is between others and servers."""
     somebody = account.Account(0, 0, [], "name", "/home")
     found = {
         *(option.envvar for option in OPTIONS if option.envvar),
@@ -137,12 +137,12 @@ def real_variables() -> set[str]:
         *(name.decode() for name in environment._REMOVED),
         *(f"{prefix.decode()}*" for prefix in environment._REMOVED_PREFIXES),
     }
-    return found - {begin.MARK}
+    return found - {begin.MARK, notify.NAME.decode()}
 
 
 def servers_variables() -> set[str]:
     """Every environment variable of a server, by which it is told whom to tell, and what it is."""
-    names = (*notify._SERVERS_OWN, notify.ID, *listen.VARIABLES)
+    names = (*notify._SERVERS_OWN, notify.ID, notify.NAME, *listen.VARIABLES)
     return {name.decode() for name in names} | {begin.MARK}
 
 

@@ -220,17 +220,16 @@ def test_the_main_process_may_end_its_workers_itself(way: str, stack: contextlib
     """The first SIGTERM goes to the main process alone; its worker gets one only after it has ended."""
     script = """
 out = os.dup(1)
-if not os.fork():
-    signal.alarm(100)
-    signal.signal(signal.SIGTERM, lambda *_: (os.write(out, b'worker\\n'), os._exit(0)))
-    os.write(out, b'up\\n')
-    while True: signal.pause()
-read, write = os.pipe()
 def end(*_):
     # The worker has not been told: it is still there, and there is no word of its.
     os.write(out, b'main %d\\n' % (os.waitpid(-1, os.WNOHANG)[0] == 0))
     os._exit(0)
 signal.signal(signal.SIGTERM, end)
+if not os.fork():
+    signal.alarm(100)
+    signal.signal(signal.SIGTERM, lambda *_: (os.write(out, b'worker\\n'), os._exit(0)))
+    os.write(out, b'up\\n')
+    while True: signal.pause()
 while True: signal.pause()
 """
     server = Server(stack, *python(script))

@@ -62,7 +62,7 @@ def logs_of(command: bytes, directory: bytes) -> registry.Logs:
         (b"", "daemon"),
         ("sërver".encode(), "sërver"),
         (b"bad\xffbytes", "bad_bytes"),
-        (b"x" * 250, "x" * 100),
+        (b"x" * 250, "x" * 94),
     ],
 )
 def test_a_command_gives_a_name_fit_for_a_file(command: bytes, name: str) -> None:
