@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from contextlib import contextmanager
 from time import monotonic
@@ -15,6 +16,7 @@ from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGTERM
 from daemonize.registry import content
 from daemonize.registry.changes import forget
+from daemonize.registry.directories import settled
 from daemonize.registry.record import Record, Registry, parse
 
 if TYPE_CHECKING:
@@ -188,7 +190,10 @@ class Daemon:
     def _start_by_option(self) -> Daemon:
         program, command = relaunch.own_command_line(self.record)
         try:
-            done = subprocess.run(command, executable=program, cwd=self.record.directory, check=False)
+            environment = {**os.environb, **settled(os.environb)}
+            done = subprocess.run(
+                command, executable=program, cwd=self.record.directory, env=environment, check=False
+            )
         except OSError as error:
             raise SetupError("execute", program, error) from None
         if done.returncode:
