@@ -24,6 +24,7 @@ from daemonize.launcher import words
 from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED, Daemon
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard
+from daemonize.registry.directories import settled
 from daemonize.registry.record import Registry
 from daemonize.units import parse_duration, parse_timeout
 
@@ -259,6 +260,7 @@ def _launch(daemon: Daemon, *, quiet: bool, verbose: bool) -> int:
     from daemonize.launcher import relaunch
 
     record = daemon.record
+    os.environb.update(settled(os.environb))
     relaunch.go_to(record)
     if record.by_option:
         return _execute(record)

@@ -21,6 +21,7 @@ from daemonize.launcher.ready import Ready
 from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard, write_all
+from daemonize.registry.directories import settled
 
 if TYPE_CHECKING:
     from daemonize.launcher.outputs import Targets
@@ -58,7 +59,10 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     command = interpreter.command("daemonize.launcher.helper", request_end, outcome_end)
     try:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=inherited, cwd=directory)
+        environment = {**os.environb, **settled(os.environb)}
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, pass_fds=inherited, cwd=directory, env=environment
+        )
     except OSError as error:
         raise SetupError("start", "the launch helper", error) from None
 

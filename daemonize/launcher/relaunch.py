@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from daemonize.errors import BadRecord, NotPossible, UsageError, printable
 from daemonize.launcher.request import Request
 from daemonize.notify import NAME
+from daemonize.registry.directories import settled
 from daemonize.registry.entry import record_path
 from daemonize.registry.record import Registry
 
@@ -70,7 +71,8 @@ def _restored(name: str, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) and name != "command" else value
 
 
-def own_command_line(record: Record) -> tuple[str, list[str], dict[str, str]]:
+def own_command_line(record: Record) -> tuple[str, list[str], dict[bytes, bytes]]:
     """Of a program with an option of its own to daemonize: the file to execute, its arguments, its environment."""
     command = record.command
-    return record.program or command[0], command, {**os.environ, os.fsdecode(NAME): record.name}
+    environment = {**os.environb, **settled(os.environb), NAME: os.fsencode(record.name)}
+    return record.program or command[0], command, environment

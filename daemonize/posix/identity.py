@@ -159,12 +159,20 @@ def holds_descriptors(pid: int, *fds: int) -> bool:
     return False
 
 
+#: Descriptors that a hold on a process never takes: without any, /proc cannot be read, and everybody would seem to be gone.
+_SPARE = 8
+
+
 def pidfd_open(pid: int) -> int | None:
-    """A descriptor of the process (pidfd_open(2)), readable when it has ended; None where there is none."""
+    """A descriptor of the process (pidfd_open(2)), readable when it has ended; None where there is none to be had."""
     try:
-        return os.pidfd_open(pid)
+        fd = os.pidfd_open(pid)
     except (AttributeError, OSError):
         return None
+    if fd + _SPARE < os.sysconf("SC_OPEN_MAX"):
+        return fd
+    os.close(fd)
+    return None
 
 
 def wait_for_end(pid: int, timeout: float) -> bool:

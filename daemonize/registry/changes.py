@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from time import time
+from time import sleep, time
 from typing import TYPE_CHECKING
 
 from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, SetupError
@@ -18,21 +18,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+#: So often, and after so many seconds, a lock is asked for that somebody else has.
+_TRIES, _PAUSE = 10, 0.005
+
+
 def mark_stopped(record: Record) -> None:
     """Put down that it was stopped on purpose, unless another of that name is there by now. Never raises."""
     try:
-        registry = Registry()
-        if registry.directory is None:
+        directory = Registry().directory
+        if directory is None:
             return
-        with _locked(registry.directory, record.name) as mine:
-            found = registry.read(record.name) if mine else None
-            if found and found.token == record.token and found.stopped is None:
-                found.stopped = time()
-                path = new_path(registry.directory, record.name)
-                write_new(path, content.write(found.fields))
-                os.rename(path, record_path(registry.directory, record.name))
+        for _ in range(_TRIES):
+            if _put_down_stop(directory, record):
+                return
+            sleep(_PAUSE)  # a launch that is about to find that it runs has the lock for a moment, too
     except (NoSuchDaemon, BadRecord, SetupError, RefusedError, OSError):
         pass  # it has ended; that it was on purpose is not known, then
+
+
+def _put_down_stop(directory: bytes, record: Record) -> bool:
+    """False if somebody else has the lock. Raises NoSuchDaemon, BadRecord, SetupError, RefusedError, OSError."""
+    with _locked(directory, record.name) as mine:
+        found = Registry().read(record.name) if mine else None
+        if found and found.token == record.token and found.stopped is None:
+            found.stopped = time()
+            path = new_path(directory, record.name)
+            write_new(path, content.write(found.fields))
+            os.rename(path, record_path(directory, record.name))
+    return mine
 
 
 def forget(name: str) -> None:

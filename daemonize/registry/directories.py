@@ -47,6 +47,15 @@ def records_dirs(environment: Mapping[bytes, bytes]) -> list[bytes]:
     return [state, os.path.join(state, b"run"), os.path.join(state, b"run", host)]
 
 
+def settled(environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """The variables that name these directories, for who goes on from another directory. Raises OSError.
+
+    A relative one would lead somewhere else from there.
+    """
+    names = (b"DAEMONIZE_RUNTIME_DIR", b"DAEMONIZE_STATE_DIR")
+    return {name: os.path.abspath(environment[name]) for name in names if environment.get(name)}
+
+
 def ensure_private(directory: bytes) -> None:
     """Make the directory (0700) unless it is there; it must be ours and not writable by others. Raises SetupError."""
     if not is_private(directory):

@@ -215,7 +215,10 @@ class Entry:
         return not runs and (self.is_explicit or not head.explicit)
 
     def _ask_again(self, path: bytes) -> int:
-        """The lock, if nobody who has it is found: he has let go of it. Raises AlreadyRunning, RefusedError, OSError."""
+        """The lock, if whoever had it has let go of it: he only looked, or put down that it was stopped.
+
+        To find him takes longer than that, and a launch takes longer still. Raises AlreadyRunning, RefusedError, OSError.
+        """
         from daemonize.posix.holders import NOBODY, holder_of
 
         holder = NOBODY
@@ -225,11 +228,11 @@ class Entry:
                 holder = holder_of(fd)
             finally:
                 os.close(fd)
-            if holder != NOBODY:
-                break
             again = open_lock(self._directory or b"", self.name)
             if again is not None:
                 return again
+            if holder != NOBODY:
+                break
             # Of many that wait for it, another got it in between: nobody is told of a launch without its pid for that.
         raise AlreadyRunning("name", self.name, *holder, launching=True)
 

@@ -291,6 +291,26 @@ def test_relative_specs(tmp_path: Path, servers: Family) -> None:
     assert control.record("web")["directory"] == os.fspath(tmp_path)
 
 
+@pytest.mark.parametrize("by", ["daemonctl", "Python"])
+def test_a_relative_registry(tmp_path: Path, servers: Family, by: str) -> None:
+    """Where it is kept is meant from where daemonctl is called, and not from where the daemon was started."""
+    (tmp_path / "below").mkdir()
+    here = {"DAEMONIZE_RUNTIME_DIR": "run", "DAEMONIZE_STATE_DIR": "state"}
+    there = {name: f"below/{place}" for name, place in here.items()}
+    control.started("web", *program("repoints"), cwd=tmp_path / "below", env=here)
+    assert control.run("stop", "web", cwd=tmp_path, env=there).status == 0
+
+    if by == "daemonctl":
+        started = control.run("start", "web", cwd=tmp_path, env=there)
+    else:
+        code = "import daemonize; daemonize.Daemon.find('web').start()"
+        started = cli.run_command([sys.executable, "-c", code], cwd=tmp_path, env=there)
+
+    assert started.status == 0, started
+    assert control.run("status", "web", cwd=tmp_path, env=there).status == 0
+    assert not (tmp_path / "below" / "below").exists()
+
+
 def test_a_poorer_path(tmp_path: Path, servers: Family) -> None:
     """A program that was found in a virtual environment is found again by who has none in his PATH; so is a relative one."""
     places = tmp_path / "venv" / "bin"

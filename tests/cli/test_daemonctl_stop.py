@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import cli, control, procs, users
 from tests.support.listening import server
-from tests.support.programs import Trigger, program
+from tests.support.programs import SHELL, Trigger, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -231,6 +231,21 @@ def test_several_that_do_not_listen_are_killed_at_the_same_time(family: Family) 
     family.nobody()
     assert result.status == 0
     assert 1.0 <= result.seconds < 5 * 1.0
+
+
+@pytest.mark.parametrize("number", [11, 14])
+def test_more_of_them_than_there_are_descriptors(number: int, family: Family) -> None:
+    """Whom no pidfd is left for is waited for all the same, and nobody is taken for gone who could not be looked at."""
+    names = [f"web{index}" for index in range(16)]
+    for name in names:
+        control.started(name, *UP, SHELL, "-c", "sleep 1000 & echo up; wait")
+
+    few = [SHELL, "-c", f'ulimit -n {number}; exec "$@"', SHELL, control.COMMAND]
+    result = cli.run_command([*few, "stop", "--timeout", "20s", *names], timeout=15)
+
+    family.nobody()
+    assert result[:3] == (0, b"", b"")
+    assert all(control.record(name)["stopped"] for name in names)
 
 
 def test_unknown_ones_do_not_keep_the_others_running(servers: Family) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 import daemonize
 from daemonize.errors import AlreadyRunning, BadRecord, NoSuchDaemon, NotPossible, SetupError, UsageError
+from daemonize.posix import holders
 from daemonize.posix.fds import Descriptors
+from daemonize.registry import changes
 from daemonize.registry import entry as entries
 from daemonize.registry.changes import forget, mark_stopped
 from daemonize.registry.directories import ensure_private
@@ -181,6 +183,34 @@ def test_a_stop_is_put_down_though_others_look(lookers: None, directory: bytes) 
         registered.forge("web")
         mark_stopped(Registry().read("web"))
         assert Registry().read("web").stopped is not None
+
+
+def test_a_stop_is_put_down_though_one_starts_it(
+    owner: Descriptors, directory: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launch that finds the name taken has the lock until it has said so: that makes no `dead` of `stopped`."""
+    registered.forge("web")
+    claimed("web", owner)
+    monkeypatch.setattr(changes, "sleep", lambda _seconds: owner.close())
+
+    mark_stopped(Registry().read("web"))
+
+    assert Registry().read("web").stopped is not None
+
+
+def test_who_is_done_while_he_is_looked_for(owner: Descriptors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`daemonctl stop` has the lock while it puts the end down: it is not taken for a launch that is under way."""
+    other = Descriptors()
+    claimed("web", other)
+    find = holders.holder_of
+
+    def found(fd: int) -> holders.Holder:
+        holder = find(fd)
+        other.close()
+        return holder
+
+    monkeypatch.setattr(holders, "holder_of", found)
+    assert claimed("web", owner).descriptors
 
 
 # --- records that are written ----------------------------------------------------------------------------------------
