@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from daemonize.errors import UsageError, printable
 from daemonize.launcher.request import MOST_NICE
-from daemonize.registry.names import check_name
 from daemonize.units import parse_amount, parse_duration, parse_rotation, parse_timeout
 
 TYPE_CHECKING = False
@@ -86,6 +85,13 @@ def parse_limit(text: str) -> tuple[str, tuple[int, int | None]]:
     return name, (parse_amount(soft), parse_amount(hard) if colon else None)
 
 
+def parse_name(text: str) -> str:
+    """The name of a daemon. Raises UsageError."""
+    from daemonize.registry.names import check_name  # most launches have none
+
+    return check_name(text)
+
+
 def parse_user(text: str) -> str:
     """USER[:GROUP]. Raises UsageError."""
     if not text.partition(":")[0]:
@@ -95,7 +101,7 @@ def parse_user(text: str) -> str:
 
 OPTIONS = (
     Option(("-n", "--name"), "name", VALUE, "Name of the daemon, one at a time, by which daemonctl knows it "
-           "[default: the command's, numbered if taken].", metavar="NAME", convert=check_name),
+           "[default: the command's, numbered if taken].", metavar="NAME", convert=parse_name),
     Option(("-r", "--ready"), "ready", MANY, "How the server becomes ready; repeated, all must hold: "
            "streams (default), notify, fd:N, fdvar:NAME, port, port:[HOST:]PORT, unix:PATH, http://HOST[:PORT][/PATH], "
            "https://HOST[:PORT][/PATH], log:REGEX, file:PATH, exec:COMMAND, exit, alive:DURATION, started.", metavar="SPEC"),

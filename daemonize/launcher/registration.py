@@ -30,7 +30,8 @@ class Registration:
         """Raises SetupError."""
         self._entry, self._request = entry, request
         self._common = self._find(program, token)
-        entry.prepare(content.write({**self._common, "pid": None, "start": 0}))
+        if entry.is_explicit:
+            entry.prepare(content.write({**self._common, "pid": None, "start": 0}))
 
     def write(self, outcome: Ready | LaunchError, family: Family) -> None:
         """This is what runs. Raises SetupError."""

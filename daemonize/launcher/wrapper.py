@@ -43,7 +43,6 @@ from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGCONT, SIGHUP, SIGINT, SIGTERM
 from daemonize.registry.entry import Entry
 from daemonize.registry.logs import find_logs
-from daemonize.registry.names import base_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Wrapper:
         self.context, self.account = program.find_context(request)
         self.outer = caller_environment()
         self.asked = request
-        self.entry = Entry(request.name, base_name(request.shown_as or request.command[0]), self.outer)
+        self.entry = Entry(request.name, request.shown_as or request.command[0], self.outer)
         self.sockets = self._find_sockets()
         request = self.request
         self.probes = Probes(request.ready, request.timeout, self._besides())
@@ -206,8 +205,6 @@ class Wrapper:
         if not self.goes_on:
             self.owner.shut(report, gate, *self._placed.values())
             self.outputs.forked()
-            if not self.entry.is_explicit:
-                self._prepare_record()  # while the others are busy: to fork takes them longer
 
     def _prepare_record(self) -> None:
         from daemonize.launcher.registration import Registration
@@ -406,7 +403,7 @@ class Wrapper:
         return isinstance(self.outcome, Ready) or (isinstance(self.outcome, TimedOut) and self.outcome.left)
 
     def _put_down(self) -> None:
-        """Complete the pid file and the record."""
+        """Complete the pid file, and the record of a given name; another may wait."""
         main = self.family.chosen
         pid, start = (main.pid, main.start) if main else (None, 0)
         outcome = self.outcome or Ready(pid, start, self.family.parent, self.token)
@@ -414,6 +411,12 @@ class Wrapper:
             # While the rest of its words were relayed, the server may have named another one, or that one may have ended.
             outcome.pid, outcome.start = pid, start
         self.claims.write(pid, start)
+        if self.entry.is_explicit or self.request.foreground:
+            self._record(outcome)
+
+    def _record(self, outcome: Ready | LaunchError) -> None:
+        if not self.entry.is_explicit:
+            self._prepare_record()
         self.registration.write(self._result_of(outcome), self.family)
 
     def _give_back(self) -> None:
@@ -458,6 +461,10 @@ class Wrapper:
             os.write(self._control, intermediate.DETACH)
         except BrokenPipeError:
             pass  # it has been killed
+        if self.outcome is not None and self._leaves_running and not self.entry.is_explicit:
+            self._record(
+                self.outcome
+            )  # now: it takes the other a while to leave, and without a record it is as good
         intermediate.reap(self.family.parent, KILL_GRACE)
 
     def _abandon(self) -> None:

@@ -17,7 +17,6 @@ from daemonize.posix.fds import is_locked, try_lock, write_all
 from daemonize.posix.identity import Identity, read_stat
 from daemonize.registry.directories import ensure_private, records_dirs
 from daemonize.registry.files import RefusedError, open_new, open_own, read_own
-from daemonize.registry.names import check_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +27,28 @@ if TYPE_CHECKING:
 _MOST_NUMBERS = 10_000
 _TRIES, _PAUSE = 100, 0.001
 _LOOKS = 10
+
+
+#: Characters of a name, and bytes: a file name has 255 with what stands before and after it.
+LONGEST_NAME, MOST_BYTES = 100, 230
+LONGEST_NUMBER = 6
+
+
+def base_name(command: bytes) -> str:
+    """A name for a daemon that was given none: the command's base name, fit to be a file name, with room for a number."""
+    return fit(command, LONGEST_NAME - LONGEST_NUMBER)
+
+
+def fit(command: bytes, longest: int) -> str:
+    """A base name as a name of so many characters at most."""
+    name = os.fsdecode(os.path.basename(command.rstrip(b"/"))[:MOST_BYTES])[:longest]
+    return "".join(c if c.isprintable() and not c.isspace() else "_" for c in name).lstrip(".-") or "daemon"
+
+
+def _checked(name: str) -> str:
+    from daemonize.registry.names import check_name
+
+    return check_name(name)
 
 
 def record_path(directory: bytes, name: str) -> bytes:
@@ -70,14 +91,14 @@ def open_lock(directory: bytes, name: str) -> int | None:
 class Entry:
     """The name of a launch. `claim` makes it so; before that, and without a registry, it is only a word.
 
-    wanted: the name that was asked for; None: one is made of `base`, with a number if need be. problem: why there is no
-    record, or None.
+    wanted: the name that was asked for; None: one is made of the command, with a number if need be. problem: why there is
+    no record, or None.
     """
 
-    def __init__(self, wanted: str | None, base: str, environment: Mapping[bytes, bytes]) -> None:
+    def __init__(self, wanted: str | None, command: bytes, environment: Mapping[bytes, bytes]) -> None:
         self.is_explicit = wanted is not None
         self.problem: SetupError | None = None
-        self._base = check_name(wanted) if wanted is not None else base
+        self._base = base_name(command) if wanted is None else _checked(wanted)
         self._number, self._environment = 1, environment
         self._directory: bytes | None = None
         self._owner: Descriptors
@@ -127,14 +148,8 @@ class Entry:
         if self._directory is None:
             return
         try:
-            if self._reuses:
-                # The same file again: to remove one, or to replace it, costs some file systems half a millisecond.
-                path = record_path(self._directory, self.name)
-                self._new = self._owner.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-                os.rename(path, self._new_path)
-            else:
-                self._new = self._owner.add(open_new(self._new_path))
-                write_all(self._new, text)
+            self._new = self._owner.add(open_new(self._new_path))
+            write_all(self._new, text)
         except OSError as error:
             self.abandon()
             self._give_up("write", os.fsdecode(self._new_path), error)
@@ -148,8 +163,13 @@ class Entry:
         if self._directory is None:
             return
         try:
-            self._reuses = False  # from here on it is another's record
-            if self._new < 0:  # in the foreground, another process is the main one by now
+            if self._reuses:
+                # The same file again: to remove one, or to replace it, costs some file systems half a millisecond.
+                path = record_path(self._directory, self.name)
+                self._new = self._owner.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+                os.rename(path, self._new_path)
+                self._reuses = False
+            elif self._new < 0:
                 self._new = self._owner.add(open_new(self._new_path))
             os.lseek(self._new, 0, os.SEEK_SET)
             write_all(self._new, text)
@@ -163,14 +183,11 @@ class Entry:
         self._release()
 
     def abandon(self) -> None:
-        """There is no daemon: the record that was there before is there again. Never raises."""
+        """There is no daemon: the record that was there before stays as it is. Never raises."""
         if self._directory is None or self._new < 0:
             return
         try:
-            if self._reuses:
-                os.rename(self._new_path, record_path(self._directory, self.name))
-            else:
-                os.unlink(self._new_path)
+            os.unlink(self._new_path)
         except OSError:
             pass  # the next launch removes it
 

@@ -171,20 +171,21 @@ def test_a_name_that_cannot_be(name: str, family: Family) -> None:
 def test_a_record_is_there_before_anybody_is_told(
     words: list[str], umask: int, tmp_path: Path, servers: Family
 ) -> None:
-    """When the wrapper is about to go it is complete; 0600 in 0700, whatever the umask."""
+    """When the wrapper is about to go it is complete, for a given name sooner; 0600 in 0700, whatever the umask."""
+    name, step = ("web", "detach") if "--name" in words else (os.path.basename(sys.executable), "leave")
     before = os.umask(umask)
     try:
-        context = held_at("detach", tmp_path, words)
+        context = held_at(step, tmp_path, words)
         wrapper, release = context.__enter__()
     finally:
         os.umask(before)
     with contextlib.ExitStack() as stack:
         stack.push(context)
-        launch = Launch(wrapper)
-        name = "web" if "--name" in words else os.path.basename(sys.executable)
         daemon = daemonize.Daemon.find(name)
-        assert launch.server is not None
-        assert (daemon.pid, daemon.is_running, daemon.record.ready) == (launch.server.pid, True, True)
+        server = procs.stat(daemon.pid or 0)
+        assert server
+        assert server.name == daemon.record.process
+        assert (daemon.is_running, daemon.record.ready) == (True, True)
         modes = [
             stat.S_IMODE(os.stat(path).st_mode) for path in (registered.path(name), registered.directory())
         ]

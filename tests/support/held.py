@@ -11,6 +11,7 @@ Whoever comes to the step says its pid on DIRECTORY/reached, and goes on when a 
     exec           the server, through the gate, before exec, or before the program goes on
     last-look      the wrapper, before it looks for the last time at a server that is ready
     detach         the wrapper, before it lets go of a ready server
+    leave          the wrapper, when it has
 
 STEP can also be `no-fork-N`: the Nth fork fails (1: of the intermediate parent, 2: of the server).
 """
@@ -57,6 +58,7 @@ def main() -> None:
             "exec": [(child.Program, "start"), (continuation.Continuation, "start")],
             "last-look": [(wrapper.Wrapper, "_is_overtaken")],
             "detach": [(wrapper.Wrapper, "_detach")],
+            "leave": [(wrapper.Wrapper, "_close")],
         }
         for owner, name in places[step]:
             setattr(owner, name, held(getattr(owner, name)))

@@ -49,7 +49,7 @@ def directory() -> bytes:
 
 def claimed(wanted: str | None, owner: Descriptors, base: str = "web") -> Entry:
     """The name of a launch, claimed."""
-    entry = Entry(wanted, base, os.environb)
+    entry = Entry(wanted, base.encode(), os.environb)
     entry.claim(owner)
     return entry
 

@@ -14,9 +14,8 @@ from daemonize.posix.fds import Descriptors
 from daemonize.registry import entry
 from daemonize.registry import logs as registry
 from daemonize.registry.directories import ensure_private, state_dir
-from daemonize.registry.entry import Entry
+from daemonize.registry.entry import Entry, base_name
 from daemonize.registry.logs import find_logs
-from daemonize.registry.names import base_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +37,7 @@ def given(directory: bytes) -> dict[bytes, bytes]:
 
 def logs_of(command: bytes, directory: bytes) -> registry.Logs:
     """The logs of a daemon that is named after its command."""
-    entry = Entry(None, base_name(command), given(directory))
+    entry = Entry(None, command, given(directory))
     entry.claim(Descriptors())
     return find_logs(entry, given(directory))
 
