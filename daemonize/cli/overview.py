@@ -10,8 +10,9 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import printable
-from daemonize.launcher.daemon import RUNNING, STARTING, STOPPED
+from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED
 from daemonize.launcher.details import memory
+from daemonize.launcher.members import left_of
 from daemonize.logs.streams import last_lines
 from daemonize.posix.identity import read_stat
 
@@ -24,6 +25,8 @@ _COLUMNS = ("NAME", "STATE", "PID", "UPTIME", "READY", "MEMORY", "COMMAND")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 _POWERS = "BKMGT"
+#: So many of the processes that a dead daemon has left are named.
+_MOST_LEFT = 5
 
 
 def facts(record: Record, state: str) -> dict[str, Any]:
@@ -134,6 +137,7 @@ def paragraph(record: Record, known: dict[str, Any], lines: int) -> str:
     held = (f"{printable(spec)}: {printable(found)}" for spec, found in record.found.items())
     facts_shown = [
         ("pid", about if known["pid"] else ""),
+        ("left", _left(record) if known["state"] == DEAD else ""),
         ("command", command_line(record.command)),
         ("ready by", ", ".join(held)),
         ("listens", ", ".join(map(printable, record.listen))),
@@ -147,6 +151,17 @@ def paragraph(record: Record, known: dict[str, Any], lines: int) -> str:
     body = "".join(f"  {name:9} {value}\n" for name, value in facts_shown if value)
     said = last_lines(record, lines) if lines else []
     return head + body + "".join(f"  {stream}| {_clean(line)}\n" for stream, line in said)
+
+
+def _left(record: Record) -> str:
+    """What a daemon that has ended by itself has left running."""
+    found = [f"{printable(name)} (pid {pid})" for pid, name in left_of(record)]
+    more = f" and {len(found) - _MOST_LEFT} more" if len(found) > _MOST_LEFT else ""
+    return (
+        f"{', '.join(found[:_MOST_LEFT])}{more}; to stop that: daemonctl stop {printable(record.name)}"
+        if found
+        else ""
+    )
 
 
 def _place(record: Record, path: str) -> str:

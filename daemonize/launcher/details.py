@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from daemonize.errors import SetupError
-from daemonize.posix.identity import EXITING, GONE, current_boot_id, read_file, read_stat, standing
+from daemonize.launcher.members import main_of, tree_of
+from daemonize.posix.identity import EXITING, GONE, read_file, read_stat, standing
 from daemonize.posix.sockdiag import bound, bound_near, listeners, listeners_near
 from daemonize.posix.sockets import elsewhere, open_of
-from daemonize.posix.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -37,11 +37,13 @@ def details(record: Record) -> dict[str, Any]:
     what is told of it.
     """
     told = record.fields
-    main = _main(record)
-    members = _members(record, main)
+    found = main_of(record)
+    main = found[0] if found else None
+    tree = tree_of(record, found, {record.drain or 0})
+    members = tree.living() if tree else []
     processes = [facts for stat in members if (facts := _facts(stat, main))]
     if main and all(facts["pid"] != main for facts in processes):
-        if not _main(record):
+        if not main_of(record):
             main = None
         else:  # hidden from us
             processes.insert(0, {**dict.fromkeys(_NOTHING), "pid": main, "main": True})
@@ -66,22 +68,6 @@ def memory(pid: int) -> int | None:
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
-
-
-def _main(record: Record) -> int | None:
-    return record.pid if record.identity and record.identity.alive else None
-
-
-def _members(record: Record, main: int | None) -> list[Stat]:
-    """The living processes that belong to it, as it would be stopped. Of another boot nothing can be left."""
-    if record.boot_id != current_boot_id():
-        return []
-    stat = read_stat(main) if main else None
-    # The number of the session is only safe while a process that is certainly ours keeps it from being given away.
-    session = record.session if stat and stat.session == record.session else None
-    token = os.fsencode(record.token)
-    tree = Tree({main} if main else (), session, token, exclude={record.drain or 0}, since=record.since)
-    return tree.living()
 
 
 _NOTHING = (

@@ -180,7 +180,7 @@ def _stop_all(reaper: Reaper, token: bytes, grace: float) -> None:
     me = os.getpid()
     stat = read_stat(reaper.server)
     main = None if reaper.server_ended else (reaper.server, stat.start if stat else 0)
-    stop.run(Loop(), Tree({me}, session=me, token=token), main, stop.default_plan(grace), reaper.reap)
+    stop.run(Loop(), Tree({me}, session=me, tokens=[token]), main, stop.default_plan(grace), reaper.reap)
 
 
 def reap(pid: int, patience: float) -> None:

@@ -48,6 +48,7 @@ class Registration:
             "explicit": self._entry.is_explicit,
             "name": self._entry.name,
             "token": token,
+            "former": self._entry.former,
             "foreground": request.foreground,
             "by_option": request.shown_as is not None,
             "stopped": None,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from daemonize.errors import NotPossible, NotReloaded
 from daemonize.notify import listen, receive
-from daemonize.posix.identity import GONE, is_below, read_file, standing
+from daemonize.posix.identity import GONE, is_below, read_file, read_stat, standing
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGHUP
 
@@ -33,6 +33,10 @@ def reload(record: Record, process: Process, timeout: float) -> bool:
     if not _handles(process.pid):
         why = "does not handle SIGHUP, which would end it; to send it all the same: daemonctl signal"
         raise NotPossible(record.name, f"{why} {record.name} HUP")
+    stat = read_stat(process.pid)
+    if stat and stat.state in "Tt":
+        how = f"to let it go on: daemonctl signal {record.name} CONT"
+        raise NotPossible(record.name, f"is suspended by a signal (SIGSTOP) and would not see it; {how}")
     fd = _listen(record)
     try:
         if not process.send(SIGHUP):

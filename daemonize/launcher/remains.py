@@ -91,7 +91,7 @@ class Remains:
             Tree(
                 roots,
                 family.session,
-                self._token,
+                [self._token],
                 exclude={family.parent, *family.helpers},
                 known=family.left or (),
             ),
@@ -110,7 +110,7 @@ class Remains:
         from daemonize.posix.loop import Loop
         from daemonize.posix.tree import Tree
 
-        tree = Tree({main.pid}, self._family.session, self._token, exclude={self._family.parent})
+        tree = Tree({main.pid}, self._family.session, [self._token], exclude={self._family.parent})
         stop.run(Loop(), tree, (main.pid, main.start), stop.default_plan(self._grace))
 
     def close(self) -> None:

@@ -6,13 +6,13 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from daemonize.errors import StillRunning
+from daemonize.launcher.members import main_of, tree_of
 from daemonize.launcher.request import STOP_TIMEOUT
-from daemonize.posix.identity import Process, current_boot_id, read_stat
+from daemonize.posix.identity import Process
 from daemonize.posix.locks import remove_pid_file
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGTERM
 from daemonize.posix.stop import Stop, default_plan
-from daemonize.posix.tree import Tree
 from daemonize.registry.changes import mark_stopped
 
 if TYPE_CHECKING:
@@ -39,19 +39,13 @@ class _Stopping:
         self._drain = self._find_drain()
         self._drain_until = 0.0
         self._finished = False
-        # Of another boot nothing can be left, and its numbers are others' by now.
-        self._stop = self._begin(plan) if record.boot_id == current_boot_id() else None
+        self._stop = self._begin(plan)
 
-    def _begin(self, plan: Sequence[tuple[int, float]]) -> Stop:
-        record, identity = self.record, self.record.identity
-        main = (identity.pid, identity.start) if identity and identity.alive else None
-        stat = read_stat(main[0]) if main else None
-        # The number of the session is only safe while a process that is certainly ours keeps it from being given away.
-        session = record.session if stat and stat.session == record.session else None
-        drain = {self._drain.pid} if self._drain else set()
-        tree = Tree(
-            {main[0]} if main else (), session, record.token.encode(), exclude=drain, since=record.since
-        )
+    def _begin(self, plan: Sequence[tuple[int, float]]) -> Stop | None:
+        main = main_of(self.record)
+        tree = tree_of(self.record, main, {self._drain.pid} if self._drain else ())
+        if tree is None:
+            return None
         stop = Stop(self._loop, tree, main, plan)
         stop.begin()
         return stop

@@ -264,9 +264,9 @@ class Identity:
     def alive(self) -> bool:
         """Whether this very process still runs (a zombie, or one that is exiting, does not)."""
         stat = read_stat(self.pid)
-        if (stat and stat.start != self.start) or (stat is None and not _exists(self.pid)):
+        if (stat and stat.start != self.start and self.start) or (stat is None and not _exists(self.pid)):
             return False
-        if self.boot_id != current_boot_id():
+        if not is_this_boot(self.boot_id):
             return False
         if stat is None:
             return _runs(self.pid)  # hidden from us (hidepid, no /proc)
@@ -308,6 +308,12 @@ def _runs(pid: int) -> bool:
     ended = process.ended
     process.close()
     return not ended
+
+
+def is_this_boot(boot_id: str) -> bool:
+    """Whether that is the boot we live in: also where one of both is not known (no /proc), which proves nothing."""
+    current = current_boot_id()
+    return not (boot_id and current) or boot_id == current
 
 
 def current_boot_id() -> str:

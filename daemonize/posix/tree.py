@@ -32,8 +32,8 @@ _MOST_LISTINGS = 20
 class Tree:
     """What to look for. roots: pids; their descendants belong to the tree, and they themselves unless in `exclude`.
 
-    known: pids of members that /proc may not show (hidepid). session: the session id, or None. token: a `NAME=value` of
-    the environment, or None; since: when the first that has it started, in clock ticks since boot. torn: during the last
+    known: pids of members that /proc may not show (hidepid). session: the session id, or None. tokens: each a `NAME=value`
+    of the environment; since: when the first that has it started, in clock ticks since boot. torn: during the last
     look some process was just executing another program, or new ones were born all the time, so that a member may have been
     missed: a look through /proc is not atomic.
     """
@@ -42,12 +42,12 @@ class Tree:
         self,
         roots: Collection[int],
         session: int | None = None,
-        token: bytes | None = None,
+        tokens: Collection[bytes] = (),
         exclude: Collection[int] = (),
         known: Collection[int] = (),
         since: int = 0,
     ) -> None:
-        self.roots, self.session, self.token = set(roots), session, token
+        self.roots, self.session, self.tokens = set(roots), session, set(tokens)
         self.known, self._since = set(known), since
         self.exclude = {os.getpid(), *exclude}
         self.torn = False
@@ -107,13 +107,13 @@ class Tree:
     def _is_marked(self, stat: Stat) -> bool:
         if self.session is not None and stat.session == self.session:
             return True
-        if self.token is None or stat.start < self._since or stat.state in "ZX" or stat.flags & PF_KTHREAD:
+        if not self.tokens or stat.start < self._since or stat.state in "ZX" or stat.flags & PF_KTHREAD:
             return False
         environment = read_file(f"/proc/{stat.pid}/environ")
         if environment == b"":
             self.torn = True
             self._unsure.add(stat.pid)
-        return environment is not None and self.token in environment.split(b"\0")
+        return environment is not None and not self.tokens.isdisjoint(environment.split(b"\0"))
 
 
 def _inode(pid: int) -> int:

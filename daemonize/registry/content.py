@@ -18,6 +18,7 @@ _BEGIN = b'{"version": %d, "pid": ' % VERSION
 #: The largest number that the kernel takes for a pid.
 LAST_PID = (1 << 31) - 1
 _LONGEST = 200  # bytes that these fields have at most
+_MOST_FORMER = 8
 
 
 class Head:
@@ -45,6 +46,19 @@ def read_head(text: bytes) -> Head | None:
     if number is not None and not 0 < number <= LAST_PID:
         return None
     return Head(number, int(start), boot_id.decode("ascii", "replace"), values[4] == b"true")
+
+
+def read_marks(text: bytes) -> list[str]:
+    """The tokens of what may be left of a daemon that has ended, in a text that `read_head` could read.
+
+    None of one that has been stopped: there is nothing left of it. In a text of somebody's a quote has a backslash before
+    it.
+    """
+    if b'"stopped": null' not in text:
+        return []
+    token, former = (text.partition(mark)[2] for mark in (b'"token": "', b'"former": ['))
+    found = [token.partition(b'"')[0], *(part.strip(b' "') for part in former.partition(b"]")[0].split(b","))]
+    return [mark.decode("ascii", "replace") for mark in found if mark][:_MOST_FORMER]
 
 
 def write(fields: Mapping[str, object]) -> bytes:

@@ -14,7 +14,7 @@ from time import sleep
 
 from daemonize.errors import AlreadyRunning, SetupError, printable
 from daemonize.posix.fds import is_locked, try_lock, write_all
-from daemonize.posix.identity import Identity, read_stat
+from daemonize.posix.identity import Identity, is_this_boot, read_stat
 from daemonize.registry.directories import ensure_private, records_dirs
 from daemonize.registry.files import RefusedError, open_new, open_own, read_own
 
@@ -103,6 +103,8 @@ class Entry:
         self._directory: bytes | None = None
         self._owner: Descriptors
         self._fd = self._new = -1
+        #: Tokens of earlier daemons of a given name, which have ended by themselves and may have left processes.
+        self.former: list[str] = []
         self._reuses = False  # the record of one that has ended, and had the same name by chance
 
     @property
@@ -216,7 +218,7 @@ class Entry:
         text = read_own(path)
         if text is None:
             return True
-        from daemonize.registry.content import read_head
+        from daemonize.registry.content import read_head, read_marks
 
         head = read_head(text)
         if head is None:
@@ -224,6 +226,8 @@ class Entry:
 
             head = parse_head(text)
         runs = head.pid is not None and Identity(head.pid, head.start, head.boot_id).alive
+        if not runs and self.is_explicit and is_this_boot(head.boot_id):
+            self.former = read_marks(text)
         if runs and self.is_explicit:
             stat = read_stat(head.pid or 0)
             raise AlreadyRunning("name", self.name, head.pid, stat.name if stat else "", proven=True)

@@ -54,6 +54,10 @@ def _is_token(value: object) -> bool:
     return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
 
 
+def _are_tokens(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_token, value))
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_text, value))
 
@@ -87,6 +91,7 @@ FIELDS: Mapping[str, Check] = {
     "since": _is_count,
     "session": _is_count,
     "token": _is_token,
+    "former": _are_tokens,
     "process": _is_text,
     "ready": _is_flag,
     "foreground": _is_flag,

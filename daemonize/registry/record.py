@@ -29,14 +29,15 @@ class Record:
 
     name. pid: of its main process, None where nobody knew; start: its start time, in clock ticks since boot; boot_id: of
     which boot. process: its name. explicit: it was given its name. since: start time of the first process of it. session:
-    id of the session it was started in. token: `NAME=value` that marks its environment. ready: it was ready, and not left
-    running after a timeout. foreground: its parent stayed. by_option: it is a program with an option of its own to
-    daemonize. began: when it was ready, in seconds since the epoch; seconds: how long that took. stopped: when it was
-    stopped on purpose, or None. stdout, stderr: paths of the files its streams go to. pid_file: path, or None;
-    pid_file_is_locked: it is the lock file, too. drain, drain_start: pid and start time of the drain, if there is one.
-    notify_socket: what NOTIFY_SOCKET is in its environment, or None. listen: where the sockets listen that it was given.
-    found: what made a readiness spec hold. directory: where it was started. program: the file that was executed.
-    settings: keywords of launcher.request.Request.
+    id of the session it was started in. token: `NAME=value` that marks its environment. former: those of earlier daemons
+    of its name that have ended by themselves, and may have left processes. ready: it was ready, and not left running
+    after a timeout. foreground: its parent stayed. by_option: it is a program with an option of its own to daemonize.
+    began: when it was ready, in seconds since the epoch; seconds: how long that took. stopped: when it was stopped on
+    purpose, or None. stdout, stderr: paths of the files its streams go to. pid_file: path, or None; pid_file_is_locked:
+    it is the lock file, too. drain, drain_start: pid and start time of the drain, if there is one. notify_socket: what
+    NOTIFY_SOCKET is in its environment, or None. listen: where the sockets listen that it was given. found: what made a
+    readiness spec hold. directory: where it was started. program: the file that was executed. settings: keywords of
+    launcher.request.Request.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Record:
     since: int
     session: int
     token: str
+    former: list[str]
     process: str
     ready: bool
     foreground: bool

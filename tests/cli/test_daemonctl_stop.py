@@ -329,6 +329,47 @@ def test_escapees_are_found(family: Family, out: str, dead: bool) -> None:
     family.nobody()
 
 
+def test_what_an_earlier_daemon_has_left(family: Family) -> None:
+    """Workers of a main process that was killed are named, and end with the next daemon of that name, or a later one."""
+    lines = [*UP, *server(ESCAPEE.format(way="os.setsid()"))]
+    left = set()
+    for _ in range(2):
+        pid = control.started("web", *lines)
+        (worker,) = family.living(besides={pid, *left})
+        left.add(worker.pid)
+        procs.stop(pid, signal.SIGKILL)
+        told = control.run("status", "web")
+        assert told.status == 1
+        assert all(b"(pid %d)" % each in told.out for each in left)
+        assert b"daemonctl stop web" in told.out
+    assert control.run("start", "web").status == 0
+
+    assert control.run("stop", "--timeout", "100ms", "web")[:3] == (0, b"", b"")
+    family.nobody()
+    assert control.run("start", "web").status == 0
+    assert control.record("web")["former"] == []  # nothing was left of what was stopped
+    stop_by_force("web")
+
+
+def test_where_there_is_no_proc(servers: Family) -> None:
+    """A daemon of which nobody can say any more who it is still has its name, and is not said to have been stopped."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    pid = control.started("web", *program("repoints"))
+    script = f"""
+        mount -t tmpfs none /proc || exit 99
+        {control.COMMAND} status web >/dev/null; echo $?
+        {cli.COMMAND} --name web sleep 1 2>/dev/null; echo $?
+        {control.COMMAND} stop web 2>/dev/null; echo $?
+        {control.COMMAND} forget web 2>/dev/null; echo $?
+    """
+    done = cli.run_command(["unshare", "-m", SHELL, "-c", script])
+
+    assert done.out.split() == [b"0", b"75", b"1", b"1"], done
+    assert procs.alive(pid)
+    assert control.run("stop", "web").status == 0
+
+
 def test_workers_that_die_between_look_and_signal(family: Family) -> None:
     """A worker that forks and exits every few milliseconds is never the one that was seen; it is caught all the same."""
     hopping = f"os.spawnv(os.P_NOWAIT, {program('hops')[0]!r}, {[*program('hops', 3)]!r})"

@@ -75,7 +75,7 @@ class Server:
         sources: dict[str, Any] = {
             "roots": {self.pid},
             "session": self.pid,
-            "token": self.token.encode(),
+            "tokens": [self.token.encode()],
             **changes,
         }
         return Tree(**sources)
@@ -206,9 +206,9 @@ def test_each_source_finds_by_itself(stack: contextlib.ExitStack, source: str) -
     """The session alone, and the token alone; the negative control of the test above: neither, and it is missed."""
     server = Server(stack, *python(ESCAPEE.format(way="pass" if source == "session" else "os.setsid()")))
     escapee = int(server.line)
-    changes: dict[str, Any] = {"session": None, "token": None}
+    changes: dict[str, Any] = {"session": None, "tokens": ()}
     missed = server.tree(**changes).living()
-    given = {"session": server.pid} if source == "session" else {"token": server.token.encode()}
+    given = {"session": server.pid} if source == "session" else {"tokens": [server.token.encode()]}
     found = server.tree(**{**changes, **given}).living()
     server.stop()
 
@@ -501,8 +501,8 @@ def test_a_name_like_the_token_is_not_the_token(stack: contextlib.ExitStack) -> 
     """The token is a whole entry of the environment, not a part of one."""
     server = Server(stack, *python("os.write(1, b'up\\n'); signal.pause()"))
     for other in (server.token[:-1], server.token[1:], server.token + "0"):
-        assert Tree(set(), token=other.encode()).living() == []
-    assert [member.pid for member in Tree(set(), token=server.token.encode()).living()] == [server.pid]
+        assert Tree(set(), tokens=[other.encode()]).living() == []
+    assert [member.pid for member in Tree(set(), tokens=[server.token.encode()]).living()] == [server.pid]
     server.stop()
 
 

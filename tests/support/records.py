@@ -20,7 +20,7 @@ from daemonize.registry import record as registry
 #: What a record says of which nothing else is said.
 _DEFAULTS: dict[str, Any] = {
     "name": "web", "pid": None, "start": 0, "boot_id": "", "explicit": False, "since": 0, "session": 0,
-    "token": "DAEMONIZE_ID=0",
+    "token": "DAEMONIZE_ID=0", "former": [],
     "process": "web", "ready": True, "foreground": False, "by_option": False, "began": 0.0, "seconds": 0.1, "stopped": None,
     "stdout": "/dev/null", "stderr": "/dev/null", "pid_file": None, "pid_file_is_locked": False, "drain": None,
     "drain_start": 0, "notify_socket": None, "listen": [], "found": {}, "directory": "/", "program": None,

@@ -29,6 +29,7 @@ SAMPLE: dict[str, Any] = {
     "since": 12345,
     "session": 4321,
     "token": "DAEMONIZE_ID=63e336c239113253",
+    "former": [],
     "process": "sleep",
     "ready": True,
     "foreground": False,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daemonize.errors import UsageError
+from daemonize.errors import NotPossible
 from daemonize.launcher.export import systemd_unit
 from daemonize.launcher.unittext import duration
 from tests.support.records import Record
@@ -224,7 +224,7 @@ def test_names_are_no_directives() -> None:
 )
 def test_what_cannot_be_exported(record: dict[str, Any], why: str) -> None:
     """An error in words, of one line."""
-    with pytest.raises(UsageError, match=f"web cannot be exported to systemd: .*{why}") as caught:
+    with pytest.raises(NotPossible, match=f"web cannot be exported to systemd: .*{why}") as caught:
         unit(record=record)
     assert "\n" not in str(caught.value)
 

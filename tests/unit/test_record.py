@@ -205,6 +205,7 @@ WRONG: dict[tuple[str, ...], list[object]] = {
     TIMES: ["1", True, -1, -0.1, 1e300, math.nan, math.inf, 10**400, [], {}],
     FLAGS: [None, 0, 1, "true", [], {}],
     ("token",): [None, 1, "", "=", "HOME=/root", "DAEMONIZE_ID", "DAEMONIZE_ID=", "DAEMONIZE_ID=63e336c2\n", "X" * 30],
+    ("former",): [None, "x", {}, [1], ["HOME=/root"], ["DAEMONIZE_ID="], [[]]],
     ("listen",): [None, "x", {}, [1], [None], ["a\0b"], ["\ud800"]],
     ("found",): [None, "x", [], {"port": 1}, {"port": None}, {"a\0b": "x"}, {"x": "\ud800"}],
     ("settings",): [
