@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from daemonize.errors import DaemonizeError, UsageError, printable
 from daemonize.posix.signals import valid
+from daemonize.registry.names import similar
 from daemonize.registry.record import Registry
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Raises UsageError for a verb that there is none of."""
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            similar = difflib.get_close_matches(args[0], [*self.commands, "ps"], 1)
-            guess = f'; did you mean "{similar[0]}"?' if similar else ""
+            meant = similar(args[0], [*self.commands, "ps"])
+            guess = f'; did you mean "{meant[0]}"?' if meant else ""
             raise UsageError(f"there is no verb \"{printable(args[0])}\"{guess} (try 'daemonctl --help')")
         return super().resolve_command(ctx, args)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -70,7 +69,9 @@ def _parameter(option: Option) -> click.Option:
 
 def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(f"daemonize {importlib.metadata.version('daemonize-ready')}")
+        from importlib.metadata import version
+
+        click.echo(f"daemonize {version('daemonize-ready')}")
         ctx.exit()
 
 

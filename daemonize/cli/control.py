@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import sys
@@ -46,21 +45,8 @@ _some = click.argument("names", metavar="NAME...", type=Name(), nargs=-1, requir
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        click.echo(f"daemonctl {importlib.metadata.version('daemonize-ready')}")
-        ctx.exit()
-
-
 @click.group(cls=Verbs, context_settings={"help_option_names": ["--help", "-h"]})
-@click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_show_version,
-    help="Show the version.",
-)
+@click.version_option(package_name="daemonize-ready", prog_name=PROGRAM, message="%(prog)s %(version)s")
 def control() -> None:
     """See, read, stop and start the daemons that daemonize has started.
 
@@ -139,7 +125,12 @@ def list_daemons(as_json: bool, everything: bool) -> int:
 )
 def status(names: Sequence[str], as_json: bool, lines: int) -> int:
     """Tell how daemons are. The exit status is that of the worst: 0 running, 1 dead, 3 stopped, 4 unknown."""
+    from functools import cache
+
     from daemonize.cli import overview
+    from daemonize.launcher.members import marked
+
+    marks = cache(marked)
 
     def tell(name: str) -> int:
         try:
@@ -156,7 +147,7 @@ def status(names: Sequence[str], as_json: bool, lines: int) -> int:
             state = daemon.state
             known = overview.facts(daemon.record, state)
             if not as_json:
-                click.echo(overview.paragraph(daemon.record, known, lines), nl=False)
+                click.echo(overview.paragraph(daemon.record, known, lines, marks), nl=False)
         if as_json:
             _say_json(known)
         return _STATUS[state]

@@ -17,9 +17,11 @@ from daemonize.logs.streams import last_lines
 from daemonize.posix.identity import read_stat
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from daemonize.registry.record import Record
+
+    Marks = Mapping[bytes, list[tuple[int, str]]]
 
 _COLUMNS = ("NAME", "STATE", "PID", "UPTIME", "READY", "MEMORY", "COMMAND")
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -131,13 +133,13 @@ def _headline(record: Record, known: dict[str, Any]) -> str:
     return f"dead; it ran from {began}, and nobody has stopped it; {again}"
 
 
-def paragraph(record: Record, known: dict[str, Any], lines: int) -> str:
-    """What `status` prints. lines: how many of the last lines of its logs."""
+def paragraph(record: Record, known: dict[str, Any], lines: int, marks: Callable[[], Marks]) -> str:
+    """What `status` prints. lines: how many of the last lines of its logs. marks: finds who bears the mark of a launch."""
     about = f"{record.pid} ({printable(known['process'] or '?')}), {amount(known['memory'])} of memory"
     held = (f"{printable(spec)}: {printable(found)}" for spec, found in record.found.items())
     facts_shown = [
         ("pid", about if known["pid"] else ""),
-        ("left", _left(record) if known["state"] == DEAD else ""),
+        ("left", _left(record, marks()) if known["state"] == DEAD else ""),
         ("command", command_line(record.command)),
         ("ready by", ", ".join(held)),
         ("listens", ", ".join(map(printable, record.listen))),
@@ -153,9 +155,9 @@ def paragraph(record: Record, known: dict[str, Any], lines: int) -> str:
     return head + body + "".join(f"  {stream}| {_clean(line)}\n" for stream, line in said)
 
 
-def _left(record: Record) -> str:
+def _left(record: Record, marks: Marks) -> str:
     """What a daemon that has ended by itself has left running."""
-    found = [f"{printable(name)} (pid {pid})" for pid, name in left_of(record)]
+    found = [f"{printable(name)} (pid {pid})" for pid, name in left_of(record, marks)]
     more = f" and {len(found) - _MOST_LEFT} more" if len(found) > _MOST_LEFT else ""
     return (
         f"{', '.join(found[:_MOST_LEFT])}{more}; to stop that: daemonctl stop {printable(record.name)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
@@ -16,8 +15,7 @@ from daemonize.errors import (
     NotPossible,
     SetupError,
 )
-from daemonize.launcher import awaiting, helper, relaunch, reloading, stopping
-from daemonize.launcher.outputs import Targets
+from daemonize.launcher import stopping
 from daemonize.posix.identity import Process
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGTERM
@@ -67,7 +65,9 @@ class Daemon:
         timeout: seconds. Raises NotYet when they have passed, NotPossible if it does not run and nobody is starting it,
         NoSuchDaemon, BadRecord, SetupError.
         """
-        return cls(awaiting.wait_until_ready(name, timeout))
+        from daemonize.launcher.awaiting import wait_until_ready
+
+        return cls(wait_until_ready(name, timeout))
 
     def __repr__(self) -> str:
         """Name and pid."""
@@ -130,9 +130,14 @@ class Daemon:
 
         Raises as `daemonize.launch`, and AlreadyRunning if it runs; NotPossible if only its starter can start it, BadRecord.
         """
+        from daemonize.launcher import relaunch
+
         relaunch.refuse_unrepeatable(self.record)
         if self.record.by_option:
             return self._start_by_option()
+        from daemonize.launcher import helper, relaunch
+        from daemonize.launcher.outputs import Targets
+
         request = relaunch.request_of(self.record)
         outcome = helper.run(request, Targets(), self.record.directory)
         if isinstance(outcome, LaunchError):
@@ -141,6 +146,8 @@ class Daemon:
 
     def restart(self, timeout: float | None = None) -> Daemon:
         """Stop it, and launch it again. timeout: as of `stop`. Raises as `stop` and `start`."""
+        from daemonize.launcher import relaunch
+
         relaunch.refuse_unrepeatable(self.record)
         self.stop(timeout)
         return self.start()
@@ -162,10 +169,12 @@ class Daemon:
         A server that was started with `notify` can say so (RELOADING=1, then READY=1), and is waited for, at most `timeout`
         seconds; of others nobody knows. Raises NotPossible if it does not run, NotReloaded if it did not come to the end.
         """
+        from daemonize.launcher.reloading import reload
+
         with self._held() as process:
             if process is None:
                 raise NotPossible(self.name, f"is not running; to start it: daemonctl start {self.name}")
-            return reloading.reload(self.record, process, timeout)
+            return reload(self.record, process, timeout)
 
     def logs(self, lines: int | None = 10, since: float | None = None) -> Iterator[tuple[str, bytes]]:
         """(stream, line) of what it has written: the last `lines` of `stdout` and of `stderr`, or all (None).
@@ -194,6 +203,10 @@ class Daemon:
         forget(self.name)
 
     def _start_by_option(self) -> Daemon:
+        import subprocess
+
+        from daemonize.launcher import relaunch
+
         if self.is_running:
             raise AlreadyRunning("name", self.name, self.pid, self.record.process, proven=True)
         program, command, environment = relaunch.own_command_line(self.record)

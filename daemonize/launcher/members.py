@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from daemonize.posix.identity import is_this_boot, read_stat
+from daemonize.notify import ID
+from daemonize.posix.identity import all_pids, is_this_boot, read_file, read_stat
 from daemonize.posix.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from daemonize.registry.record import Record
+
+_MARK = ID + b"="
 
 
 def main_of(record: Record) -> tuple[int, int] | None:
@@ -30,12 +33,27 @@ def tree_of(record: Record, main: tuple[int, int] | None, exclude: Collection[in
     stat = read_stat(main[0]) if main else None
     # The number of the session is only safe while a process that is certainly ours keeps it from being given away.
     session = record.session if stat and stat.session == record.session else None
-    tokens = [os.fsencode(token) for token in (record.token, *record.former)]
     since = 0 if record.former else record.since
-    return Tree({main[0]} if main else (), session, tokens, exclude=exclude, since=since)
+    return Tree({main[0]} if main else (), session, _tokens(record), exclude=exclude, since=since)
 
 
-def left_of(record: Record) -> list[tuple[int, str]]:
-    """(pid, name) of all that runs and belongs to it."""
-    tree = tree_of(record, main_of(record), {record.drain or 0})
-    return [(stat.pid, stat.name) for stat in tree.living()] if tree else []
+def marked() -> dict[bytes, list[tuple[int, str]]]:
+    """(pid, name) of every process that bears the mark of a launch, by that. One look, for many daemons."""
+    found: dict[bytes, list[tuple[int, str]]] = {}
+    for pid in all_pids():
+        for word in (read_file(f"/proc/{pid}/environ") or b"").split(b"\0"):
+            stat = read_stat(pid) if word.startswith(_MARK) else None
+            if stat and not stat.exiting:
+                found.setdefault(word, []).append((pid, stat.name))
+    return found
+
+
+def left_of(record: Record, marks: Mapping[bytes, list[tuple[int, str]]]) -> list[tuple[int, str]]:
+    """(pid, name) of what runs of a daemon that has ended. marks: as of `marked`."""
+    if not is_this_boot(record.boot_id):
+        return []
+    return sorted(process for token in _tokens(record) for process in marks.get(token, ()))
+
+
+def _tokens(record: Record) -> list[bytes]:
+    return [os.fsencode(token) for token in (record.token, *record.former)]

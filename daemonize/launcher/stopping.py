@@ -13,7 +13,7 @@ from daemonize.posix.locks import remove_pid_file
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGTERM
 from daemonize.posix.stop import Stop, default_plan
-from daemonize.registry.changes import mark_stopped
+from daemonize.registry.changes import StopMark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,6 +40,9 @@ class _Stopping:
         self._drain_until = 0.0
         self._finished = False
         self._stop = self._begin(plan)
+        self._mark = StopMark(
+            record
+        )  # after the first signal: it has better things to do than to wait for us
 
     def _begin(self, plan: Sequence[tuple[int, float]]) -> Stop | None:
         main = main_of(self.record)
@@ -80,7 +83,7 @@ class _Stopping:
         record = self.record
         if record.pid_file and record.pid:
             remove_pid_file(record.pid_file, record.pid, empty=record.pid_file_is_locked)
-        mark_stopped(record)
+        self._mark.put_down()
 
     @property
     def _hidden(self) -> list[tuple[int, str]]:

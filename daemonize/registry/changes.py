@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, SetupError
 from daemonize.registry import content
 from daemonize.registry.entry import lock_path, new_path, open_lock, record_path
-from daemonize.registry.files import RefusedError, is_in_the_way, remove, write_new
+from daemonize.registry.files import RefusedError, is_in_the_way, read_own, remove, write_new
 from daemonize.registry.names import is_name
-from daemonize.registry.record import Record, Registry
+from daemonize.registry.record import Record, Registry, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,30 +22,41 @@ if TYPE_CHECKING:
 _TRIES, _PAUSE = 10, 0.005
 
 
-def mark_stopped(record: Record) -> None:
-    """Put down that it was stopped on purpose, unless another of that name is there by now. Never raises."""
-    try:
-        directory = Registry().directory
-        if directory is None:
-            return
-        for _ in range(_TRIES):
-            if _put_down_stop(directory, record):
-                return
-            sleep(_PAUSE)  # a launch that is about to find that it runs has the lock for a moment, too
-    except (NoSuchDaemon, BadRecord, SetupError, RefusedError, OSError):
-        pass  # it has ended; that it was on purpose is not known, then
+class StopMark:
+    """What is to be put down of a daemon that is being stopped; made ready while it ends, for somebody waits for that."""
 
+    def __init__(self, record: Record) -> None:
+        self._record, self._directory = record, b""
+        self._before: bytes | None = None
+        try:
+            self._directory = Registry().directory or b""
+            self._before = read_own(record_path(self._directory, record.name)) if self._directory else None
+            found = parse(self._before) if self._before else None
+        except (SetupError, RefusedError, OSError):
+            found = None
+        is_ours = found is not None and found.token == record.token and found.stopped is None
+        self._fields = found.fields if found and is_ours else None
 
-def _put_down_stop(directory: bytes, record: Record) -> bool:
-    """False if somebody else has the lock. Raises NoSuchDaemon, BadRecord, SetupError, RefusedError, OSError."""
-    with _locked(directory, record.name) as mine:
-        found = Registry().read(record.name) if mine else None
-        if found and found.token == record.token and found.stopped is None:
-            found.stopped = time()
-            path = new_path(directory, record.name)
-            write_new(path, content.write(found.fields))
-            os.rename(path, record_path(directory, record.name))
-    return mine
+    def put_down(self) -> None:
+        """It was stopped on purpose, unless somebody has changed its record meanwhile. Never raises."""
+        try:
+            for _ in range(_TRIES if self._fields else 0):
+                if self._put_down():
+                    return
+                sleep(_PAUSE)  # a launch that is about to find that it runs has the lock for a moment, too
+        except (RefusedError, OSError):
+            pass  # it has ended; that it was on purpose is not known, then
+
+    def _put_down(self) -> bool:
+        """False if somebody else has the lock. Raises RefusedError, OSError."""
+        name = self._record.name
+        path = record_path(self._directory, name)
+        with _locked(self._directory, name) as mine:
+            if mine and self._fields and read_own(path) == self._before:
+                new = new_path(self._directory, name)
+                write_new(new, content.write({**self._fields, "stopped": time()}))
+                os.rename(new, path)
+        return mine
 
 
 def forget(name: str) -> None:

@@ -7,6 +7,10 @@ import os
 from daemonize.errors import UsageError, printable
 from daemonize.registry.entry import LONGEST_NAME, LONGEST_NUMBER, MOST_BYTES, fit
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 
 def is_name(text: str) -> bool:
     """Whether there can be a daemon of that name: with a number, it may be longer than one that is given."""
@@ -26,3 +30,10 @@ def check_name(name: str) -> str:
             "without blanks and slashes, and no '.' or '-' first"
         )
     return name
+
+
+def similar(word: str, among: Iterable[str]) -> list[str]:
+    """What somebody may have meant: the word that is most like his, if there is one."""
+    from difflib import get_close_matches  # only where somebody has mistyped
+
+    return get_close_matches(word, list(among), 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from daemonize.registry.directories import is_private, records_dirs
 from daemonize.registry.entry import lock_path, record_path
 from daemonize.registry.fields import FIELDS
 from daemonize.registry.files import RefusedError, open_file, read_own
-from daemonize.registry.names import is_name
+from daemonize.registry.names import is_name, similar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -181,7 +180,7 @@ class Registry:
 
     def unknown(self, name: str) -> NoSuchDaemon:
         """The error: there is no record of that name. Raises SetupError."""
-        return NoSuchDaemon(name, difflib.get_close_matches(name, self.names, 1))
+        return NoSuchDaemon(name, similar(name, self.names))
 
     def has(self, name: str) -> bool:
         """Whether there is a record, of any use or none."""

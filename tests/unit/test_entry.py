@@ -15,7 +15,7 @@ from daemonize.posix import holders
 from daemonize.posix.fds import Descriptors
 from daemonize.registry import changes
 from daemonize.registry import entry as entries
-from daemonize.registry.changes import forget, mark_stopped
+from daemonize.registry.changes import StopMark, forget
 from daemonize.registry.directories import ensure_private
 from daemonize.registry.entry import Entry, lock_path, new_path, open_lock, record_path
 from daemonize.registry.names import check_name
@@ -181,7 +181,7 @@ def test_a_stop_is_put_down_though_others_look(lookers: None, directory: bytes) 
     """It says `stopped`, not `dead`."""
     for _ in range(100):
         registered.forge("web")
-        mark_stopped(Registry().read("web"))
+        StopMark(Registry().read("web")).put_down()
         assert Registry().read("web").stopped is not None
 
 
@@ -193,7 +193,7 @@ def test_a_stop_is_put_down_though_one_starts_it(
     claimed("web", owner)
     monkeypatch.setattr(changes, "sleep", lambda _seconds: owner.close())
 
-    mark_stopped(Registry().read("web"))
+    StopMark(Registry().read("web")).put_down()
 
     assert Registry().read("web").stopped is not None
 
@@ -532,7 +532,7 @@ def test_a_stop_is_put_down(directory: bytes) -> None:
     """Nothing else of the record changes; nothing is left beside it."""
     registered.forge("web")
     before = Registry().read("web")
-    mark_stopped(before)
+    StopMark(before).put_down()
     after = Registry().read("web")
 
     assert after.stopped is not None
@@ -543,10 +543,10 @@ def test_a_stop_is_put_down(directory: bytes) -> None:
 def test_a_stop_of_another(directory: bytes) -> None:
     """A daemon that has been started under that name meanwhile was not stopped; neither is one whose record is gone."""
     registered.forge("web", token="DAEMONIZE_ID=0000000000000001")
-    mark_stopped(Record({**SAMPLE}))
+    StopMark(Record({**SAMPLE})).put_down()
     assert Registry().read("web").stopped is None
     forget("web")
-    mark_stopped(Record({**SAMPLE}))
+    StopMark(Record({**SAMPLE})).put_down()
     assert listed(directory) == []
 
 
@@ -554,7 +554,7 @@ def test_a_stop_while_it_is_started_again(owner: Descriptors, directory: bytes) 
     """It is the launch's record now."""
     registered.forge("web")
     claimed("web", owner)
-    mark_stopped(Record({**SAMPLE}))
+    StopMark(Record({**SAMPLE})).put_down()
 
     assert Registry().read("web").stopped is None
 
@@ -563,7 +563,7 @@ def test_a_stop_where_there_is_no_registry() -> None:
     """It never raises."""
     for directory in ("/nonexistent", "/dev/null", "/tmp"):
         os.environ["DAEMONIZE_RUNTIME_DIR"] = directory
-        mark_stopped(Record({**SAMPLE}))
+        StopMark(Record({**SAMPLE})).put_down()
 
 
 # --- two users -------------------------------------------------------------------------------------------------------
