@@ -155,22 +155,30 @@ class NoSuchDaemon(DaemonizeError):
     def __str__(self) -> str:
         """One line."""
         guess = f'; did you mean "{printable(self.similar)}"?' if self.similar else ""
-        return f'no daemon named "{printable(self.name)}"{guess}'
+        return f'no daemon named "{printable(self.name)}"{guess or "; those that there are: daemonctl list --all"}'
 
 
 class BadRecord(DaemonizeError):
-    """The record of a daemon cannot be used. name: of the daemon. path: of the record. reason: why not."""
+    """The record of a daemon cannot be used. name: of the daemon. path: of the record. reason: why not.
+
+    exposed: only because others may use it, too.
+    """
 
     exit_status = STATUS_UNKNOWN
 
-    def __init__(self, name: str, path: str, reason: str) -> None:
-        self.name, self.path, self.reason = name, path, reason
+    def __init__(self, name: str, path: str, reason: str, *, exposed: bool = False) -> None:
+        self.name, self.path, self.reason, self.exposed = name, path, reason, exposed
         super().__init__(name, path, reason)
 
     def __str__(self) -> str:
         """One line."""
         name, path = printable(self.name), printable(self.path)
-        return f"the record of {name} cannot be used: {path}: {self.reason}; to be rid of it: daemonctl forget {name}"
+        remedy = (
+            f"if nobody has changed it: chmod 600 {path}"
+            if self.exposed
+            else f"to be rid of it: daemonctl forget {name}"
+        )
+        return f"the record of {name} cannot be used: {path}: {self.reason}; {remedy}"
 
 
 class NotPossible(DaemonizeError):

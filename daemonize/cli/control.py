@@ -13,6 +13,7 @@ from daemonize.cli.asking import Converted, Name, NoReaderError, Verbs, parse_li
 from daemonize.errors import (
     STATUS_UNMET,
     STATUS_USAGE,
+    AlreadyRunning,
     DaemonizeError,
     NoSuchDaemon,
     NotPossible,
@@ -103,6 +104,7 @@ def list_daemons(as_json: bool, everything: bool) -> int:
         launch = registry.launcher(name)
         if launch:
             found.append(overview.of_launch(name, launch[0]))
+    found.sort(key=lambda known: str(known["name"]))
     if as_json:
         _say_json(found)
     else:
@@ -160,7 +162,7 @@ _grace = click.option(
 )
 
 
-@control.command()
+@control.command(short_help="Stop daemons, all at the same time.")
 @_some
 @_grace
 @click.option(
@@ -208,26 +210,31 @@ def _to_stop(name: str) -> Record:
 def _refuse_starting(name: str) -> None:
     launch = Registry().launcher(name)
     if launch:
-        who = f" by pid {launch[0]}" if launch[0] else ""
-        raise NotPossible(
-            name, f"is being started{who}; interrupt that, or wait for it: daemonctl wait {name} --ready"
-        )
+        who = f" by pid {launch[0]} (to interrupt that: kill -INT {launch[0]})" if launch[0] else ""
+        raise NotPossible(name, f"is being started{who}; to wait for it: daemonctl wait {name} --ready")
 
 
 _quiet = click.option("-q", "--quiet", is_flag=True, help="Print no line of daemonctl's own.")
 _verbose = click.option("-v", "--verbose", is_flag=True, help="Print what happens, on stderr.")
 
 
-@control.command()
+@control.command(short_help="Start a daemon again, as it was started.")
 @_one
 @_quiet
 @_verbose
 def start(name: str, quiet: bool, verbose: bool) -> int:
     """Start a daemon again as it was started, and return when it is ready, with the exit status of daemonize."""
-    return _launch(_find(name), quiet=quiet, verbose=verbose)
+    try:
+        daemon = Daemon.find(name)
+    except NoSuchDaemon:
+        launch = Registry().launcher(name)
+        if launch is None:
+            raise
+        raise AlreadyRunning("name", name, launch[0], launch[1], launching=True) from None
+    return _launch(daemon, quiet=quiet, verbose=verbose)
 
 
-@control.command()
+@control.command(short_help="Stop a daemon, and start it again.")
 @_one
 @_grace
 @_quiet
@@ -238,6 +245,7 @@ def restart(name: str, timeout: float | None, quiet: bool, verbose: bool) -> int
 
     daemon = Daemon(_to_stop(name))
     relaunch.refuse_unrepeatable(daemon.record)
+    relaunch.refuse_lost(daemon.record)
     ran = daemon.is_running
     daemon.stop(timeout)
     status = _launch(daemon, quiet=quiet, verbose=verbose)
@@ -278,7 +286,7 @@ def signal(name: str, number: int) -> None:
     _find(name).signal(number)
 
 
-@control.command()
+@control.command(short_help="Let a daemon read its configuration again.")
 @_one
 @click.option(
     "-t", "--timeout", type=_TIMEOUT, default="90s", show_default=True, help="Longest that it may take."
@@ -318,7 +326,7 @@ def logs(name: str, lines: int | None, follow: bool, stderr_only: bool, since: s
     )
 
 
-@control.command()
+@control.command(short_help="Show all that is known of a daemon.")
 @_one
 @_json
 def show(name: str, as_json: bool) -> None:
@@ -336,7 +344,7 @@ def show(name: str, as_json: bool) -> None:
 @_one
 @click.option("--exit", "mode", flag_value="exit", default="exit", help="Until it has ended (default).")
 @click.option("--ready", "mode", flag_value="ready", help="Until the launch that is under way is over.")
-@click.option("-t", "--timeout", type=_TIMEOUT, help="Wait no longer [default: for ever; 90s with --ready].")
+@click.option("-t", "--timeout", type=_DURATION, help="Wait no longer [default: for ever; 90s with --ready].")
 def wait(name: str, mode: str, timeout: float | None) -> None:
     """Wait until a daemon has ended, or is ready."""
     if mode == "ready":

@@ -44,7 +44,7 @@ def _who(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if details["program"]:
         yield "program", printable(details["program"])
     if details["directory"]:
-        yield "directory", printable(details["directory"])
+        yield "started in", printable(details["directory"])
     if details["memory"] is not None:
         yield "memory", amount(details["memory"])
     if details["cpu"] is not None:
@@ -61,7 +61,7 @@ def _state(details: Mapping[str, Any]) -> str:
 def _where(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "stdout", printable(details["stdout"])
     yield "stderr", printable(details["stderr"])
-    if details["drain"] is not None:
+    if details["drain"] is not None and details["running"]:
         yield "drain", str(details["drain"])
     if details["pid_file"]:
         yield "pid file", printable(details["pid_file"])
@@ -79,7 +79,7 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What was asked for, by the names of the long options."""
     for name, value in settings.items():
         label = printable(name.replace("_", " "))
-        if name in ("command", "name"):
+        if name in ("command", "name", "stdout", "stderr", "pid_file"):  # told above
             continue
         if name == "environment":
             yield from (("variable", printable(f"{key}={content}")) for key, content in value.items())
@@ -87,6 +87,10 @@ def _settings(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from (("limit", f"{printable(key)}={_limit(bound)}") for key, bound in value.items())
         elif name == "umask":
             yield label, f"{value:03o}"
+        elif name == "log_rotate":
+            yield label, f"{amount(value[0])}, {value[1]} kept"
+        elif name in ("timeout", "stop_timeout"):
+            yield label, "infinity" if value == "infinity" else f"{value:g} s"
         elif isinstance(value, (list, tuple)):
             yield from ((label, printable(str(one))) for one in value)
         else:
@@ -117,7 +121,10 @@ def _tree(processes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _process(facts: Mapping[str, Any]) -> str:
-    command = command_line(facts["command"]) if facts["command"] else f"[{printable(facts['name'] or '?')}]"
+    words = list(facts["command"] or ())
+    while words and not words[-1]:  # a server that shows its state there has no use for them
+        words.pop()
+    command = command_line(words) if words else f"[{printable(facts['name'] or '?')}]"
     about = [
         facts["user"],
         facts["state"],

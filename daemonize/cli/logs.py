@@ -129,11 +129,13 @@ class _Shown:
 
     def show(self) -> int:
         """What there is; the exit status."""
-        if self._logs and all(log.place == (None, None) for log in self._logs.values()):
-            paths = " and ".join(printable(log.path) for log in self._logs.values())
-            _complain(f"{printable(self._record.name)} has written no log yet (to {paths})")
+        missing = [printable(log.path) for log in self._logs.values() if log.place == (None, None)]
         self._begin()
-        self._round()
+        if not self._round() and missing:
+            _complain(
+                f"no log: there is no {' and no '.join(missing)}; nothing was written to it, or it has been removed"
+            )
+            self._status = 1
         return self._status
 
     def follow(self) -> int:

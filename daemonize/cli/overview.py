@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import printable
+from daemonize.errors import NotPossible, printable
 from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED
 from daemonize.launcher.details import memory
 from daemonize.launcher.members import left_of
+from daemonize.launcher.relaunch import refuse_unrepeatable
 from daemonize.logs.streams import last_lines
 from daemonize.posix.identity import read_stat
 
@@ -127,10 +128,17 @@ def _headline(record: Record, known: dict[str, Any]) -> str:
         return f"running since {began} ({duration(known['uptime'])}), {how}{halted}"
     if state == STARTING:
         return "being started"
-    again = f"to start it again: daemonctl start {printable(record.name)}"
     if state == STOPPED:
-        return f"stopped at {_moment(record.stopped or 0)}; it had run since {began}; {again}"
-    return f"dead; it ran from {began}, and nobody has stopped it; {again}"
+        return f"stopped at {_moment(record.stopped or 0)}; it had run since {began}; {_again(record)}"
+    return f"dead; it ran from {began}, and nobody has stopped it; {_again(record)}"
+
+
+def _again(record: Record) -> str:
+    try:
+        refuse_unrepeatable(record)
+    except NotPossible:
+        return "only who started it can start it again"
+    return f"to start it again: daemonctl start {printable(record.name)}"
 
 
 def paragraph(record: Record, known: dict[str, Any], lines: int, marks: Callable[[], Marks]) -> str:

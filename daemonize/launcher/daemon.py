@@ -133,6 +133,7 @@ class Daemon:
         from daemonize.launcher import relaunch
 
         relaunch.refuse_unrepeatable(self.record)
+        relaunch.refuse_lost(self.record)
         if self.record.by_option:
             return self._start_by_option()
         from daemonize.launcher import helper, relaunch
@@ -149,6 +150,7 @@ class Daemon:
         from daemonize.launcher import relaunch
 
         relaunch.refuse_unrepeatable(self.record)
+        relaunch.refuse_lost(self.record)
         self.stop(timeout)
         return self.start()
 

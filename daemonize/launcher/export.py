@@ -41,7 +41,7 @@ _KNOWN = frozenset(
     (
         "command", "ready", "timeout", "on_timeout", "stop_timeout", "directory", "environment", "stdout", "stderr",
         "append", "stdin", "name", "keep_fds", "user", "chroot", "umask", "nice", "core", "limits", "log_rotate",
-        "timestamps", *_DAEMONIZE_ONLY,
+        "timestamps", "foreground", "name", *_DAEMONIZE_ONLY,
     )
 )  # fmt: skip
 
@@ -222,7 +222,7 @@ class _Unit:
         elif asked and not self.wrapped:
             yield f"WorkingDirectory={unittext.path(asked)}"
         elif unittext.is_path(self._where):
-            yield f"WorkingDirectory=-{unittext.path(self._where)}"
+            yield f"WorkingDirectory={unittext.path(self._where)}"
 
     def _is_for_the_unit(self, name: str, value: str) -> bool:
         return self._is_variable((name, value)) and not (self.wrapped and name.startswith(_FOR_US))
@@ -294,6 +294,8 @@ class _Unit:
 
     def _places(self) -> Iterator[str]:
         settings = self.settings
+        if self.record.explicit:
+            yield from ("--name", self.record.name)
         directory = settings.get("directory")
         if not directory and not unittext.is_path(self._where):
             directory = None if settings.get("chroot") else self._where

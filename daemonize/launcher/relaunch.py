@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from errno import ENOENT
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import BadRecord, NotPossible, UsageError, printable
+from daemonize.errors import BadRecord, NotExecuted, NotPossible, UsageError, printable
 from daemonize.launcher.request import Request
 from daemonize.notify import NAME
 from daemonize.registry.directories import settled
@@ -61,6 +62,14 @@ def go_to(record: Record, go: Callable[[str], object] = os.chdir) -> None:
         raise NotPossible(
             record.name, f"cannot be started from {where}, as it was: {error.strerror}"
         ) from None
+
+
+def refuse_lost(record: Record) -> None:
+    """Raises NotExecuted if the program is not there any more: nobody wants to hear that when it has been stopped."""
+    if record.program is not None and not os.path.exists(record.program):
+        failure = NotExecuted("exec", ENOENT, record.program)
+        failure.command = [record.program]
+        raise failure
 
 
 def _restored(name: str, value: Any) -> Any:

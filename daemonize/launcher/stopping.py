@@ -39,10 +39,10 @@ class _Stopping:
         self._drain = self._find_drain()
         self._drain_until = 0.0
         self._finished = False
+        ran = main_of(record) is not None
         self._stop = self._begin(plan)
-        self._mark = StopMark(
-            record
-        )  # after the first signal: it has better things to do than to wait for us
+        # After the first signal, not to hold that up. One that had ended before has not been stopped.
+        self._mark = StopMark(record) if ran else None
 
     def _begin(self, plan: Sequence[tuple[int, float]]) -> Stop | None:
         main = main_of(self.record)
@@ -83,7 +83,8 @@ class _Stopping:
         record = self.record
         if record.pid_file and record.pid:
             remove_pid_file(record.pid_file, record.pid, empty=record.pid_file_is_locked)
-        self._mark.put_down()
+        if self._mark:
+            self._mark.put_down()
 
     @property
     def _hidden(self) -> list[tuple[int, str]]:

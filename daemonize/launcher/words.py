@@ -90,7 +90,7 @@ def problems(wrapper: Wrapper, *, verbose: bool = False) -> Iterator[str]:
     """What went wrong beside the launch itself. verbose: also what is of no consequence this time."""
     for error in wrapper.outputs.errors:
         yield f"the server's output could not be relayed to the end: {error.strerror}"
-    if verbose and wrapper.entry.problem:
-        yield f"no record is kept: {wrapper.entry.problem}"
+    if wrapper.entry.problem and (verbose or wrapper.outputs.lacks_log):
+        yield f"no record is kept, and daemonctl will not know it: {wrapper.entry.problem}"
     if wrapper.logs.problem and (verbose or wrapper.outputs.lacks_log):
         yield f"no log is kept: {wrapper.logs.problem}"

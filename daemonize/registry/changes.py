@@ -69,7 +69,9 @@ def forget(name: str) -> None:
     try:
         with _locked(directory, name) as mine:
             if not mine:
-                raise NotPossible(name, "is being started by another process")
+                who = registry.launcher(name)
+                by = f" by pid {who[0]}" if who and who[0] else ""
+                raise NotPossible(name, f"is being started{by}: wait for that, or interrupt it")
             _refuse_running(registry, name)
             for path in (record_path(directory, name), new_path(directory, name), lock_path(directory, name)):
                 remove(path)
@@ -85,8 +87,12 @@ def _is_blocked(directory: bytes, name: str) -> bool:
 def _refuse_running(registry: Registry, name: str) -> None:
     try:
         record = registry.read(name)
-    except (NoSuchDaemon, BadRecord):
+    except BadRecord as bad:
+        if bad.exposed:
+            raise  # it may be about one that runs
         return  # whom it was about, nobody can say
+    except NoSuchDaemon:
+        return
     if record.identity is not None and record.identity.alive:
         raise NotPossible(name, f"is running (pid {record.pid}); to stop it first: daemonctl stop {name}")
 

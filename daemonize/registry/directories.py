@@ -24,8 +24,9 @@ def state_dir(environment: Mapping[bytes, bytes]) -> bytes:
         return b"/var/log/daemonize"
     base = environment.get(b"XDG_STATE_HOME", b"")
     if not base.startswith(b"/"):  # the specification: a relative path is invalid
-        base = os.path.expanduser(b"~/.local/state")
-    if not base.startswith(b"/"):  # no home, as for an arbitrary uid in a container, or a relative one
+        home = os.path.expanduser(b"~")
+        base = os.path.join(home, b".local/state") if os.path.isdir(home) else b""
+    if not base.startswith(b"/"):  # no home: an arbitrary uid in a container, /nonexistent, a relative one
         return b"/tmp/daemonize-%d" % os.geteuid()
     return os.path.join(base, b"daemonize")
 

@@ -15,6 +15,10 @@ class RefusedError(Exception):
     """What lies there is not used; the text says why."""
 
 
+class ExposedError(RefusedError):
+    """It is this user's, but others may use it, too."""
+
+
 def read_own(path: bytes) -> bytes | None:
     """The content of a file; None if there is none. Raises OSError, RefusedError for what is not this user's alone."""
     try:
@@ -38,7 +42,7 @@ def _refuse(status: os.stat_result) -> None:
     if status.st_uid != os.geteuid():
         raise RefusedError("it belongs to another user")
     if status.st_mode & 0o077:
-        raise RefusedError(f"others may use it (its mode is {status.st_mode & 0o777:03o}, not 600)")
+        raise ExposedError(f"others may use it (its mode is {status.st_mode & 0o777:03o}, not 600)")
 
 
 def open_own(path: bytes) -> int:

@@ -14,7 +14,7 @@ from daemonize.registry.content import VERSION, Head
 from daemonize.registry.directories import is_private, records_dirs
 from daemonize.registry.entry import lock_path, record_path
 from daemonize.registry.fields import FIELDS
-from daemonize.registry.files import RefusedError, open_file, read_own
+from daemonize.registry.files import ExposedError, RefusedError, open_file, read_own
 from daemonize.registry.names import is_name, similar
 
 if TYPE_CHECKING:
@@ -174,7 +174,8 @@ class Registry:
                 raise self.unknown(name)
             return _of_name(name, parse(text))
         except RefusedError as refused:
-            raise BadRecord(name, os.fsdecode(path), str(refused)) from None
+            exposed = isinstance(refused, ExposedError)
+            raise BadRecord(name, os.fsdecode(path), str(refused), exposed=exposed) from None
         except OSError as error:
             raise BadRecord(name, os.fsdecode(path), error.strerror or str(error)) from None
 
