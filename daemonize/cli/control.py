@@ -24,7 +24,7 @@ from daemonize.launcher import words
 from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED, Daemon
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard
-from daemonize.registry.directories import settled
+from daemonize.registry.private import settled
 from daemonize.registry.record import Registry
 from daemonize.units import parse_duration, parse_timeout
 

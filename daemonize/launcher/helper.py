@@ -21,7 +21,7 @@ from daemonize.launcher.ready import Ready
 from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard, write_all
-from daemonize.registry.directories import settled
+from daemonize.registry.private import settled
 
 if TYPE_CHECKING:
     from daemonize.launcher.outputs import Targets

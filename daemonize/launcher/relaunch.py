@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from daemonize.errors import BadRecord, NotExecuted, NotPossible, UsageError, printable
 from daemonize.launcher.request import Request
 from daemonize.notify import NAME
-from daemonize.registry.directories import settled
 from daemonize.registry.entry import record_path
+from daemonize.registry.private import settled
 from daemonize.registry.record import Registry
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, SetupError
 from daemonize.registry import content
 from daemonize.registry.entry import lock_path, new_path, open_lock, record_path
-from daemonize.registry.files import RefusedError, is_in_the_way, read_own, remove, write_new
 from daemonize.registry.names import is_name
+from daemonize.registry.private import RefusedError, is_in_the_way, read_own, remove, write_new
 from daemonize.registry.record import Record, Registry, parse
 
 if TYPE_CHECKING:

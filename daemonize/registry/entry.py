@@ -15,8 +15,14 @@ from time import sleep
 from daemonize.errors import AlreadyRunning, SetupError, printable
 from daemonize.posix.fds import is_locked, try_lock, write_all
 from daemonize.posix.identity import Identity, is_this_boot, read_stat
-from daemonize.registry.directories import ensure_private, records_dirs
-from daemonize.registry.files import RefusedError, open_new, open_own, read_own
+from daemonize.registry.private import (
+    RefusedError,
+    ensure_private,
+    open_new,
+    open_own,
+    read_own,
+    records_dirs,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

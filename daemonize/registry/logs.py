@@ -12,7 +12,7 @@ import stat
 
 from daemonize.errors import SetupError
 from daemonize.posix.fds import Descriptors, try_lock
-from daemonize.registry.directories import ensure_private, state_dir
+from daemonize.registry.private import ensure_private, state_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

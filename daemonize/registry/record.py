@@ -11,11 +11,17 @@ from daemonize.posix.fds import is_locked
 from daemonize.posix.holders import NOBODY, holder_of
 from daemonize.posix.identity import Identity
 from daemonize.registry.content import VERSION, Head
-from daemonize.registry.directories import is_private, records_dirs
 from daemonize.registry.entry import lock_path, record_path
 from daemonize.registry.fields import FIELDS
-from daemonize.registry.files import ExposedError, RefusedError, open_file, read_own
 from daemonize.registry.names import is_name, similar
+from daemonize.registry.private import (
+    ExposedError,
+    RefusedError,
+    is_private,
+    open_file,
+    read_own,
+    records_dirs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,9 +16,9 @@ from daemonize.posix.fds import Descriptors
 from daemonize.registry import changes
 from daemonize.registry import entry as entries
 from daemonize.registry.changes import StopMark, forget
-from daemonize.registry.directories import ensure_private
 from daemonize.registry.entry import Entry, lock_path, new_path, open_lock, record_path
 from daemonize.registry.names import check_name
+from daemonize.registry.private import ensure_private
 from daemonize.registry.record import Record, Registry
 from tests.support import registered
 from tests.support.forked import NOBODY, call, common_directory, holding, need_root, together

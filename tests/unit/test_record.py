@@ -17,7 +17,7 @@ from daemonize.launcher.relaunch import request_of
 from daemonize.launcher.request import Request
 from daemonize.registry import content
 from daemonize.registry.fields import FIELDS
-from daemonize.registry.files import RefusedError
+from daemonize.registry.private import RefusedError
 from daemonize.registry.record import Record, parse, parse_head
 from tests.support.registered import SAMPLE
 

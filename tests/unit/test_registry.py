@@ -13,9 +13,9 @@ from daemonize.errors import SetupError
 from daemonize.posix.fds import Descriptors
 from daemonize.registry import entry
 from daemonize.registry import logs as registry
-from daemonize.registry.directories import ensure_private, state_dir
 from daemonize.registry.entry import Entry, base_name
 from daemonize.registry.logs import find_logs
+from daemonize.registry.private import ensure_private, state_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
