@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from daemonize.posix import arrival  # noqa: F401 (it looks at what this process was given, before anything is changed)
+import sys
+
+if not hasattr(sys.modules.get("__main__"), "is_the_command"):
+    # A program of somebody's, which may go on as a server: what it was given is looked at before anything is changed.
+    from daemonize.posix import arrival  # noqa: F401
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -155,7 +155,7 @@ class NoSuchDaemon(DaemonizeError):
     def __str__(self) -> str:
         """One line."""
         guess = f'; did you mean "{printable(self.similar)}"?' if self.similar else ""
-        return f'no daemon named "{printable(self.name)}"{guess or "; those that there are: daemonctl list --all"}'
+        return f'no daemon named "{printable(self.name)}"{guess}'
 
 
 class BadRecord(DaemonizeError):

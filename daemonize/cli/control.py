@@ -210,7 +210,7 @@ def _to_stop(name: str) -> Record:
 def _refuse_starting(name: str) -> None:
     launch = Registry().launcher(name)
     if launch:
-        who = f" by pid {launch[0]} (to interrupt that: kill -INT {launch[0]})" if launch[0] else ""
+        who = f" by pid {launch[0]}; to interrupt that: kill -INT {launch[0]}" if launch[0] else ""
         raise NotPossible(name, f"is being started{who}; to wait for it: daemonctl wait {name} --ready")
 
 

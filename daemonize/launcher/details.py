@@ -39,8 +39,7 @@ def details(record: Record) -> dict[str, Any]:
     told = record.fields
     found = main_of(record)
     main = found[0] if found else None
-    tree = tree_of(record, found, {record.drain or 0})
-    members = tree.living() if tree else []
+    members = _members(record, found)
     processes = [facts for stat in members if (facts := _facts(stat, main))]
     if main and all(facts["pid"] != main for facts in processes):
         if not main_of(record):
@@ -68,6 +67,11 @@ def memory(pid: int) -> int | None:
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
+
+
+def _members(record: Record, main: tuple[int, int] | None) -> list[Stat]:
+    tree = tree_of(record, main, {record.drain or 0})
+    return tree.living() if tree else []
 
 
 _NOTHING = (

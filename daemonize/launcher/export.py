@@ -222,7 +222,7 @@ class _Unit:
         elif asked and not self.wrapped:
             yield f"WorkingDirectory={unittext.path(asked)}"
         elif unittext.is_path(self._where):
-            yield f"WorkingDirectory={unittext.path(self._where)}"
+            yield f"WorkingDirectory=-{unittext.path(self._where)}"
 
     def _is_for_the_unit(self, name: str, value: str) -> bool:
         return self._is_variable((name, value)) and not (self.wrapped and name.startswith(_FOR_US))

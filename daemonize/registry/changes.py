@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import sleep, time
 from typing import TYPE_CHECKING
 
-from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, SetupError
+from daemonize.errors import NotPossible, SetupError
 from daemonize.registry import content
 from daemonize.registry.entry import lock_path, new_path, open_lock, record_path
 from daemonize.registry.names import is_name
@@ -86,14 +86,12 @@ def _is_blocked(directory: bytes, name: str) -> bool:
 
 def _refuse_running(registry: Registry, name: str) -> None:
     try:
-        record = registry.read(name)
-    except BadRecord as bad:
-        if bad.exposed:
-            raise  # it may be about one that runs
+        # Also a record that others may use: it may well be about one that runs.
+        text = read_own(record_path(registry.directory or b"", name), exposed=True)
+        record = parse(text) if text else None
+    except (RefusedError, OSError):
         return  # whom it was about, nobody can say
-    except NoSuchDaemon:
-        return
-    if record.identity is not None and record.identity.alive:
+    if record and record.identity is not None and record.identity.alive:
         raise NotPossible(name, f"is running (pid {record.pid}); to stop it first: daemonctl stop {name}")
 
 

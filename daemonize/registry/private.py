@@ -119,10 +119,13 @@ class ExposedError(RefusedError):
     """It is this user's, but others may use it, too."""
 
 
-def read_own(path: bytes) -> bytes | None:
-    """The content of a file; None if there is none. Raises OSError, RefusedError for what is not this user's alone."""
+def read_own(path: bytes, *, exposed: bool = False) -> bytes | None:
+    """The content of a file; None if there is none. Raises OSError, RefusedError for what is not this user's alone.
+
+    exposed: others may use it, too.
+    """
     try:
-        fd = open_file(path, os.O_RDONLY)
+        fd = open_file(path, os.O_RDONLY, exposed=exposed)
     except FileNotFoundError:
         return None
     try:
@@ -152,13 +155,16 @@ def open_own(path: bytes) -> int:
     return fd
 
 
-def open_file(path: bytes, flags: int) -> int:
-    """open(2) of a regular file that is this user's alone. Raises RefusedError, OSError."""
+def open_file(path: bytes, flags: int, *, exposed: bool = False) -> int:
+    """open(2) of a regular file that is this user's alone. exposed: as of read_own. Raises RefusedError, OSError."""
     try:
         # Before it is opened: that alone would rewind a tape, start a watchdog, or wake who waits at a fifo.
         _refuse(os.lstat(path))
     except FileNotFoundError:
         pass  # it is to be made; else open(2) says so
+    except ExposedError:
+        if not exposed:
+            raise
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o600)
 
 

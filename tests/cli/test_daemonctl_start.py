@@ -118,16 +118,18 @@ def test_a_launch_that_fails(script: Script, servers: Family, verb: str, failure
 
 
 def test_a_program_that_has_gone(script: Script, servers: Family) -> None:
-    """Status 127, as of a command that is not found."""
-    control.started("web", script.path)
+    """Status 127, as of a command that is not found; what runs is not stopped, for it could not be started again."""
+    pid = control.started("web", script.path)
     script.path.unlink()
 
-    result = control.run("restart", "web")
+    for runs in (True, False):
+        result = control.run("restart" if runs else "start", "web")
 
-    assert result.status == 127
-    assert os.fsencode(script.path) in result.err
-    assert result.err.startswith(b"daemonctl: ")
-    servers.nobody()
+        assert result.status == 127
+        assert os.fsencode(script.path) in result.err
+        assert result.err.startswith(b"daemonctl: ")
+        assert procs.alive(pid) == runs
+        assert control.run("stop", "web").status == 0
 
 
 def test_a_directory_that_has_gone(tmp_path: Path, servers: Family) -> None:

@@ -430,7 +430,7 @@ def test_one_that_is_being_started(trigger: Trigger, servers: Family) -> None:
     """Nobody knows yet what there is to be stopped: status 1, and a line that says what to do."""
     with cli.popen("--name", "web", *program("repoints", "hello", trigger.arg)) as launch:
         result = procs.eventually(_refused)
-        assert b"web is being started by pid %d; interrupt that, or wait for it" % launch.pid in result.err
+        assert b"web is being started by pid %d; to interrupt that" % launch.pid in result.err
         trigger.release()
         assert launch.communicate(timeout=20) == (b"hello\n", b"")
     assert control.run("stop", "web").status == 0

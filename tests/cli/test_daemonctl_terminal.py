@@ -62,6 +62,8 @@ def ordinary() -> Iterator[Place]:
             path = os.path.join(commands, name)
             Path(path).write_text(f"#!{users.python()}\nfrom {module} import main\nmain()\n")
             os.chmod(path, 0o755)
+        os.mkdir(os.path.join(directory, "home"))
+        os.chown(os.path.join(directory, "home"), users.NOBODY.uid, users.NOBODY.uid)
         changes = {"HOME": os.path.join(directory, "home"), "PATH": f"{commands}:{os.defpath}"}
         scrubbed = dict.fromkeys(
             ("DAEMONIZE_STATE_DIR", "DAEMONIZE_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")

@@ -178,9 +178,9 @@ def test_since(daemon: Daemon) -> None:
 
 
 def test_there_is_no_log(daemon: Daemon) -> None:
-    """It is said why: it goes nowhere, to a terminal, or nothing has been written yet."""
-    paths = f"{daemon.out} and {daemon.err}"
-    assert daemon.show() == (0, b"", f"daemonctl: web has written no log yet (to {paths})\n".encode())
+    """It is said why: it goes nowhere, to a terminal, or there is no such file."""
+    why = f"there is no {daemon.out} and no {daemon.err}; nothing was written to it, or it has been removed"
+    assert daemon.show() == (1, b"", f"daemonctl: no log: {why}\n".encode())
     append(daemon.err, b"oops\n")
     daemon.rewrite(stdout="/dev/null")
     nowhere = b"daemonctl: web keeps no log of its stdout (it goes to /dev/null)\n"

@@ -14,7 +14,7 @@ import pytest
 from daemonize import errors
 from daemonize.cli import control, overview
 from daemonize.launcher import daemon, details
-from daemonize.registry import directories, record
+from daemonize.registry import private, record
 from tests.support import cli, pages, procs
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def real_statuses() -> set[str]:
 
 def real_variables() -> set[str]:
     """Every variable by which records and logs are found."""
-    return set(re.findall(r"\.get\(b\"([A-Z_]+)\"", Path(directories.__file__).read_text()))
+    return set(re.findall(r"\.get\(b\"([A-Z_]+)\"", Path(private.__file__).read_text()))
 
 
 def real_states() -> set[str]:

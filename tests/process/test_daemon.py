@@ -104,6 +104,8 @@ def test_states(trigger: Trigger, servers: Family) -> None:
     procs.stop(web.pid or 0)
     assert (web.state, Daemon.find("web").state) == ("dead", "dead")
     web.stop()
+    assert Daemon.find("web").state == "dead"  # nobody has ended it
+    web.start().stop()
     assert Daemon.find("web").state == "stopped"
     with cli.popen("--name", "web", *program("repoints", "hello", trigger.arg)) as launch:
         procs.eventually(lambda: _is(Daemon.find("web").state, "starting"))

@@ -25,8 +25,9 @@ PID_FILE = "/run/server/pid"
 
 
 def units(text: str, kind: str = "Service") -> list[str]:
-    """The lines of each [Service] section in a document, or of another kind."""
-    return re.findall(rf"^\[{kind}\]\n(.*?)^(?:```|\.EE)$", text, re.MULTILINE | re.DOTALL)
+    """The lines of each [Service] section in a document, or of another kind; not of one that is shown in part ("...")."""
+    found = re.findall(rf"^\[{kind}\]\n(.*?)^(?:```|\.EE)$", text, re.MULTILINE | re.DOTALL)
+    return [lines for lines in found if "..." not in lines.splitlines()]
 
 
 README = (ROOT / "README.md").read_text()

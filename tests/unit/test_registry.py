@@ -94,20 +94,28 @@ def test_the_state_directory_of_root() -> None:
     [
         ({b"DAEMONIZE_STATE_DIR": b"/given", b"XDG_STATE_HOME": b"/xdg"}, b"/given"),
         ({b"XDG_STATE_HOME": b"/xdg"}, b"/xdg/daemonize"),
-        ({b"XDG_STATE_HOME": b"relative"}, b"/home/of/user/.local/state/daemonize"),
-        ({b"XDG_STATE_HOME": b""}, b"/home/of/user/.local/state/daemonize"),
-        ({b"DAEMONIZE_STATE_DIR": b""}, b"/home/of/user/.local/state/daemonize"),
-        ({}, b"/home/of/user/.local/state/daemonize"),
+        ({b"XDG_STATE_HOME": b"relative"}, b"HOME/.local/state/daemonize"),
+        ({b"XDG_STATE_HOME": b""}, b"HOME/.local/state/daemonize"),
+        ({b"DAEMONIZE_STATE_DIR": b""}, b"HOME/.local/state/daemonize"),
+        ({}, b"HOME/.local/state/daemonize"),
     ],
 )
 def test_the_state_directory_of_a_user(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[bytes, bytes], directory: bytes
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, environment: dict[bytes, bytes], directory: bytes
 ) -> None:
     """Ours, then XDG's if it is absolute, then the usual place."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setenv("HOME", "/home/of/user")
+    monkeypatch.setenv("HOME", str(tmp_path))
 
-    assert state_dir(environment) == directory
+    assert state_dir(environment) == directory.replace(b"HOME", os.fsencode(tmp_path))
+
+
+def test_a_home_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """/nonexistent, as of nobody: a directory of his own in /tmp."""
+    monkeypatch.setattr(os, "geteuid", lambda: 123456)
+    monkeypatch.setenv("HOME", "/nonexistent")
+
+    assert state_dir({}) == b"/tmp/daemonize-123456"
 
 
 def test_a_relative_state_directory_is_made_absolute() -> None:
