@@ -5,35 +5,30 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from daemonize.cli import named
 from daemonize.cli.asking import Converted, Name, NoReaderError, Verbs, parse_lines, parse_signal
 from daemonize.errors import (
-    STATUS_UNMET,
     STATUS_USAGE,
     AlreadyRunning,
-    DaemonizeError,
     NoSuchDaemon,
     NotPossible,
     UsageError,
     printable,
 )
-from daemonize.launcher import words
 from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED, Daemon
-from daemonize.posix import signals
-from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.registry.private import settled
 from daemonize.registry.record import Registry
 from daemonize.units import parse_duration, parse_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from daemonize.registry.record import Record
 
-PROGRAM = "daemonctl"
 #: Linux Standard Base, "Init Script Actions": what `status` exits with.
 _STATUS = {RUNNING: 0, DEAD: 1, STOPPED: 3, STARTING: 3}
 _READY_TIMEOUT = 90.0
@@ -47,7 +42,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["--help", "-h"]})
-@click.version_option(package_name="daemonize-ready", prog_name=PROGRAM, message="%(prog)s %(version)s")
+@click.version_option(package_name="daemonize-ready", prog_name=named.PROGRAM, message="%(prog)s %(version)s")
 def control() -> None:
     """See, read, stop and start the daemons that daemonize has started.
 
@@ -57,23 +52,6 @@ def control() -> None:
 
 
 # --- what it is asked ---------------------------------------------------------------------------------------------
-
-
-def complain(text: object) -> None:
-    """One line on stderr."""
-    words.complain(str(text), PROGRAM)
-
-
-def _each(names: Sequence[str], act: Callable[[str], int | None]) -> int:
-    """Do it for every name, whatever becomes of the others; the worst of their statuses."""
-    worst = 0
-    for name in dict.fromkeys(names):
-        try:
-            worst = max(worst, act(name) or 0)
-        except DaemonizeError as error:
-            complain(error)
-            worst = max(worst, error.exit_status)
-    return worst
 
 
 def _say_json(value: object) -> None:
@@ -99,7 +77,7 @@ def list_daemons(as_json: bool, everything: bool) -> int:
             found.append(overview.facts(daemon.record, state))
 
     registry = Registry()
-    status = _each(registry.names, add)
+    status = named.each(registry.names, add)
     for name in registry.only_locked:
         launch = registry.launcher(name)
         if launch:
@@ -154,7 +132,7 @@ def status(names: Sequence[str], as_json: bool, lines: int) -> int:
             _say_json(known)
         return _STATUS[state]
 
-    return _each(names, tell)
+    return named.each(names, tell)
 
 
 _grace = click.option(
@@ -179,39 +157,7 @@ def stop(names: Sequence[str], timeout: float | None, number: int) -> int:
 
     To stop what is stopped succeeds.
     """
-    from daemonize.launcher.stopping import stop_all
-
-    records: list[Record] = []
-    status = _each(names, lambda name: records.append(_to_stop(name)))
-    for name, failure in stop_all(records, timeout, number).items():
-        if failure:
-            complain(f"{printable(name)}: {failure}")
-            status = max(status, failure.exit_status)
-    return status
-
-
-def _find(name: str) -> Daemon:
-    """Raises NotPossible of one that is being started for the first time, NoSuchDaemon, BadRecord."""
-    try:
-        return Daemon.find(name)
-    except NoSuchDaemon:
-        _refuse_starting(name)
-        raise
-
-
-def _to_stop(name: str) -> Record:
-    """Raises NotPossible while it is being started: nobody knows yet what there is to be stopped."""
-    daemon = _find(name)
-    if not daemon.is_running:  # whoever stays the parent of one that runs (-f) keeps its name
-        _refuse_starting(name)
-    return daemon.record
-
-
-def _refuse_starting(name: str) -> None:
-    launch = Registry().launcher(name)
-    if launch:
-        who = f" by pid {launch[0]}; to interrupt that: kill -INT {launch[0]}" if launch[0] else ""
-        raise NotPossible(name, f"is being started{who}; to wait for it: daemonctl wait {name} --ready")
+    return named.stop(names, timeout, number)
 
 
 _quiet = click.option("-q", "--quiet", is_flag=True, help="Print no line of daemonctl's own.")
@@ -243,14 +189,14 @@ def restart(name: str, timeout: float | None, quiet: bool, verbose: bool) -> int
     """Stop a daemon, start it again as it was started, and return when it is ready, with the exit status of daemonize."""
     from daemonize.launcher import relaunch
 
-    daemon = Daemon(_to_stop(name))
+    daemon = Daemon(named.to_stop(name))
     relaunch.refuse_unrepeatable(daemon.record)
     relaunch.refuse_lost(daemon.record)
     ran = daemon.is_running
     daemon.stop(timeout)
     status = _launch(daemon, quiet=quiet, verbose=verbose)
     if status and ran and not quiet:
-        complain(f"{printable(name)} has been stopped, and is not running now")
+        named.complain(f"{printable(name)} has been stopped, and is not running now")
     return status
 
 
@@ -264,7 +210,7 @@ def _launch(daemon: Daemon, *, quiet: bool, verbose: bool) -> int:
     if record.by_option:
         return _execute(record)
     request = relaunch.request_of(record)
-    return Run(request, record.command, quiet=quiet, verbose=verbose, program=PROGRAM).status()
+    return Run(request, record.command, quiet=quiet, verbose=verbose, program=named.PROGRAM).status()
 
 
 def _execute(record: Record) -> int:
@@ -283,7 +229,7 @@ def _execute(record: Record) -> int:
 @click.argument("number", metavar="SIGNAL", type=_SIGNAL)
 def signal(name: str, number: int) -> None:
     """Send a signal (HUP, SIGUSR1, 15) to the main process of a daemon."""
-    _find(name).signal(number)
+    named.find(name).signal(number)
 
 
 @control.command(short_help="Let a daemon read its configuration again.")
@@ -293,8 +239,8 @@ def signal(name: str, number: int) -> None:
 )
 def reload(name: str, timeout: float) -> None:
     """Let a daemon read its configuration again (SIGHUP); if it says when it has (--ready notify), wait for that."""
-    if not _find(name).reload(timeout) and os.isatty(2):
-        complain(f"{printable(name)} has been told (SIGHUP); it does not say when it has reloaded")
+    if not named.find(name).reload(timeout) and os.isatty(2):
+        named.complain(f"{printable(name)} has been told (SIGHUP); it does not say when it has reloaded")
 
 
 @control.command()
@@ -322,7 +268,7 @@ def logs(name: str, lines: int | None, follow: bool, stderr_only: bool, since: s
     if moment is not None and chosen is click.core.ParameterSource.DEFAULT:
         lines = None
     return show_logs(
-        lambda: _find(name).record, lines=lines, follow=follow, stderr_only=stderr_only, since=moment
+        lambda: named.find(name).record, lines=lines, follow=follow, stderr_only=stderr_only, since=moment
     )
 
 
@@ -333,7 +279,7 @@ def show(name: str, as_json: bool) -> None:
     """Show all that is known of a daemon: its record, its processes, where it listens, what it uses."""
     from daemonize.cli.details import text
 
-    found = _find(name).show()
+    found = named.find(name).show()
     if as_json:
         _say_json(found)
     else:
@@ -352,7 +298,7 @@ def wait(name: str, mode: str, timeout: float | None) -> None:
         return
     from daemonize.errors import NotYet
 
-    daemon = _find(name)
+    daemon = named.find(name)
     if not daemon.wait(timeout):
         raise NotYet(name, f"still runs after {timeout:g} s (pid {daemon.pid})")
 
@@ -363,7 +309,7 @@ def forget(names: Sequence[str]) -> int:
     """Remove the records of daemons that do not run. Their logs stay."""
     from daemonize.registry import changes
 
-    return _each(names, changes.forget)
+    return named.each(names, changes.forget)
 
 
 @control.command()
@@ -378,7 +324,7 @@ def forget(names: Sequence[str]) -> int:
 )
 def export(name: str, _form: str) -> None:
     """Print the unit that would start a daemon as it was started."""
-    click.echo(_find(name).export(_sibling("daemonize")), nl=False)
+    click.echo(named.find(name).export(_sibling("daemonize")), nl=False)
 
 
 def _sibling(command: str) -> str:
@@ -393,44 +339,21 @@ def _sibling(command: str) -> str:
 def run(arguments: list[str]) -> int:
     """The exit status of `daemonctl ARGUMENTS`. Raises DaemonizeError."""
     try:
-        result = control.main(arguments, PROGRAM, standalone_mode=False)
+        result = control.main(arguments, named.PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return STATUS_USAGE
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        where = context.command_path if context else PROGRAM
+        where = context.command_path if context else named.PROGRAM
         raise UsageError(f"{_without_stop(error.format_message())} (try '{where} --help')") from None
     except click.Abort:
         raise KeyboardInterrupt from None  # what it was before click had it
+    except NoReaderError:
+        raise BrokenPipeError from None  # likewise
     return int(result or 0)
 
 
 def _without_stop(sentence: str) -> str:
     """Click's own sentences end with a full stop; ours may end with an ellipsis."""
     return sentence if sentence.endswith("...") else sentence.removesuffix(".")
-
-
-def main() -> NoReturn:
-    """Run with sys.argv and exit."""
-    occupy_standard(Descriptors())  # before the first file of ours is opened
-    status = STATUS_UNMET
-    try:
-        status = run(sys.argv[1:])
-        if sys.stdout is not None:  # the caller had closed it: nobody wants to read
-            sys.stdout.flush()
-    except DaemonizeError as error:
-        complain(error)
-        status = error.exit_status
-    except KeyboardInterrupt:
-        signals.die_of(signals.SIGINT)
-    except (BrokenPipeError, NoReaderError):
-        status = 0
-    except SystemExit as ended:  # click's completion ends so
-        status = ended.code if isinstance(ended.code, int) else 0
-    except OSError as error:
-        complain(f"cannot write: {error.strerror}" if error.filename is None else printable(str(error)))
-    except Exception as error:  # noqa: BLE001 (a user gets one line, whatever it is)
-        complain(f"internal error: {type(error).__name__}: {printable(str(error))}")
-    finally:
-        os._exit(status)

@@ -54,7 +54,11 @@ def _who(details: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _state(details: Mapping[str, Any]) -> str:
     how = "in the foreground, " if details["foreground"] else ""
     ready = f"ready after {details['seconds']:.3f} s" if details["ready"] else "not ready in time"
-    stopped = "" if details["stopped"] is None else f", stopped at {_time(details['stopped'])}"
+    stopped = (
+        ""
+        if details["running"] or details["stopped"] is None
+        else f", stopped at {_time(details['stopped'])}"
+    )
     return f"{details['state']} ({how}{ready}, at {_time(details['began'])}{stopped})"
 
 

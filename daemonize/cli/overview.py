@@ -46,7 +46,7 @@ def facts(record: Record, state: str) -> dict[str, Any]:
         "ready_after": record.seconds,
         "since": record.began,
         "uptime": max(0.0, time() - record.began) if runs else None,
-        "stopped": record.stopped,
+        "stopped": None if runs else record.stopped,
         "memory": memory(record.pid) if runs and record.pid else None,
         "command": record.command,
         "found": record.found,

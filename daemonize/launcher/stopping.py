@@ -32,17 +32,23 @@ def _grace(record: Record, timeout: float | None) -> float:
 class _Stopping:
     """One daemon that is being stopped. survivors: (pid, name) of what is left, when done."""
 
-    def __init__(self, loop: Loop, record: Record, plan: Sequence[tuple[int, float]]) -> None:
+    def __init__(self, loop: Loop, record: Record) -> None:
         self.record = record
         self._loop = loop
         self.survivors: list[tuple[int, str]] = []
         self._drain = self._find_drain()
         self._drain_until = 0.0
         self._finished = False
-        ran = main_of(record) is not None
+        self._stop: Stop | None = None
+        self._mark: StopMark | None = None
+
+    def begin(self, plan: Sequence[tuple[int, float]]) -> None:
+        """Tell it to end, and put that down."""
+        # One that had ended before has not been stopped.
+        self._mark = StopMark(self.record) if main_of(self.record) else None
         self._stop = self._begin(plan)
-        # After the first signal, not to hold that up. One that had ended before has not been stopped.
-        self._mark = StopMark(record) if ran else None
+        if self._mark:
+            self._mark.put_down()
 
     def _begin(self, plan: Sequence[tuple[int, float]]) -> Stop | None:
         main = main_of(self.record)
@@ -79,12 +85,16 @@ class _Stopping:
             self._drain_until = monotonic() + _LAST_WORDS
             self._loop.watch(self._drain.fd, POLLIN, lambda _events: self._forget_drain())
         if self.survivors:
+            self._take_mark_back()
             return
         record = self.record
         if record.pid_file and record.pid:
             remove_pid_file(record.pid_file, record.pid, empty=record.pid_file_is_locked)
+
+    def _take_mark_back(self) -> None:
         if self._mark:
-            self._mark.put_down()
+            self._mark.take_back()
+        self._mark = None
 
     @property
     def _hidden(self) -> list[tuple[int, str]]:
@@ -109,6 +119,8 @@ class _Stopping:
 
     def close(self) -> None:
         """Nothing more is signalled or watched."""
+        if not self._finished:
+            self._take_mark_back()
         if self._stop:
             self._stop.close()
         self._forget_drain()
@@ -123,8 +135,10 @@ def stop_all(
     when all is gone that can be.
     """
     loop = Loop()
-    under_way = [_Stopping(loop, record, default_plan(_grace(record, timeout), signal)) for record in records]
+    under_way = [_Stopping(loop, record) for record in records]
     try:
+        for one in under_way:
+            one.begin(default_plan(_grace(one.record, timeout), signal))
         while True:
             for one in under_way:
                 one.advance()

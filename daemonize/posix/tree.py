@@ -7,6 +7,7 @@ session it was started in, and a token in the environment (a server may overwrit
 from __future__ import annotations
 
 import os
+from time import monotonic
 
 from daemonize.posix.identity import (
     EXITING,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: So many times in one look /proc is listed at most, where new processes are born all the time.
 _MOST_LISTINGS = 20
+#: Seconds in which nobody uses up all pids that there are: 32,768 at least.
+_MOMENT = 1.0
 
 
 class Tree:
@@ -54,6 +57,7 @@ class Tree:
         #: The inode of /proc/PID of each process that was found to be none of them: a later one with its pid has another.
         self._strangers: dict[int, int] = {}
         self._inodes: dict[int, int] = {}
+        self._last_look: tuple[float, int] | None = None
         self._unsure: set[int] = set()
 
     def living(self) -> list[Stat]:
@@ -75,12 +79,16 @@ class Tree:
         stats: list[Stat] = []
         self.torn, self._unsure, before, self._inodes = False, set(), self._strangers, {}
         self._strangers = {}
+        no_pid_reused = self._goes_on()
         for _ in range(_MOST_LISTINGS):
             fresh = [pid for pid in all_pids() if pid not in seen]
             if not fresh:
                 return stats, marked
             seen.update(fresh)
             for pid in fresh:
+                if no_pid_reused and pid in before:
+                    self._strangers[pid] = before[pid]
+                    continue
                 inode = _inode(pid)
                 if inode and before.get(pid) == inode:
                     self._strangers[pid] = inode
@@ -93,6 +101,12 @@ class Tree:
                         marked.add(pid)
         self.torn = True
         return stats, marked
+
+    def _goes_on(self) -> bool:
+        """Whether no pid was given to another since the last look: the kernel counts up, and not once around so soon."""
+        now, newest = monotonic(), _newest_pid()
+        then, self._last_look = self._last_look, (now, newest)
+        return then is not None and now - then[0] < _MOMENT and newest >= then[1] > 0
 
     def _remember_strangers(self, stats: list[Stat], members: set[int]) -> None:
         """Nobody becomes a member later: the next look, which somebody waits for, need not read them again.
@@ -114,6 +128,12 @@ class Tree:
             self.torn = True
             self._unsure.add(stat.pid)
         return environment is not None and not self.tokens.isdisjoint(environment.split(b"\0"))
+
+
+def _newest_pid() -> int:
+    """The last pid that the kernel gave away (proc(5), /proc/loadavg); 0 where it does not tell."""
+    words = (read_file("/proc/loadavg") or b"").split()
+    return int(words[4]) if len(words) > 4 and words[4].isdigit() else 0
 
 
 def _inode(pid: int) -> int:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from time import sleep, time
 from typing import TYPE_CHECKING
 
-from daemonize.errors import NotPossible, SetupError
+from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, SetupError
 from daemonize.registry import content
 from daemonize.registry.entry import lock_path, new_path, open_lock, record_path
 from daemonize.registry.names import is_name
@@ -23,39 +23,42 @@ _TRIES, _PAUSE = 10, 0.005
 
 
 class StopMark:
-    """What is to be put down of a daemon that is being stopped; made ready while it ends, for somebody waits for that."""
+    """That a daemon is stopped on purpose. It is put down when it has been told to end, and counts when it has.
+
+    Before, because somebody waits for that end; if it does not come, the mark is taken back.
+    """
 
     def __init__(self, record: Record) -> None:
-        self._record, self._directory = record, b""
-        self._before: bytes | None = None
-        try:
-            self._directory = Registry().directory or b""
-            self._before = read_own(record_path(self._directory, record.name)) if self._directory else None
-            found = parse(self._before) if self._before else None
-        except (SetupError, RefusedError, OSError):
-            found = None
-        is_ours = found is not None and found.token == record.token and found.stopped is None
-        self._fields = found.fields if found and is_ours else None
+        self._name, self._token, self._moment = record.name, record.token, time()
 
     def put_down(self) -> None:
-        """It was stopped on purpose, unless somebody has changed its record meanwhile. Never raises."""
+        """It has been told to end. Never raises: then it is not known that it was on purpose."""
+        self._change(None, self._moment)
+
+    def take_back(self) -> None:
+        """It has not ended. Never raises."""
+        self._change(self._moment, None)
+
+    def _change(self, before: float | None, after: float | None) -> None:
+        """From one time of the stop to another, unless somebody else has changed it. Never raises."""
         try:
-            for _ in range(_TRIES if self._fields else 0):
-                if self._put_down():
+            directory = Registry().directory
+            for _ in range(_TRIES if directory else 0):
+                if self._try_to_change(directory or b"", before, after):
                     return
                 sleep(_PAUSE)  # a launch that is about to find that it runs has the lock for a moment, too
-        except (RefusedError, OSError):
-            pass  # it has ended; that it was on purpose is not known, then
+        except (NoSuchDaemon, BadRecord, SetupError, RefusedError, OSError):
+            pass
 
-    def _put_down(self) -> bool:
-        """False if somebody else has the lock. Raises RefusedError, OSError."""
-        name = self._record.name
-        path = record_path(self._directory, name)
-        with _locked(self._directory, name) as mine:
-            if mine and self._fields and read_own(path) == self._before:
-                new = new_path(self._directory, name)
-                write_new(new, content.write({**self._fields, "stopped": time()}))
-                os.rename(new, path)
+    def _try_to_change(self, directory: bytes, before: float | None, after: float | None) -> bool:
+        """False if somebody else has the lock. Raises NoSuchDaemon, BadRecord, SetupError, RefusedError, OSError."""
+        with _locked(directory, self._name) as mine:
+            found = Registry().read(self._name) if mine else None
+            if found and (found.token, found.stopped) == (self._token, before):
+                found.stopped = after
+                new = new_path(directory, self._name)
+                write_new(new, content.write(found.fields))
+                os.rename(new, record_path(directory, self._name))
         return mine
 
 

@@ -467,11 +467,11 @@ def test_a_reader_who_has_seen_enough(servers: Family) -> None:
 #: It says so when it begins to wait.
 SAYING = """
 import os
-from daemonize.cli import control
+from daemonize.cli import daemonctl
 from daemonize.launcher.daemon import Daemon
 wait = Daemon.wait
 Daemon.wait = lambda *words: os.write(2, b"waiting\\n") and wait(*words)
-control.main()
+daemonctl.main()
 """
 
 

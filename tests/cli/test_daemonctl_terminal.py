@@ -24,7 +24,7 @@ SECTION = README.partition("\n## Named daemons\n")[2].partition("\n## ")[0]
 WALK = "".join(sessions.blocks(SECTION, "console"))
 
 #: The commands, for whoever cannot reach the installed ones, and the modules that they run.
-COMMANDS = {"daemonize": "daemonize.cli.main", "daemonctl": "daemonize.cli.control"}
+COMMANDS = {"daemonize": "daemonize.cli.main", "daemonctl": "daemonize.cli.daemonctl"}
 
 
 class Place:

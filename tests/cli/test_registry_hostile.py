@@ -244,7 +244,7 @@ def _is_suspended(pid: int | None) -> None:
 
 def as_user(account: users.Account, *words: cli.Word) -> list[cli.Word]:
     """Words that run `daemonize` or `daemonctl` (the first of them) as an ordinary user."""
-    modules = {"daemonize": "daemonize.cli.main", "daemonctl": "daemonize.cli.control"}
+    modules = {"daemonize": "daemonize.cli.main", "daemonctl": "daemonize.cli.daemonctl"}
     code = f"import sys; from {modules[os.fsdecode(words[0])]} import main; main()"
     settings = [f"{name}={value}" for name, value in users.environ().items()]
     return [*users.become(account), "env", *settings, users.python(), "-c", code, *words[1:]]

@@ -532,12 +532,17 @@ def test_a_stop_is_put_down(directory: bytes) -> None:
     """Nothing else of the record changes; nothing is left beside it."""
     registered.forge("web")
     before = Registry().read("web")
-    StopMark(before).put_down()
+    mark = StopMark(before)
+    mark.put_down()
     after = Registry().read("web")
 
     assert after.stopped is not None
     assert {**after.fields, "stopped": None} == before.fields
     assert listed(directory) == ["web.json"]
+    StopMark(after).take_back()  # who comes second changes nothing
+    assert Registry().read("web").stopped == after.stopped
+    mark.take_back()
+    assert Registry().read("web").fields == before.fields
 
 
 def test_a_stop_of_another(directory: bytes) -> None:
