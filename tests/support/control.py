@@ -70,7 +70,7 @@ class Person:
 
     def daemonctl(self, *words: cli.Word) -> cli.Result:
         """Run `daemonctl`."""
-        return self._run("-c", "from daemonize.cli.control import main; main()", *words)
+        return self._run("-c", "from daemonize.cli.daemonctl import main; main()", *words)
 
     def _run(self, *words: cli.Word) -> cli.Result:
         environment: Mapping[str, str] = {**users.environ(), **self._places}
