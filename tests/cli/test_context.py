@@ -315,7 +315,9 @@ def starting(
         try:
             with subprocess.Popen(
                 [*front, *words, *users.program("report_self", reports.arg)],
-                cwd=base, env={**marks, **VARIABLES, "DAEMONIZE_STATE_DIR": f"{base}/state"},
+                cwd=base, env={
+                    **marks, **VARIABLES, "DAEMONIZE_STATE_DIR": f"{base}/state", "DAEMONIZE_RUNTIME_DIR": f"{base}/run",
+                },
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             ) as process:  # fmt: skip
                 reports.open()

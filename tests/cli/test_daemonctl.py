@@ -157,7 +157,7 @@ def test_columns_in_a_terminal(servers: Family) -> None:
 
     assert len(lines) == 3
     assert all(len(line) <= 60 for line in lines)
-    assert [len(line) == 60 and line.endswith("…") for line in lines] == [True, True, True]
+    assert [len(line) == 60 and line.endswith("…") for line in lines[1:]] == [True, True]
     at = lines[0].index("STATE")
     assert [line[at:].startswith("running") for line in lines[1:]] == [True, True]
     assert [line[:at].strip() for line in lines] == ["NAME", "a-longer-name", "web"]

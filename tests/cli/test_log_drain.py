@@ -68,6 +68,16 @@ def fifos() -> list[str]:
     )
 
 
+def has_child(pid: int) -> None:
+    """Ready is said before that."""
+    assert procs.children(pid)
+
+
+def has_said(log: str, words: bytes) -> None:
+    """A server that has gone on in its log is ready before it says anything there."""
+    assert words in without_stamps(read(log))
+
+
 def drain_ended(report: dict[str, Any]) -> None:
     """The drain has gone by itself, and its fifos with it; so has the server, which lets go of them a moment before."""
     assert report["pid"] is None or procs.wait_ended(report["pid"])
@@ -298,11 +308,13 @@ def test_a_daemon_of_a_name_is_started_again(mode: str, family: Family) -> None:
     words = program("steps", *steps, "out:hello", "serve")
     report = cli.run("--json", "--name", "web", *spec, "--log-rotate", "1M:3", "--timestamps", *words).json
     drains = [report["drain"]]
-    for _ in range(3):
+    for number in range(1, 4):
+        procs.eventually(lambda number=number: has_said(report["files"]["stdout"], b"hello\n" * number))  # type: ignore[misc]
         daemon = daemonize.Daemon.find("web").restart()
         assert daemon.drain
         drains.append(daemon.drain)
     assert daemon.record.settings["log_rotate"] == [1 << 20, 3]
+    procs.eventually(lambda: has_said(report["files"]["stdout"], b"hello\n" * 4))
     daemon.stop()
     family.nobody()
 
@@ -316,6 +328,7 @@ def test_an_earlier_drain_that_still_has_an_orphan(trigger: Trigger, servers: Fa
     """A name that was given is the new one's: it has fifos of its own, and both write to the log."""
     steps = ["go-on", "fork", trigger.arg, "out:orphan"]
     first = cli.run("--json", "--name", "web", "--timestamps", *program("steps", *steps)).json
+    procs.eventually(lambda: has_child(first["pid"]))
     procs.stop(first["pid"], signal.SIGKILL)
     assert procs.alive(first["drain"])
     second = cli.run(
@@ -324,6 +337,7 @@ def test_an_earlier_drain_that_still_has_an_orphan(trigger: Trigger, servers: Fa
     trigger.release()
     assert procs.wait_ended(first["drain"])
     assert len(fifos()) == 2
+    procs.eventually(lambda: has_said(second["files"]["stdout"], b"new\n"))
     procs.stop(second["pid"])
     drain_ended(second)
 
@@ -606,6 +620,7 @@ def test_a_descendant_keeps_the_fifo(trigger: Trigger, family: Family) -> None:
     report = cli.run(
         "--json", "--timestamps", *program("steps", "go-on", "fork", trigger.arg, "out:orphan")
     ).json
+    procs.eventually(lambda: has_child(report["pid"]))
     procs.stop(report["pid"], signal.SIGKILL)
     assert procs.alive(report["drain"])
     trigger.release()
@@ -708,11 +723,13 @@ def test_without_pidfds(monkeypatch: pytest.MonkeyPatch, family: Family) -> None
     assert isinstance(outcome, Ready)
     assert outcome.drain
     assert outcome.pid
+    log = outcome.files[0]
+    procs.eventually(lambda: has_said(log, b"hello\n"))
     procs.stop(outcome.pid)
     assert procs.wait_ended(outcome.drain)
 
     assert fifos() == []
-    assert without_stamps(read(outcome.files[0])) == b"hello\n"
+    assert without_stamps(read(log)) == b"hello\n"
 
 
 def test_a_name_is_never_free_while_its_log_rotates(tmp_path: Path, family: Family) -> None:

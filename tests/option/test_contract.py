@@ -122,6 +122,7 @@ def reported(base: str, argv: list[str]) -> Facts:
         "PATH": os.environ["PATH"],
         "HOME": "/home/of/caller",
         "DAEMONIZE_STATE_DIR": f"{base}/state",
+        "DAEMONIZE_RUNTIME_DIR": f"{base}/run",
     }
     try:
         with subprocess.Popen(
@@ -234,7 +235,10 @@ def test_a_setting_that_fails(name: str, way: str, family: Family) -> None:
         front = users.become(NOBODY) if who == "nobody" else []
         done = apps.run(
             [*front, path], "run", "--daemonize",
-            env={**users.environ(), "DAEMONIZE_STATE_DIR": f"{base}/state"}, cwd=base,
+            env={
+                **users.environ(), "DAEMONIZE_STATE_DIR": f"{base}/state", "DAEMONIZE_RUNTIME_DIR": f"{base}/run"
+            },
+            cwd=base,
         )  # fmt: skip
 
     assert (done.status, done.out) == (status, b"")

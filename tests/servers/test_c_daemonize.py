@@ -53,7 +53,10 @@ TABLE = {
     "outer variables": Row(
         "always", "inherited", "DAEMONIZE_*, NOTIFY_SOCKET, LISTEN_*, ... of the caller are removed",
         "the server must not answer an outer manager in our name",
-        {"environ.DAEMONIZE_STATE_DIR": (ANY, ABSENT), "environ.NOTIFY_SOCKET": (ANY, ABSENT)},
+        {
+            f"environ.{name}": (ANY, ABSENT)
+            for name in ("DAEMONIZE_STATE_DIR", "DAEMONIZE_RUNTIME_DIR", "NOTIFY_SOCKET")
+        },
     ),
     "own variables": Row(
         "always", "-", "DAEMONIZE_ID is set", "to find the server's processes",
@@ -247,7 +250,8 @@ class Side:
     def _popen(self, argv: list[str]) -> subprocess.Popen[bytes]:
         variables = {
             **users.environ(), "PATH": PATH, "HOME": "/home/of/caller", "NOTIFY_SOCKET": "/run/outer",
-            "DAEMONIZE_STATE_DIR": f"{self._base}/state", "DAEMONIZE_RUNTIME_DIR": None, **self._case.environment,
+            "DAEMONIZE_STATE_DIR": f"{self._base}/state", "DAEMONIZE_RUNTIME_DIR": f"{self._base}/run",
+            **self._case.environment,
         }  # fmt: skip
         return subprocess.Popen(
             argv, cwd=self._work, env=cli.environ(variables), stdin=subprocess.DEVNULL,
