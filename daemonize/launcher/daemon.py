@@ -130,15 +130,11 @@ class Daemon:
 
         Raises as `daemonize.launch`, and AlreadyRunning if it runs; NotPossible if only its starter can start it, BadRecord.
         """
-        from daemonize.launcher import relaunch
-
-        relaunch.refuse_unrepeatable(self.record)
-        relaunch.refuse_lost(self.record)
-        if self.record.by_option:
-            return self._start_by_option()
         from daemonize.launcher import helper, relaunch
         from daemonize.launcher.outputs import Targets
 
+        if self.record.by_option:
+            return self._start_by_option()
         request = relaunch.request_of(self.record)
         outcome = helper.run(request, Targets(), self.record.directory)
         if isinstance(outcome, LaunchError):
@@ -209,6 +205,7 @@ class Daemon:
 
         from daemonize.launcher import relaunch
 
+        relaunch.refuse_unrepeatable(self.record)
         if self.is_running:
             raise AlreadyRunning("name", self.name, self.pid, self.record.process, proven=True)
         program, command, environment = relaunch.own_command_line(self.record)

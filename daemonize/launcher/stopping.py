@@ -99,9 +99,8 @@ class _Stopping:
     @property
     def _hidden(self) -> list[tuple[int, str]]:
         """The main process, if it runs and may not be looked at (hidepid): it may be another's, and was not signalled."""
-        record = self.record
-        alive = record.pid is not None and record.identity is not None and record.identity.alive
-        return [(record.pid or 0, record.process)] if alive else []
+        main = main_of(self.record)
+        return [(main[0], self.record.process)] if main else []
 
     def _forget_drain(self) -> None:
         if self._drain and self._drain.fd is not None:

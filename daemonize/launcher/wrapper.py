@@ -462,9 +462,8 @@ class Wrapper:
         except BrokenPipeError:
             pass  # it has been killed
         if self.outcome is not None and self._leaves_running and not self.entry.is_explicit:
-            self._record(
-                self.outcome
-            )  # now: it takes the other a while to leave, and without a record it is as good
+            # Now: the other takes a while to leave, and a launch without a name is as good without a record.
+            self._record(self.outcome)
         intermediate.reap(self.family.parent, KILL_GRACE)
 
     def _abandon(self) -> None:

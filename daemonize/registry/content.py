@@ -51,8 +51,7 @@ def read_head(text: bytes) -> Head | None:
 def read_marks(text: bytes) -> list[str]:
     """The tokens of what may be left of a daemon that has ended, in a text that `read_head` could read.
 
-    None of one that has been stopped: there is nothing left of it. In a text of somebody's a quote has a backslash before
-    it.
+    None of one that has been stopped: there is nothing left of it. (In words of somebody's a quote follows a backslash.)
     """
     if b'"stopped": null' not in text:
         return []

@@ -9,6 +9,7 @@ that it started has been stopped. What decides afterwards whether a daemon runs 
 
 from __future__ import annotations
 
+import errno
 import os
 from time import sleep
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 _MOST_NUMBERS = 10_000
 _TRIES, _PAUSE = 100, 0.001
 _LOOKS = 10
-
 
 #: Characters of a name, and bytes: a file name has 255 with what stands before and after it.
 LONGEST_NAME, MOST_BYTES = 100, 230
@@ -91,7 +91,7 @@ def open_lock(directory: bytes, name: str) -> int | None:
             raise
         os.close(fd)
         sleep(_PAUSE)  # somebody only looked whether it is taken, which is a lock too, for a moment
-    raise OSError(16, "it is looked at, or made anew, all the time")
+    raise OSError(errno.EBUSY, "it is looked at, or made anew, all the time")
 
 
 class Entry:
@@ -137,7 +137,9 @@ class Entry:
             return
         self._directory = directory
         if not self._is_free() and not self.next():
-            self._give_up("find", f"a free number for {printable(self._base)}", OSError(17, "all are taken"))
+            self._give_up(
+                "find", f"a free number for {printable(self._base)}", OSError(errno.EEXIST, "all are taken")
+            )
 
     def next(self) -> bool:
         """Go on to a number that nobody has; False if there is none, as for a name that was given."""
@@ -280,12 +282,8 @@ class Entry:
             self._owner.shut(self._fd)
             self._fd = -1
 
-    def _give_up(self, action: str, what: str, error: Exception) -> None:
-        problem = error if isinstance(error, SetupError) else None
-        if problem is None:
-            problem = SetupError(
-                action, what, error if isinstance(error, OSError) else OSError(0, str(error))
-            )
+    def _give_up(self, action: str, what: str, error: SetupError | OSError) -> None:
+        problem = error if isinstance(error, SetupError) else SetupError(action, what, error)
         self._directory = None
         self._release()
         if self.is_explicit:
@@ -293,5 +291,7 @@ class Entry:
         self.problem = problem
 
 
-#: Errors that the next number would have as well: ENOSPC, EROFS, EMFILE, ENFILE, EDQUOT, EIO, ENOLCK, EOPNOTSUPP.
-_UNUSABLE = (28, 30, 24, 23, 122, 5, 37, 95)
+#: Errors that the next number would have as well.
+_UNUSABLE = (
+    errno.ENOSPC, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EDQUOT, errno.EIO, errno.ENOLCK, errno.EOPNOTSUPP,
+)  # fmt: skip

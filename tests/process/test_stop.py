@@ -545,3 +545,7 @@ def test_a_stranger_is_read_once(stack: contextlib.ExitStack, monkeypatch: pytes
     members._strangers[stranger] += 1  # as of another process
     members._last_look = (0.0, 1)  # long ago: all pids may have been used up since
     assert stranger in look()
+    assert stranger not in look()
+    members._strangers[stranger] += 1
+    members._last_look = (time.monotonic(), 1 << 31)  # the kernel has begun to count anew
+    assert stranger in look()
