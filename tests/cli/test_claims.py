@@ -13,11 +13,10 @@ import pytest
 
 import daemonize
 from tests.support import cli, procs
-from tests.support.launches import held_at
+from tests.support.launches import held_at, launching
 from tests.support.programs import SHELL, Trigger, program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.family import Family
@@ -36,16 +35,6 @@ def files(tmp_path: Path) -> list[str]:
     """Options for a pid file and a lock file in a directory of their own."""
     (tmp_path / "run").mkdir()
     return ["-p", f"{tmp_path}/run/pid", "-l", f"{tmp_path}/run/lock"]
-
-
-@contextlib.contextmanager
-def launching(*words: cli.Word) -> Iterator[subprocess.Popen[bytes]]:
-    """A launch that is not waited for if the test has failed."""
-    with cli.popen(*words) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 # --- launches that go well -------------------------------------------------------------------------------------------

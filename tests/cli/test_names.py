@@ -20,11 +20,10 @@ from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED
 from daemonize.registry.record import Registry
 from tests.support import cli, click_server, ports, procs, registered
 from tests.support.forked import together
-from tests.support.launches import Launch, held_at
+from tests.support.launches import Launch, held_at, launching
 from tests.support.programs import SHELL, Trigger, program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.family import Family
@@ -48,16 +47,6 @@ def named(*words: cli.Word, name: str = "web") -> list[cli.Word]:
 def files() -> list[str]:
     """All that is in the directory of records."""
     return sorted(os.listdir(registered.directory()))
-
-
-@contextlib.contextmanager
-def launching(*words: cli.Word) -> Iterator[subprocess.Popen[bytes]]:
-    """A launch that is not waited for if the test has failed."""
-    with cli.popen(*words) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 # --- many at once ----------------------------------------------------------------------------------------------------

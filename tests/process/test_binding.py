@@ -19,7 +19,6 @@ from daemonize.errors import AlreadyRunning, SetupError
 from daemonize.launcher import api
 from daemonize.launcher.account import find
 from daemonize.posix import binding, locks, paths, sockdiag
-from daemonize.posix.fds import Descriptors
 from daemonize.posix.lent import act_as
 from tests.support import listening, ports, users
 from tests.support.programs import program
@@ -28,17 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from daemonize.posix.fds import Descriptors
     from tests.support.family import Family
 
 READY = program("repoints", "ready")
-
-
-@pytest.fixture
-def owner() -> Iterator[Descriptors]:
-    """Whatever a test opens."""
-    found = Descriptors()
-    yield found
-    found.close()
 
 
 @pytest.fixture

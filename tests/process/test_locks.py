@@ -38,14 +38,6 @@ ATTRIBUTE = "user.daemonize.identity"
 
 
 @pytest.fixture
-def owner() -> Iterator[Descriptors]:
-    """Whose descriptors are closed after the test."""
-    owner = Descriptors()
-    yield owner
-    owner.close()
-
-
-@pytest.fixture
 def other() -> Iterator[Descriptors]:
     """Those of another launch."""
     owner = Descriptors()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from daemonize.posix.fds import Descriptors
 from tests.support.family import Family
 from tests.support.programs import Trigger
 
@@ -25,6 +26,14 @@ def dispositions() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture
+def owner() -> Iterator[Descriptors]:
+    """Whose descriptors are closed after the test."""
+    owner = Descriptors()
+    yield owner
+    owner.close()
 
 
 @pytest.fixture

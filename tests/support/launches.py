@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from tests.support import held, procs
+from tests.support import cli, held, procs
 from tests.support.programs import Trigger
 
 if TYPE_CHECKING:
@@ -43,6 +43,16 @@ class Launch:
         out, err = self.wrapper.communicate(timeout=20)
         assert procs.wait_ended(self.parent.pid, start=self.parent.start)
         return self.wrapper.returncode, out, err
+
+
+@contextlib.contextmanager
+def launching(*words: cli.Word) -> Iterator[subprocess.Popen[bytes]]:
+    """A launch that is not waited for if the test has failed."""
+    with cli.popen(*words) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -32,14 +32,6 @@ PLACES = {"record": record_path, "lock": lock_path, "new": new_path}
 
 
 @pytest.fixture
-def owner() -> Iterator[Descriptors]:
-    """What a launch has open, closed after the test."""
-    owner = Descriptors()
-    yield owner
-    owner.close()
-
-
-@pytest.fixture
 def directory() -> bytes:
     """Where the records are."""
     path = os.fsencode(registered.directory())
