@@ -50,7 +50,8 @@ class Tree:
         known: Collection[int] = (),
         since: int = 0,
     ) -> None:
-        self.roots, self.session, self.tokens = set(roots), session, set(tokens)
+        # 0 is what everybody has whose session began outside of this pid namespace, as in a container: it tells nothing.
+        self.roots, self.session, self.tokens = set(roots), session or None, set(tokens)
         self.known, self._since = set(known), since
         self.exclude = {os.getpid(), *exclude}
         self.torn = False

@@ -370,6 +370,23 @@ def test_where_there_is_no_proc(servers: Family) -> None:
     assert control.run("stop", "web").status == 0
 
 
+def test_a_session_that_began_out_of_sight(servers: Family) -> None:
+    """In a container everybody may be of session 0, so a server in the foreground shares that with all of them."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    script = f"""
+        sleep 100 & bystander=$!
+        {cli.COMMAND} -f --name web sleep 100 & launch=$!
+        {control.COMMAND} wait --ready web; echo $?
+        {control.COMMAND} stop web; echo $?
+        wait $launch; kill -9 $bystander; wait $bystander; echo $?
+    """
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"]
+    done = cli.run_command([*namespace, SHELL, "-c", script])
+
+    assert done.out.split() == [b"0", b"0", b"137"], done  # not 143: nobody had told it to end
+
+
 def test_workers_that_die_between_look_and_signal(family: Family) -> None:
     """A worker that forks and exits every few milliseconds is never the one that was seen; it is caught all the same."""
     hopping = f"os.spawnv(os.P_NOWAIT, {program('hops')[0]!r}, {[*program('hops', 3)]!r})"
