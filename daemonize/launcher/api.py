@@ -2,7 +2,7 @@
 
 Without threads the caller itself is the wrapper: everything is imported before the fork, and the children run nothing of
 the caller's. A caller with threads (another of them may hold any lock at the moment of the fork) or of great size (its
-memory would be copied on write while the server starts) gets a wrapper of its own: launcher/helper.py, executed.
+memory would be copied on write while the server starts) gets a wrapper of its own: launcher/keeper.py, executed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from daemonize.errors import LaunchError, UsageError
-from daemonize.launcher import drain, foreground, helper  # noqa: F401 (everything is imported before the fork)
+from daemonize.launcher import drain, foreground, owner  # noqa: F401 (everything is imported before the fork)
 from daemonize.launcher.daemon import Daemon
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT, Request
@@ -147,8 +147,8 @@ def launch(
         raise UsageError(f"an argument of launch() cannot be used: {error}") from error
     with signals.SigpipeBlocked():
         # A drain for life is a fork of the wrapper, and must not keep a copy of the caller's memory.
-        is_apart = request.has_drain or _needs_helper()
-        outcome = helper.run(request, targets) if is_apart else Wrapper(request, targets).run()
+        is_apart = request.has_drain or _needs_keeper()
+        outcome = owner.run(request, targets) if is_apart else Wrapper(request, targets).run()
     if isinstance(outcome, LaunchError):
         raise outcome
     return Daemon(parse(content.write(outcome.record)))
@@ -178,5 +178,5 @@ def _descriptor(name: str, target: int | HasDescriptor | None) -> int | None:
     return target.fileno()
 
 
-def _needs_helper() -> bool:
+def _needs_keeper() -> bool:
     return callers.has_threads() or callers.resident() > LARGE

@@ -130,13 +130,13 @@ class Daemon:
 
         Raises as `daemonize.launch`, and AlreadyRunning if it runs; NotPossible if only its starter can start it, BadRecord.
         """
-        from daemonize.launcher import helper, relaunch
+        from daemonize.launcher import owner, relaunch
         from daemonize.launcher.outputs import Targets
 
         if self.record.by_option:
             return self._start_by_option()
         request = relaunch.request_of(self.record)
-        outcome = helper.run(request, Targets(), self.record.directory)
+        outcome = owner.run(request, Targets(), self.record.directory)
         if isinstance(outcome, LaunchError):
             raise outcome
         return Daemon(parse(content.write(outcome.record)))

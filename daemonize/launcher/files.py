@@ -52,7 +52,7 @@ class Files:
         self._request, self._logs = request, logs
         self.name()
         for stream, path in (("out", request.stdout), ("err", request.stderr)):
-            if path:
+            if path and stream not in self.given:
                 self.given[stream] = self._open_given(stream, path)
 
     def name(self) -> None:

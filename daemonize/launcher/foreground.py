@@ -105,6 +105,7 @@ class Foreground(Wrapper):
         warn: Callable[[str], None],
         on_ready: Callable[[Ready], None],
         waiting: Waiting | None = None,
+        token: bytes | None = None,
     ) -> None:
         self._outward = Outward(say, feeds=request.watchdog is not None)
         if self._outward.waits and not request.names_readiness and SOCKET not in request.environment:
@@ -113,7 +114,7 @@ class Foreground(Wrapper):
         self._watchdog: Watchdog | None = None
         # By default nobody waits for readiness: it stays with its reader.
         shown = waiting if request.moves_streams else None
-        super().__init__(request, targets, queue=_open_queue(), say=say, waiting=shown)
+        super().__init__(request, targets, queue=_open_queue(), say=say, waiting=shown, token=token)
         self._outward.connect(self.loop)
         self._on_ready, self._warn = on_ready, warn
         self._serving = self._started = False

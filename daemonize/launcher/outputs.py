@@ -15,7 +15,7 @@ from daemonize.posix.streams import PipeRelay, Sink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from daemonize.launcher.account import Account
     from daemonize.launcher.lifelong import LifelongDrain
@@ -71,6 +71,12 @@ class Outputs:
         self.protocol = self.lacks_log = False
         self.screen: Screen | None = None
         self._heard: Callable[[str, bytes], None] | None = None
+
+    def use(self, opened: Mapping[str, int]) -> None:
+        """These are open already, and have the paths that the request says."""
+        for stream, fd in opened.items():
+            self._files.give(fd)
+            self._files.given[stream] = fd
 
     def hear(self, said: Callable[[str, bytes], None]) -> None:
         """Tell of everything that is relayed from now on: of what stream (`out`, `err`), and what."""

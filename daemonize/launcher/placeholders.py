@@ -12,17 +12,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WORDS = (b"fd", b"port")
+FD, PORT = b"fd", b"port"
+NAMES = (FD, PORT)
 #: Longer than any placeholder; int() has a limit of its own.
 _LONGEST = 16
 
 
-def fill(word: bytes, fds: Sequence[int], ports: Sequence[int | None]) -> bytes:
-    """The word with its placeholders replaced. ports: None for a socket that has none. Raises UsageError."""
+def fill(
+    word: bytes, fds: Sequence[int], ports: Sequence[int | None], names: Sequence[bytes] = NAMES
+) -> bytes:
+    """The word with its placeholders replaced. ports: None for a socket that has none. Raises UsageError.
+
+    names: of the placeholders that there are.
+    """
     parts, opened, at = [], 0, 0
     while (brace := _next_brace(word, at)) >= 0:
         parts.append(word[at:brace])
-        two, inside = word[brace : brace + 2], _inside(word, brace)
+        two, inside = word[brace : brace + 2], _inside(word, brace, names)
         length = 2
         if two == b"{{":
             opened += 1
@@ -44,12 +50,12 @@ def _next_brace(word: bytes, at: int) -> int:
     return min((found for found in (word.find(b"{", at), word.find(b"}", at)) if found >= 0), default=-1)
 
 
-def _inside(word: bytes, brace: int) -> bytes:
+def _inside(word: bytes, brace: int, names: Sequence[bytes]) -> bytes:
     """What stands between the braces there, if that is a placeholder."""
     if word[brace : brace + 1] != b"{":
         return b""
     inside = word[brace + 1 : brace + _LONGEST].partition(b"}")
-    return inside[0] if inside[1] and inside[0].rstrip(b"0123456789") in _WORDS else b""
+    return inside[0] if inside[1] and inside[0].rstrip(b"0123456789") in names else b""
 
 
 def _value(inside: bytes, fds: Sequence[int], ports: Sequence[int | None]) -> int:
@@ -59,7 +65,7 @@ def _value(inside: bytes, fds: Sequence[int], ports: Sequence[int | None]) -> in
     if not 1 <= number <= len(fds):
         count = f"{len(fds)} socket" + "s" * (len(fds) > 1)
         raise UsageError(f"{shown}: the server is given {count}; to mean the text itself, write {{{shown}}}")
-    value = fds[number - 1] if name == b"fd" else ports[number - 1]
+    value = fds[number - 1] if name == FD else ports[number - 1]
     if value is None:
         raise UsageError(f"{shown}: that socket has no port; to mean the text itself, write {{{shown}}}")
     return value

@@ -27,7 +27,7 @@ class Remains:
     def __init__(
         self, loop: Loop, family: Family, token: bytes, grace: float, say: Callable[[str], None]
     ) -> None:
-        self._loop, self._family, self._token, self._grace, self._say = loop, family, token, grace, say
+        self._loop, self._family, self._token, self.grace, self._say = loop, family, token, grace, say
         self._stop: Stop | None = None
         self._patience_until: float | None = None
 
@@ -35,7 +35,7 @@ class Remains:
         """A process that hangs before the gate (stopped, or in a directory that does not answer) is killed in the end."""
         now = monotonic()
         if self._patience_until is None:
-            self._patience_until = now + min(self._grace, _PATIENCE)
+            self._patience_until = now + min(self.grace, _PATIENCE)
         if at_once or now >= self._patience_until:
             self._patience_until = now + _AGAIN
             self._family.kill_unexecuted()
@@ -96,7 +96,7 @@ class Remains:
                 known=family.left or (),
             ),
             main,
-            default_plan(self._grace),
+            default_plan(self.grace),
         )
         stop.begin()
         return stop
@@ -111,7 +111,7 @@ class Remains:
         from daemonize.posix.tree import Tree
 
         tree = Tree({main.pid}, self._family.session, [self._token], exclude={self._family.parent})
-        stop.run(Loop(), tree, (main.pid, main.start), stop.default_plan(self._grace))
+        stop.run(Loop(), tree, (main.pid, main.start), stop.default_plan(self.grace))
 
     def close(self) -> None:
         """Give up: nothing more is signalled or watched."""

@@ -38,9 +38,9 @@ class Request:
     which there is one at a time (None: it is named after the command).
 
     assigns_pid: each `NAME=VALUE` for its environment, with %d for its pid. hands_on: whether sockets that this process was
-    handed (LISTEN_FDS) are for the server. program: the file to execute, where that has been found before. For servers that
-    are the caller's own program: shown_as: its name (None: the command's). makes_context: whether it is given its context;
-    else it makes that itself.
+    handed (LISTEN_FDS) are for the server. is_registered: whether there is to be a record of the daemon.
+    program: the file to execute, where that has been found before. For servers that are the caller's own program: shown_as:
+    its name (None: the command's). makes_context: whether it is given its context; else it makes that itself.
     """
 
     def __init__(
@@ -109,6 +109,7 @@ class Request:
         self.program: bytes | None = None
         self.assigns_pid: tuple[bytes, ...] = ()
         self.hands_on = False
+        self.is_registered = True
         self.makes_context = True
         self._check()
 

@@ -71,10 +71,16 @@ def catch_interrupts(also: Iterable[int] = ()) -> signals.SignalQueue:
     return signals.SignalQueue({*caught, SIGCONT, *also})
 
 
+def make_token() -> bytes:
+    """What marks the environment of one server: `NAME=value`."""
+    return ID + b"=" + os.urandom(8).hex().encode()
+
+
 class Wrapper:
     """One launch. `run` gives its outcome. `say` is told of progress, for those who want to hear it.
 
-    waiting: what shows people at a terminal what is waited for (launcher/words.py), or None.
+    waiting: what shows people at a terminal what is waited for (launcher/words.py), or None. token: `NAME=value` that marks
+    the server's environment; None: one is made.
     """
 
     def __init__(
@@ -85,6 +91,7 @@ class Wrapper:
         queue: signals.SignalSource | None = None,
         say: Callable[[str], None] = lambda _text: None,
         waiting: Waiting | None = None,
+        token: bytes | None = None,
     ) -> None:
         _refuse_setuid()
         self.request, self.queue, self.say = request, queue, say
@@ -100,7 +107,7 @@ class Wrapper:
         if self.sockets:
             self.probes.refuse_trivial(self.sockets.listeners)
         self.owner, self.loop = Descriptors(), Loop()
-        self.token = ID + b"=" + os.urandom(8).hex().encode()
+        self.token = token or make_token()
         heir = self._heir
         self.logs = find_logs(self.entry, self.outer, heir.login if heir else "")
         self.logs.rotation = request.log_rotate or self.logs.rotation
@@ -173,7 +180,8 @@ class Wrapper:
 
     def _start(self) -> None:
         self.claims.claim(self.request, self.owner, {self.account.uid} if self.account else ())
-        self.entry.claim(self.owner)
+        if self.request.is_registered:
+            self.entry.claim(self.owner)
         if self.sockets:
             self._bind(self.sockets)
         if self.probes.need_launch:
@@ -411,7 +419,7 @@ class Wrapper:
             # While the rest of its words were relayed, the server may have named another one, or that one may have ended.
             outcome.pid, outcome.start = pid, start
         self.claims.write(pid, start)
-        if self.entry.is_explicit or self.request.foreground:
+        if self.request.is_registered and (self.entry.is_explicit or self.request.foreground):
             self._record(outcome)
 
     def _record(self, outcome: Ready | LaunchError) -> None:

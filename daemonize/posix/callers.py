@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from daemonize.posix.identity import has_sleeper, read_file
+from daemonize.posix.identity import has_proc, has_sleeper, read_file
 
 
 def has_threads(patience: float = 0.0) -> bool:
@@ -45,3 +45,45 @@ def _status(field: bytes) -> bytes | None:
         if name == field:
             return value
     return None
+
+
+#: What a child inherits of its parent beyond environment, directory, umask and descriptors, by the files of /proc that tell.
+_TOLD = ("limits", "cgroup", "oom_score_adj")
+_STATUS = (
+    b"Uid", b"Gid", b"Groups", b"CapInh", b"CapPrm", b"CapEff", b"CapBnd", b"CapAmb", b"NoNewPrivs", b"Seccomp",
+    b"Seccomp_filters", b"Cpus_allowed", b"Mems_allowed",
+)  # fmt: skip
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid_for_children", "time_for_children", "user", "uts")
+
+
+def surroundings() -> bytes:
+    """What a process that was executed by this thread has from it, and no later order changes: to be compared.
+
+    Users and groups, capabilities, limits, control group, niceness and scheduling, namespaces, root.
+    """
+    base = "/proc/thread-self" if has_proc() else ""
+    told = [read_file(f"{base}/{name}") or b"" for name in _TOLD] if base else []
+    status = (read_file(f"{base}/status") or b"").splitlines() if base else []
+    told += [line for line in status if line.partition(b":")[0] in _STATUS]
+    told += [_link(f"{base}/ns/{name}") for name in _NAMESPACES] if base else []
+    ids = (os.getresuid(), os.getresgid(), os.getgroups()) if not base else ()
+    root = os.stat("/")
+    more = (ids, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), root.st_dev, root.st_ino)
+    return b"\n".join([*told, repr(more).encode()])
+
+
+def _link(path: str) -> bytes:
+    try:
+        return os.fsencode(os.readlink(path))
+    except OSError:
+        return b""
+
+
+def umask() -> int:
+    """The umask of this process. Where /proc does not tell, it is 0 for a moment."""
+    told = _status(b"Umask")
+    if told is not None:
+        return int(told, 8)
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -248,18 +248,9 @@ def _place(program: Program, report: int, gate: int) -> tuple[int, int]:
 
     Returns where report and gate are now.
     """
-    import fcntl
-
-    def away(fd: int) -> int:
-        # Not simply above the highest: that may be the last number there is.
-        copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-        while copy in program.placed:
-            copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, copy + 1)
-        return copy
-
-    report, gate = away(report), away(gate)
-    keep = [away(fd) if fd in program.placed else fd for fd in program.keep]
-    sources = {number: away(fd) for number, fd in program.placed.items()}
+    report, gate = fds.away(report, program.placed), fds.away(gate, program.placed)
+    keep = [fds.away(fd, program.placed) for fd in program.keep]
+    sources = {number: fds.away(fd, program.placed) for number, fd in program.placed.items()}
     for number, fd in sources.items():
         os.dup2(fd, number, inheritable=True)
     program.keep = (*keep, *program.placed)

@@ -134,6 +134,21 @@ def point_at_null(*fds: int) -> None:
     os.close(null)
 
 
+def away(fd: int, numbers: Collection[int]) -> int:
+    """fd, or a copy of it whose number is none of these, to make room. The copy is not inherited."""
+    import fcntl
+
+    # Not simply above the highest: that may be the last number there is.
+    least = 3
+    while fd in numbers:
+        copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
+        if copy not in numbers:
+            return copy
+        os.close(copy)
+        least = copy + 1
+    return fd
+
+
 def write_all(fd: int, data: bytes) -> None:
     """write(2) until everything is written. Raises OSError."""
     view = memoryview(data)

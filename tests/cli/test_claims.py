@@ -290,7 +290,7 @@ def test_in_the_foreground_the_pid_file_lasts_as_long_as_the_server(
     assert os.listdir(tmp_path / "run") == ["lock"]
 
 
-@pytest.mark.parametrize("threads", [False, True], ids=["direct", "helper"])
+@pytest.mark.parametrize("threads", [False, True], ids=["direct", "keeper"])
 @pytest.mark.parametrize("same", [False, True], ids=["two files", "one file"])
 def test_the_api(threads: bool, same: bool, tmp_path: Path) -> None:
     """launch() takes both, raises AlreadyRunning with the facts, and stop() takes the pid file away."""

@@ -267,8 +267,8 @@ BY_NOBODY = {
 CASES = {
     f"{who}-{name}-{how}": (who, how, setting)
     for who, settings, ways in (
-        ("root", PLAIN | BY_ROOT, ("command", "direct", "helper", "foreground")),
-        # The helper would not find there what this package depends on, unless it is installed for everybody.
+        ("root", PLAIN | BY_ROOT, ("command", "direct", "keeper", "foreground")),
+        # The keeper would not find there what this package depends on, unless it is installed for everybody.
         ("nobody", PLAIN | BY_NOBODY, ("command", "direct", "foreground")),
     )
     for name, setting in settings.items()
@@ -289,7 +289,7 @@ UNCOMPARED = {"environ.DAEMONIZE_ID", "environ.DAEMONIZE_STREAMS", "limits.Max r
 
 
 def launcher(who: str, how: str, setting: Setting) -> list[str]:
-    """The command, or a program that calls launch(), directly or so that it needs the helper."""
+    """The command, or a program that calls launch(), directly or so that it needs the keeper."""
     python = sys.executable if who == "root" else users.python()
     if how == "command":
         return [python, "-m", "daemonize", *setting.words]
@@ -416,7 +416,7 @@ def in_groups(_directory: str) -> list[str]:
     return [*users.become(users.Account("root", 0, 0, (4, 27), "/root"))]
 
 
-@pytest.mark.parametrize("how", ["command", "direct", "helper"])
+@pytest.mark.parametrize("how", ["command", "direct", "keeper"])
 @pytest.mark.parametrize(
     ("words", "keywords", "groups"),
     [

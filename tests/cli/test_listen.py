@@ -805,7 +805,7 @@ def test_a_fifo_can_be_handed_over(servers: Family) -> None:
 # --- the API ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("threads", [False, True], ids=["direct", "helper"])
+@pytest.mark.parametrize("threads", [False, True], ids=["direct", "keeper"])
 def test_the_api(threads: bool, there: str, servers: Family) -> None:
     """launch() takes one or several, tells where they listen, and raises AlreadyRunning with the facts."""
     release = threading.Event()

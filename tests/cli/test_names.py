@@ -118,7 +118,7 @@ def test_many_launches_from_python(servers: Family) -> None:
     assert len([daemon for daemon in daemonize.daemons() if daemon.is_running]) == MANY + 1
 
 
-@pytest.mark.parametrize("threads", [False, True], ids=["direct", "helper"])
+@pytest.mark.parametrize("threads", [False, True], ids=["direct", "keeper"])
 def test_a_second_launch_from_python(threads: bool, servers: Family) -> None:
     """AlreadyRunning with the pid; after a stop the name can be had again."""
     release = threading.Event()

@@ -344,7 +344,7 @@ def test_a_package_that_is_not_installed(port: int, servers: Family) -> None:
 
 
 def test_callers_with_threads(port: int, servers: Family) -> None:
-    """The helper asks, as the command does."""
+    """The keeper asks, as the command does."""
     code = (
         "threading.Thread(target=signal.pause, daemon=True).start()\n"
         f"print(launch(command, ready='http://127.0.0.1:{port}/', relay_stdout=None).pid)"

@@ -115,7 +115,7 @@ def test_matrix_launch(
     status: int,
     family: Family,
 ) -> None:
-    """`launch` raises `Exited` with the same facts, whether it forks the caller or goes through the helper."""
+    """`launch` raises `Exited` with the same facts, whether it forks the caller or goes through the keeper."""
     with surroundings():
         error, out, err = launch(argv)
 

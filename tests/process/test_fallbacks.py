@@ -110,7 +110,7 @@ def stack() -> Iterator[contextlib.ExitStack]:
 def system(request: pytest.FixtureRequest, stack: contextlib.ExitStack) -> str:
     """A system that lacks something, for this process and its children, until the test is over."""
     patch = stack.enter_context(pytest.MonkeyPatch.context())
-    patch.setattr(api, "_needs_helper", lambda: False)
+    patch.setattr(api, "_needs_keeper", lambda: False)
     request.param(patch)
     return str(request.param.__name__)
 

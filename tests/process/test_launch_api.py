@@ -1,4 +1,4 @@
-"""`daemonize.launch()`: the launch as a function, forked by the caller itself and through the helper."""
+"""`daemonize.launch()`: the launch as a function, forked by the caller itself and through the keeper."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def heard(stack: contextlib.ExitStack) -> Heard:
     return Heard(stack)
 
 
-@pytest.fixture(params=["direct", "helper"])
+@pytest.fixture(params=["direct", "keeper"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways a launch can go. The negative control: the caller's own child, or not."""
-    monkeypatch.setattr(api, "_needs_helper", lambda: request.param == "helper")
+    monkeypatch.setattr(api, "_needs_keeper", lambda: request.param == "keeper")
     return str(request.param)
 
 
@@ -712,6 +712,8 @@ try:
     launch(["sh", "-c", "exit 9"])
 except daemonize.Exited as error:
     status = error.exit_status
+from daemonize.launcher import owner
+owner.dismiss()  # the socket to a keeper is there as long as that
 left = sorted(os.listdir("/proc/self/fd"))
 with open({str(tmp_path / "result")!r}, "w") as file:
     print(ok, status, left == now, file=file)
@@ -868,19 +870,19 @@ def test_sigkill_to_the_caller_of_a_stubborn_server(way: str) -> None:
 # -- threads, size, many at once --------------------------------------------------------------------------------------
 
 
-def test_who_goes_through_the_helper(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_goes_through_the_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread makes the difference; so does size; a small caller with one thread is its own wrapper."""
-    assert not api._needs_helper()
+    assert not api._needs_keeper()
     done = threading.Event()
     thread = threading.Thread(target=done.wait)
     thread.start()
-    with_thread = api._needs_helper()
+    with_thread = api._needs_keeper()
     done.set()
     thread.join()
     monkeypatch.setattr(api, "LARGE", 1 << 20)
 
     assert with_thread
-    assert api._needs_helper()
+    assert api._needs_keeper()
 
 
 def test_a_caller_with_threads() -> None:
@@ -964,7 +966,7 @@ def test_a_large_caller() -> None:
     """400 MB of the caller's are neither copied nor in the way."""
     code = """
 memory = bytearray(os.urandom(1 << 20)) * 400
-print(api._needs_helper(), flush=True)
+print(api._needs_keeper(), flush=True)
 daemon = launch(command)
 print(daemon.is_running, daemon.seconds < 5)
 daemon.stop()
@@ -976,7 +978,7 @@ daemon.stop()
     assert (status, out, err) == (0, b"True\nhello\nTrue True\n", b"")
 
 
-def test_a_killed_helper(stack: contextlib.ExitStack) -> None:
+def test_a_killed_wrapper(stack: contextlib.ExitStack) -> None:
     """An error, not a hang, and no server is left."""
     code = """
 try:
@@ -984,16 +986,23 @@ try:
 except daemonize.DaemonizeError as error:
     print(type(error).__name__, error.exit_status, error)
 """
-    caller = stack.enter_context(callers.popen(code, sys.executable, "-c", NEVER_READY, way="helper"))
+    caller = stack.enter_context(callers.popen(code, sys.executable, "-c", NEVER_READY, way="keeper"))
     assert caller.stdout
     server = int(caller.stdout.readline())
-    (helper,) = procs.children(caller.pid)
-    procs.send(helper.pid, signal.SIGKILL, helper.start)
+    wrapper = procs.stat(_parent(_parent(server)))
+    assert wrapper
+    procs.send(wrapper.pid, signal.SIGKILL, wrapper.start)
     out, err = caller.communicate(timeout=20)
 
     assert out.startswith(b"SetupError 125 "), err
     assert b"killed" in out
     assert procs.wait_ended(server)
+
+
+def _parent(pid: int) -> int:
+    process = procs.stat(pid)
+    assert process
+    return process.ppid
 
 
 def test_a_killed_intermediate_parent(way: str, stack: contextlib.ExitStack) -> None:

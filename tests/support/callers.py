@@ -6,10 +6,10 @@ import subprocess
 import sys
 from typing import Any
 
-#: Which way a launch goes: forked by the caller itself, through the executed helper, or as the caller decides.
+#: Which way a launch goes: forked by the caller itself, through the executed keeper, or as the caller decides.
 WAYS = {
-    "direct": "from daemonize.launcher import api; api._needs_helper = lambda: False\n",
-    "helper": "from daemonize.launcher import api; api._needs_helper = lambda: True\n",
+    "direct": "from daemonize.launcher import api; api._needs_keeper = lambda: False\n",
+    "keeper": "from daemonize.launcher import api; api._needs_keeper = lambda: True\n",
     "natural": "",
 }
 _PRELUDE = """

@@ -20,6 +20,7 @@ import os
 import resource
 import secrets
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,21 @@ class Processes:
                 os.waitpid(process.pid, 0)
 
 
+class Keeper:
+    """A keeper stays until its owner leaves: here it leaves with each test. What it kept for the test is a fault."""
+
+    @staticmethod
+    def faults() -> Iterator[str]:
+        """Servers that were not stopped."""
+        owner = sys.modules.get("daemonize.launcher.owner")
+        if owner is None:
+            return
+        for wrapper in list(owner._owner.wrappers):
+            if wrapper.fileno() >= 0:
+                yield "a background server was not stopped"
+        owner.dismiss()
+
+
 class State:
     """Signal handlers, signal mask, umask and directory are what they were; if not, they are put back."""
 
@@ -241,7 +257,7 @@ def guards(guarded_directories: Iterator[str]) -> Iterator[None]:
     """Fail the test that leaves a descriptor, a process or process-wide state behind."""
     mark = f"TEST_MARK_{secrets.token_hex(8)}"
     with scrubbed_environment(next(guarded_directories), mark), branded() as brand:
-        watched = (Processes(mark, brand), State(), Descriptors())
+        watched = (Keeper(), Processes(mark, brand), State(), Descriptors())
         yield
         faults = [fault for guard in watched for fault in guard.faults()]
     if faults:

@@ -16,8 +16,10 @@ from daemonize.errors import (
     AlreadyRunning,
     BadRecord,
     Cancelled,
+    CrashedOnStartup,
     DaemonizeError,
     Exited,
+    InvalidState,
     LaunchError,
     Lost,
     NoSuchDaemon,
@@ -77,6 +79,7 @@ def launch_errors() -> list[tuple[LaunchError, int]]:
         (Cancelled(signal.SIGTERM), 143),
         (Cancelled(signal.SIGHUP), 129),
         (Lost(), 125),
+        (CrashedOnStartup(9 << 8), 9),
     ]
 
 
@@ -104,6 +107,7 @@ def every_error() -> list[DaemonizeError]:
         NotPossible("web", "is not running"),
         NotYet("web", "is not ready after 90 s"),
         NotReloaded("web", "ended while it reloaded"),
+        InvalidState("cannot start a server that has already been started"),
     ]
     return [*(error for error, _ in launch_errors()), *others]
 
@@ -181,7 +185,7 @@ def test_control_characters_never_reach_a_terminal(error: LaunchError, _status: 
 
 @pytest.mark.parametrize("error", every_error(), ids=identify)
 def test_an_error_survives_pickling(error: DaemonizeError) -> None:
-    """A launch by the helper, or in a worker process, gives the very same error: facts, status and text."""
+    """A launch by the keeper, or in a worker process, gives the very same error: facts, status and text."""
     if isinstance(error, LaunchError):
         with_facts(error)
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301  (our own)

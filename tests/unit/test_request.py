@@ -92,7 +92,7 @@ def test_text_may_be_anything_that_names_a_file() -> None:
     assert request.shown == ["/bin/true", "\udcff", "\udcfe"]
 
 
-def test_a_request_can_be_sent_to_the_helper() -> None:
+def test_a_request_can_be_sent_to_the_keeper() -> None:
     """Pickled and back it asks for the same."""
     request = Request(
         ["true", b"\xff"],

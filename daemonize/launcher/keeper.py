@@ -1,0 +1,164 @@
+"""The keeper: a small process, executed once for its owner, that starts servers in the owner's stead.
+
+    owner ── spawn ── keeper (executed) ─┬─ fork ── wrapper of one launch() ── ...           (leaves when it is ready)
+      │ ── requests ────▶                └─ fork ── wrapper that keeps one server ── server  (launcher/kept.py)
+      │ ◀─ a socket for each, which goes along with its request ─▶ wrapper
+
+To fork the owner would copy the memory of a large one, and locks that other threads of it hold; to execute a wrapper for
+each server takes longer than the server. The keeper is as its owner was when it was executed: what a server inherits and
+no request can carry (posix/callers.py: surroundings) is the reason to execute another one.
+
+It watches a pidfd of its owner: a socket that an unrelated child of the owner's has inherited never comes to its end. So
+does each wrapper, so that nothing depends on the keeper; what a killed wrapper has left is ended by the keeper, if that is
+still there (it does not wait for a server that others use, too). It has
+nothing of the owner's open, is in a session of its own, and is nobody's child, so that an owner that waits for any child
+never sees it. It leaves with its owner, and when it has had nothing to do for a while.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from daemonize.launcher import drain, kept  # noqa: F401 (what is imported now, every wrapper has)
+from daemonize.launcher.orders import SHARED
+from daemonize.launcher.wrapper import make_token
+from daemonize.posix import child, fds, follow, frames, signals, sockdiag, stop, tree  # noqa: F401 (likewise)
+from daemonize.posix.loop import POLLIN, Loop
+from daemonize.readiness import listening, port  # noqa: F401 (likewise)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Seconds without work after which it leaves.
+IDLE = 30.0
+#: Seconds of the stop plan for what a killed wrapper has left.
+_GRACE = 1.0
+
+
+class Keeper:
+    """One keeper. requests: the socket to its owner. owner: a pidfd of it, or None where there are none."""
+
+    def __init__(self, requests: socket.socket, owner: int | None) -> None:
+        self._requests, self._owner = requests, owner
+        self._loop, self._queue = Loop(), signals.SignalQueue((signals.SIGCHLD,))
+        #: What marks the server of each wrapper, by the pid of that; which of them are not waited for.
+        self._wrappers: dict[int, bytes] = {}
+        self._shared: set[int] = set()
+        self._leaves = False
+
+    def run(self) -> None:
+        """Until the owner has gone, or has nothing to do, and all wrappers have ended that are its own."""
+        self._loop.watch(self._queue.fd, POLLIN, lambda _events: self._reap())
+        self._loop.watch(self._requests.fileno(), POLLIN, lambda _events: self._hear())
+        if self._owner is not None:
+            self._loop.watch(self._owner, POLLIN, lambda _events: self._part())
+        gc.freeze()
+        while not self._leaves or self._wrappers.keys() - self._shared:
+            before = self._leaves
+            heard = self._wait(None if self._wrappers else IDLE)
+            if not (heard or before or self._wrappers):
+                self._leave_if_idle()
+
+    def _wait(self, timeout: float | None) -> bool:
+        """One round; whether something happened."""
+        self._happened = False
+        self._loop.run_once(timeout)
+        return self._happened
+
+    def _leave_if_idle(self) -> None:
+        # A request that is sent from now on fails; one that was sent before is still served.
+        self._requests.shutdown(socket.SHUT_RD)
+        while not self._leaves:
+            self._hear()
+
+    def _hear(self) -> None:
+        self._happened = True
+        received = frames.receive(self._requests)
+        if received is None:
+            self._part()
+            return
+        message, passed = received
+        try:
+            self._start(message, passed)
+        finally:
+            for fd in passed:
+                os.close(fd)
+
+    def _part(self) -> None:
+        """No more requests: the owner has gone, or has another keeper."""
+        self._happened = True
+        if not self._leaves:
+            self._leaves = True
+            self._loop.forget(self._requests.fileno())
+            if self._owner is not None:
+                self._loop.forget(self._owner)
+
+    def _start(self, message: bytes, passed: Sequence[int]) -> None:
+        token = make_token()
+        mask = signals.block_all()
+        try:
+            pid = child.fork_alone()
+            if pid == 0:
+                self._become(message[1:], passed, token)
+            self._wrappers[pid] = token
+            if message[:1] == SHARED:
+                self._shared.add(pid)
+        except OSError as error:
+            kept.refuse(passed[0], error)
+        finally:
+            signals.restore_mask(mask)
+
+    def _become(self, message: bytes, passed: Sequence[int], token: bytes) -> None:
+        """Be a wrapper, in a freshly forked process with all signals blocked. Never returns."""
+        status = 1
+        try:
+            self._queue.close()
+            signals.restore_mask(())
+            ours = () if self._owner is None else (self._owner,)
+            fds.sweep({*passed, *ours})
+            kept.serve(message, passed, token, self._owner)
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _reap(self) -> None:
+        self._happened = True
+        self._queue.read()
+        for pid, token in list(self._wrappers.items()):
+            found, status = os.waitpid(pid, os.WNOHANG)
+            if found:
+                del self._wrappers[pid]
+                self._shared.discard(pid)
+                if status:
+                    self._clean(token)
+
+    def _clean(self, token: bytes) -> None:
+        """A wrapper was killed: end what bears its mark. In a process of its own, which takes its time."""
+        pid = child.fork_alone()
+        if pid == 0:
+            try:
+                self._queue.close()
+                stop.run(Loop(), tree.Tree((), tokens=[token]), None, stop.default_plan(_GRACE))
+            finally:
+                os._exit(0)
+        self._wrappers[pid] = token
+
+
+def main(arguments: list[str]) -> None:
+    """In a fresh interpreter. arguments: the socket to the owner and a pidfd of it (-1: there is none), as descriptors."""
+    requests_fd, owner = (int(word) for word in arguments)
+    for fd in (requests_fd, owner):
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    if os.fork():
+        os._exit(0)  # whoever waits for us does so no longer, and the other is nobody's child
+    sys.stdin = sys.stdout = sys.stderr = None
+    requests = socket.socket(fileno=requests_fd)
+    frames.send(requests, pickle.dumps(os.getpid()))
+    Keeper(requests, None if owner < 0 else owner).run()
+    os._exit(0)  # there is nothing to be tidied up, and somebody may be waiting

@@ -1,0 +1,189 @@
+"""The owner's side of a keeper (launcher/keeper.py): there is at most one of this process, executed when it is first needed.
+
+A forked child of this process is another owner. What a keeper has inherited from us and no order carries must still be so
+when it is asked: else another one takes its place, and the old one leaves when its servers have ended.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import socket
+import subprocess
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from daemonize.errors import DaemonizeError, LaunchError, SetupError
+from daemonize.launcher import interpreter
+from daemonize.launcher.orders import OWN, SHARED, Order
+from daemonize.launcher.ready import Ready
+from daemonize.posix import callers, frames
+from daemonize.posix.fds import Descriptors, occupy_standard
+from daemonize.posix.identity import pidfd_open, wait_for_end
+from daemonize.registry.private import settled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daemonize.launcher.outputs import Targets
+    from daemonize.launcher.request import Request
+
+#: Seconds that a keeper is given to go when its owner does. Its servers have stop plans of their own.
+_PATIENCE = 60.0
+
+
+class _Keeper:
+    """A keeper that was executed for this process. surroundings: how this process was then. Raises SetupError."""
+
+    def __init__(self, surroundings: bytes) -> None:
+        self.surroundings = surroundings
+        self._sock, theirs = socket.socketpair()
+        owner = pidfd_open(os.getpid())
+        passed = [theirs.fileno(), *([] if owner is None else [owner])]
+        try:
+            command = interpreter.command(
+                "daemonize.launcher.keeper", *passed, *([-1] if owner is None else [])
+            )
+            # Nothing of ours stays open in it, nor our directory; a Ctrl-C is ours to act on.
+            starter = subprocess.Popen(
+                command, pass_fds=passed, cwd="/", start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            starter.wait()
+        except OSError as error:
+            raise SetupError("start", "the keeper", error) from None
+        finally:
+            theirs.close()
+            if owner is not None:
+                os.close(owner)
+        received = frames.receive(self._sock)
+        if received is None:
+            raise SetupError("start", "the keeper", OSError(0, "it was killed"))
+        self.pid: int = pickle.loads(received[0])  # noqa: S301 (from our own child)
+
+    def send(self, message: bytes, fds: Sequence[int]) -> bool:
+        """Hand an order over; False if it has gone."""
+        try:
+            frames.send(self._sock, message, fds)
+        except OSError:
+            return False
+        return True
+
+    def part(self) -> None:
+        """It will not be asked again, and leaves when its servers have ended."""
+        self._sock.close()
+
+
+class _Owner:
+    """This process, as one that may have a keeper."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keeper: _Keeper | None = None
+        #: To the wrappers of servers that may still run.
+        self.wrappers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def send(self, message: bytes, fds: Sequence[int]) -> None:
+        """Hand an order to the keeper. Raises SetupError."""
+        with self._lock:
+            surroundings = callers.surroundings()
+            keeper = self._keeper
+            if keeper and keeper.surroundings == surroundings and keeper.send(message, fds):
+                return
+            self._part()
+            self._keeper = _Keeper(surroundings)
+            if not self._keeper.send(message, fds):
+                raise SetupError("ask", "the keeper", OSError(0, "it was killed"))
+
+    def dismiss(self) -> None:
+        """Let the keeper go, and wait until it has: servers that it keeps are stopped first."""
+        for wrapper in list(self.wrappers):
+            _hang_up(wrapper)
+        with self._lock:
+            pid = self._keeper.pid if self._keeper else 0
+            self._part()
+        try:
+            if pid:
+                wait_for_end(pid, _PATIENCE)
+        except ProcessLookupError:
+            pass
+
+    def _part(self) -> None:
+        if self._keeper:
+            self._keeper.part()
+            self._keeper = None
+
+    def forget(self) -> None:
+        """In a forked child: the keeper is the parent's."""
+        self._lock = threading.Lock()
+        self.wrappers.clear()
+        self._part()
+
+
+def _hang_up(wrapper: socket.socket) -> None:
+    """Its server is not needed any more."""
+    try:
+        wrapper.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # it has gone
+
+
+_owner = _Owner()
+os.register_at_fork(after_in_child=_owner.forget)
+dismiss = _owner.dismiss
+atexit.register(dismiss)
+
+
+def order(
+    request: Request,
+    targets: Targets,
+    *,
+    keeps: bool = False,
+    others: socket.socket | None = None,
+    facts: object = None,
+    directory: str | None = None,
+) -> socket.socket:
+    """Have a server launched, or kept; the socket to its wrapper, whose end of file ends the launch, or the server.
+
+    targets: where its output is relayed to, or the logs of one that is kept. others: a listening socket that more users of
+    one that is kept connect to, facts: what they are told of it. directory: to launch from (None: where this process is).
+    Raises SetupError.
+    """
+    owner = Descriptors()
+    occupy_standard(owner)
+    ours, theirs = socket.socketpair()
+    try:
+        at = owner.open(directory or ".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+        relayed = [fd for fd in (targets.stdout, targets.stderr) if fd is not None]
+        fds = [theirs.fileno(), at, *relayed, *request.keep_fds, *([others.fileno()] if others else [])]
+        environment = {**os.environb, **settled(os.environb)}
+        wanted = Order(keeps, others is not None, request, targets, facts, environment, callers.umask())
+        _owner.send((SHARED if others else OWN) + pickle.dumps(wanted), fds)
+    except OSError as error:
+        ours.close()
+        raise SetupError("prepare", "the launch", error) from None
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+        owner.close()
+    _owner.wrappers.add(ours)
+    return ours
+
+
+def run(request: Request, targets: Targets, directory: str | None = None) -> Ready | LaunchError:
+    """What `Wrapper(request, targets).run()` would give, without forking this process. Raises what that would.
+
+    directory: to launch from (None: where this process is).
+    """
+    with order(request, targets, directory=directory) as wrapper:
+        received = frames.receive(wrapper)
+    if received is None:
+        raise SetupError("finish", "the launch", OSError(0, "its wrapper was killed"))
+    answer: Ready | DaemonizeError = pickle.loads(received[0])  # noqa: S301 (from a process of ours)
+    if isinstance(answer, (Ready, LaunchError)):
+        return answer
+    raise answer
