@@ -12,12 +12,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from daemonize import notify
     from daemonize.announce import ready
+    from daemonize.background import BackgroundServer
     from daemonize.errors import (
         AlreadyRunning,
         BadRecord,
         Cancelled,
+        CrashedOnStartup,
         DaemonizeError,
         Exited,
+        InvalidState,
         LaunchError,
         Lost,
         NoSuchDaemon,
@@ -42,13 +45,16 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "AlreadyRunning": "errors",
+    "BackgroundServer": "background.server",
     "BadRecord": "errors",
     "Cancelled": "errors",
     "Context": "launcher.context",
+    "CrashedOnStartup": "errors",
     "Daemon": "launcher.daemon",
     "DaemonizeError": "errors",
     "Exited": "errors",
     "Identity": "posix.identity",
+    "InvalidState": "errors",
     "LaunchError": "errors",
     "Lost": "errors",
     "NoSuchDaemon": "errors",
@@ -76,13 +82,16 @@ _MODULES = {
 
 __all__ = [
     "AlreadyRunning",
+    "BackgroundServer",
     "BadRecord",
     "Cancelled",
     "Context",
+    "CrashedOnStartup",
     "Daemon",
     "DaemonizeError",
     "Exited",
     "Identity",
+    "InvalidState",
     "LaunchError",
     "Lost",
     "NoSuchDaemon",

@@ -95,6 +95,8 @@ class AlreadyRunning(DaemonizeError):
 
     exit_status = STATUS_ALREADY_RUNNING
     outcome = "already-running"
+    #: The command that was not started for it, where that is to be said.
+    refused = ""
 
     def __init__(
         self,
@@ -126,6 +128,10 @@ class AlreadyRunning(DaemonizeError):
 
     def __str__(self) -> str:
         """One line."""
+        return f"{self._described}, refusing to start {self.refused}" if self.refused else self._described
+
+    @property
+    def _described(self) -> str:
         if self.what == "name":
             return self._of_name
         if self.what in ("port", "socket") and not self.launching:
@@ -141,6 +147,10 @@ class AlreadyRunning(DaemonizeError):
         if self._who:
             return f"already running: {self._who} holds {taken}"
         return f"already running: {taken} is held (by whom, the kernel does not tell this user)"
+
+
+class InvalidState(DaemonizeError, RuntimeError):
+    """What was asked of a server cannot be done in the state it is in; the text says why."""
 
 
 class NoSuchDaemon(DaemonizeError):
@@ -214,6 +224,7 @@ class LaunchError(DaemonizeError):
     drain: pid of the drain process, where one was left. survivors: (pid, name) of what could not be stopped.
     told: what the server said about itself over its notification socket: `status`, `errno`, `exit_status`.
     listen: where the sockets listened that it was given. record: what the registry has of a server that was left running.
+    report: more for people than one line.
     """
 
     outcome = "failed"
@@ -230,6 +241,7 @@ class LaunchError(DaemonizeError):
     survivors: Sequence[tuple[int, str]] = ()
     told: Mapping[str, str | int] = {}
     listen: Sequence[str] = ()
+    report = ""
     #: Whether the server is the caller's own program, started by an option of its command line.
     by_option = False
 
@@ -257,7 +269,9 @@ class LaunchError(DaemonizeError):
         raise NotImplementedError  # pragma: no cover (every subclass has its own)
 
     def __str__(self) -> str:
-        """One line: what happened, to what, and where more is written."""
+        """One line: what happened, to what, and where more is written. Below that the report, if there is one."""
+        if self.report:
+            return f"{self.describe()}\n{self.report}"
         if self.log is None:
             return self.describe()
         path = printable(self.log)
@@ -313,6 +327,17 @@ class Exited(LaunchError):
             else "nothing is running"
         )
         return f"{self.shown} exited 0 {self.after}, {left}"
+
+
+class CrashedOnStartup(Exited):
+    """A `BackgroundServer` ended before it was ready. `report`: command, exit status and what it has said."""
+
+    @classmethod
+    def of(cls, error: Exited) -> CrashedOnStartup:
+        """The same, with its facts."""
+        crashed = cls(*error.args)
+        crashed.__dict__.update(error.__dict__)
+        return crashed
 
 
 class StrictFailure(LaunchError):

@@ -1,0 +1,65 @@
+"""What a server says: two files without a name, which it appends to and we read."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+
+_STREAMS = ("out", "err")
+
+
+class Logs:
+    """The logs of one server. opened: descriptors of logs that there are already, for stdout and stderr."""
+
+    def __init__(self, opened: tuple[int, int] | None = None) -> None:
+        self.descriptors = opened or (_make(), _make())
+
+    def bytes(self, stream: str = "", since: int = 0) -> bytes:
+        """What was said on `out`, or `err`, or on both, one after the other, beyond so many bytes."""
+        streams = [stream] if stream else list(_STREAMS)
+        return b"".join(_read(self.descriptors[_STREAMS.index(name)], since) for name in streams)
+
+    def text(self, stream: str) -> str:
+        """What was said on `out`, or `err`. What is not UTF-8 is escaped."""
+        return self.bytes(stream).decode("utf-8", "backslashreplace")
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many bytes were said on each."""
+        out, err = (os.fstat(fd).st_size for fd in self.descriptors)
+        return out, err
+
+    def numbered(self) -> str:
+        """All lines, those of stdout first: `  out 0: text`, with as many digits for each as for their count."""
+        return "\n".join(_numbered(stream, self.text(stream)) for stream in _STREAMS)
+
+    def __del__(self) -> None:
+        for fd in getattr(self, "descriptors", ()):
+            os.close(fd)
+
+
+def _make() -> int:
+    with tempfile.TemporaryFile(buffering=0) as file:
+        fd = os.dup(file.fileno())
+    fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_APPEND)
+    return fd
+
+
+def _read(fd: int, since: int) -> bytes:
+    parts = []
+    while data := os.pread(fd, 1 << 20, since):
+        parts.append(data)
+        since += len(data)
+    return b"".join(parts)
+
+
+def _numbered(stream: str, text: str) -> str:
+    lines = text.split("\n")
+    if not lines[-1]:
+        lines.pop()
+    digits = len(str(len(lines)))
+    return (
+        "\n".join(f"  {stream} {number:0{digits}}: {line}" for number, line in enumerate(lines))
+        or f"{stream}: <empty>"
+    )

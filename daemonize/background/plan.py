@@ -1,0 +1,155 @@
+"""From what a `BackgroundServer` was asked for to a request for the launcher, with the ports it gets this time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from daemonize.background.ports import Port, is_free
+from daemonize.errors import AlreadyRunning, Exited, UsageError
+from daemonize.launcher.placeholders import PORT, fill
+from daemonize.launcher.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from daemonize.errors import DaemonizeError
+    from daemonize.launcher.request import StrPath
+
+_SHELL = "/bin/sh"
+#: More `{portN}` than anybody needs.
+_MOST_PORTS = 100
+
+
+class _Ports(Sequence[int]):
+    """The ports of one start, from 0 on: the one that was asked for, and others, chosen when they are used."""
+
+    def __init__(self, given: int | None) -> None:
+        self._given = given
+        self.chosen: dict[int, Port] = {}
+
+    def __len__(self) -> int:
+        return _MOST_PORTS
+
+    def __getitem__(self, index: Any) -> Any:
+        if index == 0 and self._given:
+            return self._given
+        if index not in self.chosen:
+            self.chosen[index] = Port()
+        return self.chosen[index].number
+
+    def close(self) -> None:
+        """Others may have them."""
+        for port in self.chosen.values():
+            port.close()
+        self.chosen.clear()
+
+
+class _Looked(Sequence[int]):
+    """Stands for the ports while it is only looked which there are. first: whether the first one is used."""
+
+    first = False
+
+    def __len__(self) -> int:
+        return _MOST_PORTS
+
+    def __getitem__(self, index: Any) -> Any:
+        self.first = self.first or index == 0
+        return 1
+
+
+class Plan:
+    """What is asked for. settings: of the request. Raises UsageError."""
+
+    def __init__(
+        self,
+        command: str | Sequence[StrPath],
+        port: int | None,
+        ready: str | Sequence[str] | None,
+        env: Mapping[str, str] | None,
+        listen: str | Sequence[str] | None,
+        **settings: Any,
+    ) -> None:
+        words = [_SHELL, "-c", command] if isinstance(command, str) else list(command)
+        self._words = [os.fsdecode(word) for word in words]
+        self._port, self._environment, self._settings = port, dict(env or {}), settings
+        self._listen = (listen,) if isinstance(listen, str) else tuple(listen or ())
+        self._ready = (ready,) if isinstance(ready, str) else tuple(ready or ())
+        self._ports = _Ports(port)
+        self._last_command: list[str] = []
+        self._last: int | None = None
+        self._check()
+
+    def _check(self) -> None:
+        """What cannot be is said now, and not when it is started."""
+        port = self._port
+        if not (port is None or is_port(port)):
+            raise UsageError(f"port must be a number from 0 to 65535 (0: any that is free), not {port!r}")
+        if self._listen and port is not None:
+            raise UsageError("a server that is given its sockets has the port of those: leave port away")
+        if self._listen and not self._ready:
+            raise UsageError(
+                "a server that is given its sockets is to say, or to show, that it is ready: "
+                "ready='notify', 'http://127.0.0.1:{port}/', 'log:REGEX' or another spec"
+            )
+        looked = _Looked()
+        words = [*self._words, *self._environment.values(), *map(str, self._ready)]
+        for word in words if not self._listen else ():
+            _fill(word, looked)
+        if not self._ready:
+            self._ready = ("port",) if port is None and not looked.first else ("port:{port}",)
+        self._build(looked)
+
+    @property
+    def command(self) -> list[str]:
+        """As it is executed, if it has been; else as it was asked for."""
+        return self._last_command or self._words
+
+    @property
+    def port(self) -> int | None:
+        """The first port, if it is known before there is a server."""
+        return self._port or self._last
+
+    def request(self) -> Request:
+        """For a start, with ports that are free now, where it is not said which. Raises SetupError."""
+        self.release_ports()
+        request = self._build(self._ports)
+        self.take_over(request.shown, self._ports[0] if 0 in self._ports.chosen else None)
+        return request
+
+    def take_over(self, command: list[str], port: int | None) -> None:
+        """This is the command of the server there is, and this its first port, if that was chosen."""
+        self._last_command, self._last = command, port
+
+    def release_ports(self) -> None:
+        """The server is gone."""
+        self._ports.close()
+
+    def has_lost_port(self, error: DaemonizeError) -> bool:
+        """Whether a launch has failed of it that somebody else has taken a port that was free."""
+        if not isinstance(error, (Exited, AlreadyRunning)):
+            return False
+        return any(not is_free(port.number, again=True) for port in self._ports.chosen.values())
+
+    def _build(self, ports: Sequence[int]) -> Request:
+        fill = (lambda text: text) if self._listen else (lambda text: _fill(text, ports))
+        request = Request(
+            [fill(word) for word in self._words],
+            ready=tuple(spec if spec.startswith("log:") else fill(spec) for spec in self._ready),
+            environment={name: fill(value) for name, value in self._environment.items()},
+            listen=self._listen,
+            foreground=True,
+            **self._settings,
+        )
+        request.is_registered = False
+        return request
+
+
+def is_port(value: object) -> bool:
+    """Whether it is the number of a TCP port, or 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 16
+
+
+def _fill(text: str, ports: Sequence[int]) -> str:
+    return os.fsdecode(fill(os.fsencode(text), ports, ports, (PORT,)))

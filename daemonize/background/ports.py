@@ -1,0 +1,94 @@
+"""Free TCP ports for servers that are told theirs, without a race among those who take them here.
+
+A port is free if nobody is bound to it. Between that and the moment at which the server binds it, it can be taken by another
+program; so it is none of those that the kernel gives to who asks for any (ip_local_port_range), and it is held here by
+an abstract UNIX socket of its name, which all processes of the same network namespace see, of every user, and which is
+gone with whoever holds it. Who loses the race all the same (to a program that was told this very port) takes another one.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import sys
+
+from daemonize.errors import SetupError
+from daemonize.posix.identity import read_file
+
+_LEAST, _MOST = 10_240, 65_535
+#: The kernel's own range, where it does not tell.
+_USUAL = (32_768, 60_999)
+_TRIES = 1_000
+_ADDRESSES = (
+    (socket.AF_INET, "127.0.0.1"),
+    (socket.AF_INET, ""),
+    (socket.AF_INET6, "::1"),
+    (socket.AF_INET6, "::"),
+)
+
+
+class Port:
+    """A port that is free, and that nobody else gets from here until `close`. Raises SetupError."""
+
+    def __init__(self) -> None:
+        for number in _candidates():
+            lock = _hold(number)
+            if lock and is_free(number):
+                self.number, self._lock = number, lock
+                return
+            if lock:
+                lock.close()
+        raise SetupError("find", "a free port", OSError(0, f"{_TRIES} were tried, and all are taken"))
+
+    def close(self) -> None:
+        """The server is gone, or has not got it."""
+        self._lock.close()
+
+
+def _candidates() -> list[int]:
+    low, high = _given_by_kernel()
+    numbers = [*range(_LEAST, low), *range(high + 1, _MOST + 1)]
+    # Of random numbers, so that two who cannot see each other (other systems, other namespaces) seldom take the same.
+    return random.SystemRandom().sample(numbers or range(_LEAST, _MOST + 1), _TRIES)
+
+
+def _given_by_kernel() -> tuple[int, int]:
+    words = (read_file("/proc/sys/net/ipv4/ip_local_port_range") or b"").split()
+    return (int(words[0]), int(words[1])) if len(words) == 2 else _USUAL
+
+
+def _hold(number: int) -> socket.socket | None:
+    """What keeps others who ask here from it; None if somebody has it."""
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        if sys.platform == "linux":
+            lock.bind(f"\0daemonize/port/{number}")
+    except OSError:
+        lock.close()
+        return None
+    return lock
+
+
+def is_free(number: int, *, again: bool = False) -> bool:
+    """Whether a server could bind the port, on every address that this machine has of its own.
+
+    again: also after another, of which connections are left that the kernel has not forgotten (SO_REUSEADDR).
+    """
+    for family, address in _ADDRESSES:
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as asking:
+                asking.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, again)
+                if family == socket.AF_INET6:
+                    asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                asking.bind((address, number))
+        except OSError as error:
+            if not _is_missing(error):
+                return False
+    return True
+
+
+def _is_missing(error: OSError) -> bool:
+    """Whether it is the address family that there is none of, and not the port."""
+    from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EPERM
+
+    return error.errno in (EAFNOSUPPORT, EADDRNOTAVAIL, EPERM)

@@ -1,0 +1,412 @@
+"""`BackgroundServer`: a real server for as long as a block of code, a test or a whole test run needs it.
+
+    owner (the tests) ── keeper ── wrapper ── server            (launcher/keeper.py, launcher/kept.py)
+
+The wrapper is the server's parent: it starts it, finds it ready by the same probes as `daemonize`, and stops it with all
+that belongs to it: when it is told to, and when the owner has died, of whatever. What the server says goes to files that
+have no name, so that none is ever left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import threading
+import time
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from daemonize.background.link import Link
+from daemonize.background.logs import Logs
+from daemonize.background.plan import Plan
+from daemonize.background.shared import Place
+from daemonize.errors import (
+    AlreadyRunning,
+    CrashedOnStartup,
+    DaemonizeError,
+    Exited,
+    InvalidState,
+    LaunchError,
+    SetupError,
+    StillRunning,
+    printable,
+)
+from daemonize.launcher import owner
+from daemonize.launcher.outputs import Targets
+from daemonize.posix import stop
+from daemonize.posix.identity import Identity
+from daemonize.posix.loop import Loop
+from daemonize.posix.tree import Tree
+from daemonize.units import parse_duration
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Self
+
+    from daemonize.launcher.ready import Ready
+    from daemonize.launcher.request import Limit, StrPath
+
+#: Seconds.
+BOOT_TIMEOUT, TERM_TIMEOUT = 10.0, 1.0
+#: So many times a server is started on another port, when somebody has taken the one that was free.
+_TRIES = 5
+#: Seconds between two tries to share a server that is just coming or going.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
+
+class BackgroundServer:
+    """A server that runs in the background until it is stopped, or this process ends: a context manager, also `async with`.
+
+    command: program and arguments, or text for the shell. `{port}` in it, in the values of env and in specs is a free
+    port (`{port2}`: another one), or `port` if that is given. ready: readiness specs, all of which must hold
+    (daemonize(1)); by default it is to listen on its port, and without one on any port at all, which is `port` then. env:
+    variables to set. cwd: directory. boot_timeout: seconds (or "5s") to become ready, None: no limit. term_timeout:
+    seconds between SIGTERM and SIGKILL. shared: a name under which all processes of one test run have this server
+    together (daemonize.background.shared). listen, clear_env, stdin, keep_fds, user, chroot, umask, nice, core, limits,
+    strict: as of `daemonize.launch`.
+
+    Raises UsageError for what cannot be. An object is started once. As a decorator it starts a server like itself for
+    every call of the function, which gets it as its argument `server` if it has one.
+    """
+
+    def __init__(
+        self,
+        command: str | Sequence[StrPath],
+        *,
+        port: int | None = None,
+        ready: str | Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: StrPath | None = None,
+        boot_timeout: float | str | None = BOOT_TIMEOUT,
+        term_timeout: float | str = TERM_TIMEOUT,
+        listen: str | Sequence[str] | None = None,
+        clear_env: bool = False,
+        stdin: StrPath | None = None,
+        keep_fds: Sequence[int] = (),
+        user: str | int | None = None,
+        chroot: StrPath | None = None,
+        umask: int | None = None,
+        nice: int = 0,
+        core: bool | None = None,
+        limits: Mapping[str, Limit] | None = None,
+        strict: bool = False,
+        shared: str | None = None,
+    ) -> None:
+        self._asked: dict[str, Any] = {name: value for name, value in locals().items() if name != "self"}
+        self._shared = shared
+        self._pid = os.getpid()
+        self._starting = threading.Lock()
+        self._started = False
+        self._link: Link | None = None
+        self._logs: Logs | None = None
+        self._failure: BaseException | None = None
+        self._plan = Plan(
+            command, port, ready, env, listen,
+            timeout=float("inf") if boot_timeout is None else _seconds(boot_timeout), stop_timeout=_seconds(term_timeout),
+            directory=cwd, clear_environment=clear_env, stdin=stdin, keep_fds=tuple(keep_fds), user=user, chroot=chroot,
+            umask=umask, nice=nice, core=core, limits=limits, strict=strict,
+        )  # fmt: skip
+
+    # -- what it is ---------------------------------------------------------------------------------------------------
+
+    @property
+    def command(self) -> list[str]:
+        """Program and arguments, with the port it has."""
+        return self._plan.command
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port it listens on: the one that was asked for, chosen, or found; None: there is none (yet)."""
+        return self._plan.port or _port_of(self._ready)
+
+    @property
+    def pid(self) -> int | None:
+        """Of its main process, also when that has ended; None: it has not been ready."""
+        return self._ready.pid if self._ready else None
+
+    @property
+    def status(self) -> str:
+        """`not_running`, `starting`, `listening`."""
+        if not self.running:
+            return "not_running"
+        return "listening" if self._ready else "starting"
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started, and has not ended."""
+        link = self._looked()
+        if link is None or link.over:
+            return False
+        ready = link.ready
+        if ready is None or ready.pid is None or Identity.of(ready.pid, ready.start).alive:
+            return True
+        link.wait(lambda: link.over)  # its end is known, and its status in a moment
+        return False
+
+    @property
+    def listening(self) -> bool:
+        """Whether it has become ready, and runs."""
+        return self.status == "listening"
+
+    @property
+    def exit_status(self) -> int | None:
+        """Its own, or 128+N if it died of signal N; None: it has not ended, or that is not known."""
+        if self.running or self._link is None or self._link.ended is None:
+            return None
+        status = self._link.ended.status
+        return None if status is None else Exited(status).status
+
+    def logs(self) -> str:
+        """What it has said: the lines of stdout, then of stderr, numbered."""
+        return self._logs.numbered() if self._logs else "out: <missing>\nerr: <missing>"
+
+    @property
+    def stdout(self) -> str:
+        """What it has said on stdout."""
+        return self._logs.text("out") if self._logs else ""
+
+    @property
+    def stderr(self) -> str:
+        """What it has said on stderr."""
+        return self._logs.text("err") if self._logs else ""
+
+    def __repr__(self) -> str:
+        port = "" if self.port is None else f", port {self.port}"
+        pid = "" if self.pid is None else f", pid {self.pid}"
+        return f"<BackgroundServer {' '.join(map(printable, self.command))}: {self.status}{port}{pid}>"
+
+    @property
+    def _ready(self) -> Ready | None:
+        return self._link.ready if self._link else None
+
+    def _looked(self) -> Link | None:
+        """With all that is known by now. A forked child of ours knows nothing more, and must take nothing from us."""
+        if self._link and os.getpid() == self._pid:
+            self._link.look()
+        return self._link
+
+    # -- start and stop -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start it, and return when it is ready.
+
+        Raises InvalidState for a second start; AlreadyRunning if its port, or the socket of a spec, is taken;
+        CrashedOnStartup, TimedOut, NotExecuted or another LaunchError, with what it has said; UsageError, SetupError.
+        Nothing runs then.
+        """
+        self._refuse_children()
+        with self._starting:
+            if self._started:
+                raise InvalidState("cannot start a server that has already been started: make another one")
+            self._started = True
+        if self._shared is None:
+            self._start_own(None)
+        else:
+            self._start_or_join(Place(self._shared))
+
+    def _start_own(self, others: socket.socket | None) -> None:
+        """others: where more users come to."""
+        for attempt in range(_TRIES):
+            try:
+                self._start_once(others)
+            except (LaunchError, AlreadyRunning) as error:
+                if not self._plan.has_lost_port(error) or attempt == _TRIES - 1:
+                    raise
+            else:
+                return
+
+    def _start_once(self, others: socket.socket | None) -> None:
+        request = self._plan.request()
+        self._logs = Logs()
+        logs, facts = Targets(*self._logs.descriptors), (repr(self._asked), self.command, self.port)
+        self._link = Link(owner.order(request, logs, keeps=True, others=others, facts=facts))
+        self._await_ready(self._link)
+
+    def _await_ready(self, link: Link) -> None:
+        try:
+            link.wait(lambda: link.ready is not None)
+        except BaseException:
+            self.stop()
+            raise
+        if link.ready is None:
+            raise self._failure_of(link)
+
+    def _start_or_join(self, place: Place) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            listener = place.claim()
+            if listener:
+                with listener:
+                    self._start_own(listener)
+                return
+            if self._join(place):
+                return
+            time.sleep(pause)  # somebody binds that name, or lets go of it, in this moment: no event tells
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _join(self, place: Place) -> bool:
+        """Use what somebody else has started; False if that has just gone."""
+        sock = place.connect()
+        if sock is None:
+            return False
+        link = Link(sock)
+        link.wait(lambda: link.began is not None)
+        if link.began is None:
+            link.close()
+            return False
+        self._link, self._logs = link, Logs((link.logs[0], link.logs[1]))
+        facts: Any = link.began.facts
+        asked, command, port = facts
+        if asked != repr(self._asked):
+            link.close()
+            raise InvalidState(
+                f"the shared server {printable(self._shared or '')} was started with other arguments"
+            )
+        self._plan.take_over(command, port)
+        self._await_ready(link)
+        return True
+
+    def _failure_of(self, link: Link) -> DaemonizeError:
+        error = link.ended.error if link.ended else None
+        if link.ended is None:
+            self._end_lost(link)
+            error = SetupError("keep", self.command[0], OSError(0, "its wrapper was killed"))
+        elif error is None:
+            error = InvalidState("it was stopped before it was ready")
+        self._plan.release_ports()
+        if type(error) is Exited:
+            error = CrashedOnStartup.of(error)
+        if isinstance(error, LaunchError):
+            error.command = self.command
+            error.output = self._logs.bytes() if self._logs else b""
+            error.report = self._report(error)
+        elif isinstance(error, AlreadyRunning):
+            error.refused = " ".join(map(printable, self.command))
+        return error
+
+    def _report(self, error: LaunchError) -> str:
+        status = str(error.status) if isinstance(error, Exited) else "(unknown)"
+        words = " ".join(map(printable, self.command))
+        return f"cmd: {words}\nexit status: {status}\nserver output:\n{self.logs()}"
+
+    def stop(self, timeout: float | str | None = None) -> None:
+        """End it and everything that belongs to it; returns when all is gone. What is stopped may be stopped again.
+
+        timeout: seconds between SIGTERM and SIGKILL, instead of term_timeout. Raises StillRunning with the survivors.
+        """
+        self._refuse_children()
+        link = self._link
+        if link is None:
+            return
+        link.send("stop", None if timeout is None else _seconds(timeout))
+        link.wait(lambda: False)
+        self._plan.release_ports()
+        if link.ended is None and not link.left:
+            self._end_lost(link)
+        if link.ended and link.ended.survivors:
+            raise StillRunning(link.ended.survivors)
+
+    def _end_lost(self, link: Link) -> None:
+        """The wrapper was killed, and the keeper may have been, too."""
+        if link.began is not None:
+            plan = stop.default_plan(_seconds(self._asked["term_timeout"]))
+            survivors = stop.run(Loop(), Tree((), tokens=[link.began.token]), None, plan)
+            if survivors:
+                raise StillRunning(survivors)
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait until it has ended by itself, at most `timeout` seconds: its exit status, None if it still runs."""
+        self._refuse_children()
+        if self._link:
+            self._link.wait(lambda: False, timeout)
+        return self.exit_status
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to its main process; nothing happens if that has ended."""
+        self._refuse_children()
+        if self._link:
+            self._link.send("signal", number)
+
+    def _refuse_children(self) -> None:
+        if os.getpid() != self._pid:
+            raise InvalidState("the server is another process's: this one was forked from that")
+
+    # -- ways to use it -----------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if os.getpid() == self._pid:  # a forked child that leaves the block has not started it
+            self.stop()
+
+    async def __aenter__(self) -> Self:
+        await _in_thread(self.start, self.stop)
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await _in_thread(self.stop, self.stop)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """As a decorator: each call of the function has a server of its own."""
+        gives = "server" in inspect.signature(function).parameters
+
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self._another() as server:
+                return function(*args, **({"server": server} if gives else {}), **kwargs)
+
+        @functools.wraps(function)
+        async def call_async(*args: Any, **kwargs: Any) -> Any:
+            async with self._another() as server:
+                return await function(*args, **({"server": server} if gives else {}), **kwargs)
+
+        chosen: Any = call_async if inspect.iscoroutinefunction(function) else call
+        signature = inspect.signature(function)
+        left = [parameter for name, parameter in signature.parameters.items() if name != "server"]
+        chosen.__signature__ = signature.replace(
+            parameters=left
+        )  # pytest would look for a fixture of that name
+        return chosen  # type: ignore[no-any-return]
+
+    def _another(self) -> BackgroundServer:
+        return type(self)(**self._asked)
+
+    def __del__(self) -> None:
+        link = getattr(self, "_link", None)
+        if link is None or link.over or os.getpid() != self._pid:
+            return
+        warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
+        link.close()
+
+
+async def _in_thread(action: Callable[[], None], undo: Callable[[], None]) -> None:
+    """Do it without blocking the event loop; if the task is cancelled meanwhile, undo it first."""
+    doing = asyncio.ensure_future(asyncio.to_thread(action))
+    try:
+        await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.to_thread(undo)
+        await asyncio.wait([doing])
+        doing.exception()
+        raise
+
+
+def _seconds(duration: float | str) -> float:
+    return parse_duration(duration) if isinstance(duration, str) else duration
+
+
+def _port_of(ready: Ready | None) -> int | None:
+    """The port of the first address that was found, or that it was given."""
+    if ready is None:
+        return None
+    found = [text for spec, text in ready.found.items() if spec.startswith("port")]
+    for address in [*", ".join(found).split(", "), *ready.listen]:
+        number = address.rpartition(":")[2]
+        if number.isdecimal():
+            return int(number)
+    return None

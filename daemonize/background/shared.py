@@ -1,0 +1,62 @@
+"""One server for several processes, such as the workers of one test run: the first starts it, and it ends with the last.
+
+    process A ── keeper ── wrapper ── server
+    process B ── connects ───▲  ▲
+    process C ── connects ──────┘
+
+They meet at an abstract UNIX socket, named after the user, the test run and the server. To bind it is what makes a
+process the first: the kernel lets one do that. The wrapper listens there until the server is gone, so that there is never
+a second one beside the first. No file is left by whoever is killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import struct
+import sys
+from errno import EADDRINUSE
+
+from daemonize.errors import SetupError
+
+#: Set by pytest-xdist in the workers of one run, and inherited by what they start.
+_RUN = "PYTEST_XDIST_TESTRUNUID"
+_QUEUE = 128
+
+
+class Place:
+    """Where the processes that share a server meet. name: of the server. Raises SetupError."""
+
+    def __init__(self, name: str) -> None:
+        if sys.platform != "linux":
+            raise SetupError("share", name, OSError(0, "there are no abstract UNIX sockets on this system"))
+        key = hashlib.sha256(f"{os.environ.get(_RUN, '')}\0{name}".encode("utf-8", "surrogateescape"))
+        self._name, self._address = name, f"\0daemonize/shared/{os.geteuid()}/{key.hexdigest()[:32]}"
+
+    def claim(self) -> socket.socket | None:
+        """What others are going to connect to, if this process is the first; else None. Raises SetupError."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(self._address)
+            listener.listen(_QUEUE)
+        except OSError as error:
+            listener.close()
+            if error.errno == EADDRINUSE:
+                return None
+            raise SetupError("share", self._name, error) from None
+        return listener
+
+    def connect(self) -> socket.socket | None:
+        """To whoever was the first; None: it has just gone, or is not there yet. Raises SetupError if it is a stranger."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.connect(self._address)
+        except OSError:
+            sock.close()
+            return None
+        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid != os.geteuid():
+            sock.close()
+            raise SetupError("share", self._name, OSError(0, f"user {uid} has its name"))
+        return sock
