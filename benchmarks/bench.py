@@ -18,6 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from controlling import Registered, reaped, stopped
+from keeping import CYCLES, cycles, first_start, memory, taken_in_turn
 from launching import (
     OPTION_SERVERS,
     Bench,
@@ -239,6 +240,36 @@ def many_daemons(bench: Bench, rounds: int) -> Iterator[Result]:
             )
 
 
+def background_server(bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 8: `BackgroundServer` start and stop, over what the server itself takes; others, with the same server, in turn."""
+    taken = taken_in_turn(bench, rounds)
+    beyond = {name: one.beyond(taken["bare"]) for name, one in taken.items()}
+    common = {
+        "first start ms": first_start(bench),
+        f"{CYCLES} starts and stops s": cycles(bench),
+        **dict(zip(("keeper MB", "each further server MB"), memory(bench), strict=True)),
+    }
+    for index, what in enumerate(("start", "stop")):
+        ours = beyond["ours"][index]
+        yield Result(
+            8,
+            f"BackgroundServer {what}, over the server's own",
+            "ms",
+            3.0,
+            median(ours),
+            facts={
+                "lower quartile ms": quantile(ours, 0.25),
+                "upper quartile ms": quantile(ours, 0.75),
+                "smallest ms": min(ours),
+                "largest ms": max(ours),
+                **{f"{name} ms": median(beyond[name][index]) for name in ("mirakuru", "xprocess")},
+                "the server's own ms": median((taken["bare"].starts, taken["bare"].stops)[index]),
+                "rounds": rounds,
+                **(common if what == "start" else {}),
+            },
+        )
+
+
 ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     1: (whole_launch, 300),
     2: (wrapper_gone, 150),
@@ -247,6 +278,7 @@ ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     5: (specs_seen, 60),
     6: (stop_returns, 60),
     7: (many_daemons, 10),
+    8: (background_server, 60),
 }
 
 

@@ -11,14 +11,19 @@ from __future__ import annotations
 import random
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from daemonize.errors import SetupError
 from daemonize.posix.identity import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LEAST, _MOST = 10_240, 65_535
 #: The kernel's own range, where it does not tell.
 _USUAL = (32_768, 60_999)
 _TRIES = 1_000
+_random = random.SystemRandom()
 _ADDRESSES = (
     (socket.AF_INET, "127.0.0.1"),
     (socket.AF_INET, ""),
@@ -45,11 +50,15 @@ class Port:
         self._lock.close()
 
 
-def _candidates() -> list[int]:
+def _candidates() -> Iterator[int]:
+    """At random, so that two who cannot see each other (other systems, other namespaces) seldom take the same."""
     low, high = _given_by_kernel()
-    numbers = [*range(_LEAST, low), *range(high + 1, _MOST + 1)]
-    # Of random numbers, so that two who cannot see each other (other systems, other namespaces) seldom take the same.
-    return random.SystemRandom().sample(numbers or range(_LEAST, _MOST + 1), _TRIES)
+    below, above = range(_LEAST, low), range(high + 1, _MOST + 1)
+    if not (below or above):
+        below = range(_LEAST, _MOST + 1)
+    for _ in range(_TRIES):
+        index = _random.randrange(len(below) + len(above))
+        yield below[index] if index < len(below) else above[index - len(below)]
 
 
 def _given_by_kernel() -> tuple[int, int]:

@@ -22,8 +22,13 @@ def server_environment(
     outer: Mapping[bytes, bytes], added: Mapping[bytes, bytes], own: Mapping[bytes, bytes], *, clear: bool
 ) -> dict[bytes, bytes]:
     """Outer without what is removed (nothing of it with `clear`), then our own variables, then those the user gave."""
-    kept = {} if clear else {name: value for name, value in outer.items() if not _is_removed(name)}
+    kept = {} if clear else unmanaged(outer)
     return {**kept, **own, **added}
+
+
+def unmanaged(outer: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Without what a manager said to whoever has this environment."""
+    return {name: value for name, value in outer.items() if not _is_removed(name)}
 
 
 def _is_removed(name: bytes) -> bool:

@@ -17,6 +17,7 @@ never sees it. It leaves with its owner, and when it has had nothing to do for a
 
 from __future__ import annotations
 
+import ctypes  # noqa: F401 (what is imported now, every wrapper has)
 import gc
 import os
 import pickle
@@ -24,7 +25,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from daemonize.launcher import drain, kept  # noqa: F401 (what is imported now, every wrapper has)
+from daemonize.launcher import drain, kept, request, surroundings  # noqa: F401 (what is imported now, every wrapper has)
 from daemonize.launcher.orders import SHARED
 from daemonize.launcher.wrapper import make_token
 from daemonize.posix import child, fds, follow, frames, signals, sockdiag, stop, tree  # noqa: F401 (likewise)
@@ -38,6 +39,25 @@ if TYPE_CHECKING:
 IDLE = 30.0
 #: Seconds of the stop plan for what a killed wrapper has left.
 _GRACE = 1.0
+#: Seconds without an order after which the next wrapper is forked: not while the one before is at work.
+_PAUSE = 0.02
+
+
+class _Wrapper:
+    """A wrapper that waits for its order. pid. token: what is going to mark its server's environment. orders: a socket."""
+
+    def __init__(self, pid: int, token: bytes, orders: socket.socket) -> None:
+        self.pid, self.token, self.orders = pid, token, orders
+
+    def send(self, message: bytes, passed: Sequence[int]) -> bool:
+        """Give it its order; False if it has gone."""
+        try:
+            frames.send(self.orders, message, passed)
+        except OSError:
+            return False
+        finally:
+            self.orders.close()
+        return True
 
 
 class Keeper:
@@ -49,6 +69,7 @@ class Keeper:
         #: What marks the server of each wrapper, by the pid of that; which of them are not waited for.
         self._wrappers: dict[int, bytes] = {}
         self._shared: set[int] = set()
+        self._spare: _Wrapper | None = None
         self._leaves = False
 
     def run(self) -> None:
@@ -59,10 +80,18 @@ class Keeper:
             self._loop.watch(self._owner, POLLIN, lambda _events: self._part())
         gc.freeze()
         while not self._leaves or self._wrappers.keys() - self._shared:
-            before = self._leaves
-            heard = self._wait(None if self._wrappers else IDLE)
-            if not (heard or before or self._wrappers):
+            if self._wait(self._patience()):
+                continue
+            if self._spare is None:
+                self._spare = self._fork(rehearses=True)
+            elif not (self._wrappers or self._leaves):
                 self._leave_if_idle()
+
+    def _patience(self) -> float | None:
+        """Seconds until there is something to do although nothing happens."""
+        if self._leaves:
+            return None
+        return _PAUSE if self._spare is None else (None if self._wrappers else IDLE)
 
     def _wait(self, timeout: float | None) -> bool:
         """One round; whether something happened."""
@@ -99,29 +128,45 @@ class Keeper:
                 self._loop.forget(self._owner)
 
     def _start(self, message: bytes, passed: Sequence[int]) -> None:
-        token = make_token()
-        mask = signals.block_all()
+        spare, self._spare = self._spare, None
         try:
-            pid = child.fork_alone()
-            if pid == 0:
-                self._become(message[1:], passed, token)
-            self._wrappers[pid] = token
-            if message[:1] == SHARED:
-                self._shared.add(pid)
+            while spare is None or not spare.send(message[1:], passed):
+                spare = self._fork()
         except OSError as error:
             kept.refuse(passed[0], error)
-        finally:
-            signals.restore_mask(mask)
+            return
+        self._wrappers[spare.pid] = spare.token
+        if message[:1] == SHARED:
+            self._shared.add(spare.pid)
 
-    def _become(self, message: bytes, passed: Sequence[int], token: bytes) -> None:
+    def _fork(self, *, rehearses: bool = False) -> _Wrapper:
+        """A wrapper that waits for its order. rehearses: it does what it can do without. Raises OSError."""
+        token = make_token()
+        ours, theirs = socket.socketpair()
+        with theirs:
+            mask = signals.block_all()
+            try:
+                pid = child.fork_alone()
+                if pid == 0:
+                    self._become(theirs, token, rehearses=rehearses)
+            finally:
+                signals.restore_mask(mask)
+        return _Wrapper(pid, token, ours)
+
+    def _become(self, orders: socket.socket, token: bytes, *, rehearses: bool) -> None:
         """Be a wrapper, in a freshly forked process with all signals blocked. Never returns."""
         status = 1
         try:
             self._queue.close()
             signals.restore_mask(())
-            ours = () if self._owner is None else (self._owner,)
-            fds.sweep({*passed, *ours})
-            kept.serve(message, passed, token, self._owner)
+            fds.sweep({orders.fileno(), *(() if self._owner is None else (self._owner,))})
+            if rehearses:
+                # The first to write to a page of memory after a fork waits until it is copied: half of a start.
+                kept.rehearse()
+            received = frames.receive(orders)
+            orders.close()
+            if received:
+                kept.serve(*received, token, self._owner)
             status = 0
         finally:
             os._exit(status)
@@ -129,6 +174,10 @@ class Keeper:
     def _reap(self) -> None:
         self._happened = True
         self._queue.read()
+        spare = self._spare
+        if spare and os.waitpid(spare.pid, os.WNOHANG)[0]:
+            spare.orders.close()
+            self._spare = None
         for pid, token in list(self._wrappers.items()):
             found, status = os.waitpid(pid, os.WNOHANG)
             if found:

@@ -16,10 +16,12 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import Cancelled, DaemonizeError, LaunchError, SetupError
+from daemonize.launcher.environment import unmanaged
 from daemonize.launcher.files import STREAMS
 from daemonize.launcher.foreground import Foreground
 from daemonize.launcher.orders import Began, Ended, Order
 from daemonize.launcher.outputs import Targets
+from daemonize.launcher.request import Request
 from daemonize.launcher.wrapper import Wrapper
 from daemonize.posix import child, fds, frames, signals
 from daemonize.posix.identity import has_proc, pidfd_open
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from daemonize.launcher.ready import Ready
-    from daemonize.launcher.request import Request
 
 
 def refuse(answers: int, error: OSError) -> None:
@@ -37,6 +38,19 @@ def refuse(answers: int, error: OSError) -> None:
     sock = socket.socket(fileno=os.dup(answers))
     _tell(sock, Ended(SetupError("fork", "a wrapper", error), None, []))
     sock.close()
+
+
+def rehearse() -> None:
+    """Make, and throw away, what every server that is kept needs: by the time that there is an order, it is in memory."""
+    ours, theirs = socket.socketpair()
+    null = os.open(os.devnull, os.O_RDWR)
+    request = Request(["true"], ready=("port:1",), stdout=os.devnull, stderr=os.devnull, foreground=True)
+    order = Order(True, False, request, Targets(null, null), None, dict(os.environb), 0)
+    kept = Kept(pickle.loads(pickle.dumps(order)), b"", User(theirs, None), None)  # noqa: S301 (our own)
+    kept.forgo()
+    for end in (ours, theirs):
+        end.close()
+    os.close(null)
 
 
 def serve(message: bytes, passed: Sequence[int], token: bytes, owner: int | None) -> None:
@@ -65,7 +79,8 @@ def serve(message: bytes, passed: Sequence[int], token: bytes, owner: int | None
 def _settle(order: Order, directory: int, rest: list[int]) -> socket.socket | None:
     """Be where the owner is, and have its descriptors where it has them. The socket that others come to, if there is one."""
     os.environb.clear()
-    os.environb.update(order.environment)
+    # Whoever waits to be told of the owner waits for nothing of a server that it keeps.
+    os.environb.update(unmanaged(order.environment) if order.keeps else order.environment)
     os.umask(order.umask)
     os.fchdir(directory)
     os.close(directory)
@@ -167,6 +182,12 @@ class Kept(Foreground):
         for user in self._users:
             _tell(user.sock, ended)
 
+    def forgo(self) -> None:
+        """It is not started."""
+        self._close()
+        if self.queue:
+            self.queue.close()
+
     def _kind(self, *arguments: Any, **settings: Any) -> child.Program:
         return _Program(*arguments, **settings)
 
@@ -238,6 +259,7 @@ class Kept(Foreground):
 
     def _tell_ready(self, outcome: Ready) -> None:
         self._facts = outcome
+        self.outputs.unfollow()
         for user in self._users:
             _tell(user.sock, outcome)
 

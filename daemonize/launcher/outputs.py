@@ -139,9 +139,23 @@ class Outputs:
             self._begin_lifelong(request)
             opened.update(self._open_fed())
         self.program_stdout, self.program_stderr = (opened[stream] for stream in STREAMS)
+        if not self._wants(request):
+            return
         self._follow("out", self.program_stdout)
         if not os.path.sameopenfile(self.program_stdout, self.program_stderr):
             self._follow("err", self.program_stderr)
+
+    def _wants(self, request: Request) -> bool:
+        """Whether anybody wants to know what is written to files."""
+        relayed = any(target is not None for target in self._targets.values())
+        return relayed or self._keep > 0 or self._heard is not None or request.strict
+
+    def unfollow(self) -> None:
+        """What is written to files from now on is of no interest."""
+        for stream, relay in list(self._relays.items()):
+            if not isinstance(relay, PipeRelay):
+                relay.stop()
+                del self._relays[stream]
 
     def _begin_lifelong(self, request: Request) -> None:
         from daemonize.launcher.lifelong import LifelongDrain
