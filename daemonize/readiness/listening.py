@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from daemonize.readiness import Launch
 
 #: Seconds between two looks: at first, the most in the first EARLY seconds, and the most afterwards.
-_FIRST, _OFTEN, _SELDOM, _EARLY = 0.001, 0.002, 0.02, 10.0
+_FIRST, _OFTEN, _SELDOM, _EARLY = 0.001, 0.001, 0.02, 10.0
 #: So many times what a look costs pass before the next: looking never takes more than a tenth of the time.
 _REST = 9
+#: Every so many looks, also into the tables of those of the server's tree who have a network namespace of their own.
+_FAR = 4
 
 
 class Listening(Probe):
@@ -45,6 +47,7 @@ class Listening(Probe):
         self._called: dict[int, str] = {}
         self._seen: set[int] = set()
         self._told = False
+        self._looks = 0
         self._until, self._pause, self._most = 0.0, _FIRST, _OFTEN
 
     def prepare(self, launch: Launch) -> None:
@@ -107,7 +110,8 @@ class Listening(Probe):
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        members = self._launch.members()
+        members = () if self._looks % _FAR else self._launch.members()
+        self._looks += 1
         try:
             there = self.there(members)
         except SetupError as error:
@@ -116,6 +120,7 @@ class Listening(Probe):
         if not there:
             self.problem = self.nothing
             return
+        members = members or self._launch.members()
         own, hider = self._own(members, {socket.inode for socket in there})
         sure = own or not hider
         found = [s for s in there if s.inode in own] if sure else self._possible(there, hider)
