@@ -154,7 +154,8 @@ class Foreground(Wrapper):
         return _Program(*arguments, **settings)
 
     def _fork(self, report: int, gate: int) -> None:
-        prctl.become_subreaper()
+        if prctl.become_subreaper():
+            self._remains.reap = self._reap
         self.family.parent = os.getpid()
         mask = signals.block_all()
         try:
@@ -206,9 +207,12 @@ class Foreground(Wrapper):
         for number, sender in self.queue.read() if self.queue else ():
             if number != SIGCHLD:
                 self._forward(number, sender)
-            elif self._reaper:
-                for line in self._reaper.reap():
-                    self.family.note(line.split())
+            else:
+                self._reap()
+
+    def _reap(self) -> None:
+        for line in self._reaper.reap() if self._reaper else ():
+            self.family.note(line.split())
 
     def _forward(self, number: int, sender: int | None) -> None:
         main = self.family.main

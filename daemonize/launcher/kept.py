@@ -78,9 +78,8 @@ def serve(message: bytes, passed: Sequence[int], token: bytes, owner: int | None
 
 def _settle(order: Order, directory: int, rest: list[int]) -> socket.socket | None:
     """Be where the owner is, and have its descriptors where it has them. The socket that others come to, if there is one."""
-    os.environb.clear()
     # Whoever waits to be told of the owner waits for nothing of a server that it keeps.
-    os.environb.update(unmanaged(order.environment) if order.keeps else order.environment)
+    _set_environment(unmanaged(order.environment) if order.keeps else order.environment)
     os.umask(order.umask)
     os.fchdir(directory)
     os.close(directory)
@@ -96,6 +95,14 @@ def _settle(order: Order, directory: int, rest: list[int]) -> socket.socket | No
     if order.keeps:
         _write_to(request, targets)
     return others
+
+
+def _set_environment(wanted: dict[bytes, bytes]) -> None:
+    """Most of it is as it was."""
+    there = dict(os.environb)
+    for name in there.keys() - wanted.keys():
+        del os.environb[name]
+    os.environb.update({name: value for name, value in wanted.items() if there.get(name) != value})
 
 
 def _write_to(request: Request, logs: Targets) -> None:
@@ -196,9 +203,7 @@ class Kept(Foreground):
         self.family.session = self.family.server
 
     def _conclude(self) -> None:
-        if self._reaper:
-            for line in self._reaper.reap():  # its end may have been seen before the signal that tells of it
-                self.family.note(line.split())
+        self._reap()  # its end may have been seen before the signal that tells of it
         super()._conclude()
 
     # -- users --------------------------------------------------------------------------------------------------------

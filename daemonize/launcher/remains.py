@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from time import monotonic
 
+from daemonize.posix.identity import read_stat
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from daemonize.launcher.family import Family
     from daemonize.posix.loop import Loop
     from daemonize.posix.stop import Stop
+    from daemonize.posix.tree import Tree
 
 
 _PATIENCE = 0.5  # seconds that a server gets to exit at the gate: it has nothing to lose yet
@@ -20,14 +23,16 @@ _AGAIN = 0.1  # seconds until somebody who does not answer is killed again
 class Remains:
     """Stops everything of a launch, within the loop of the wrapper.
 
-    session: the session everything is in, or None if that is the caller's own. token: what marks the environment of the
-    server. grace: seconds of the stop plan.
+    reap: reaps what has ended, where we adopt what the server leaves behind; else None. session: the session everything
+    is in, or None if that is the caller's own. token: what marks the environment of the server. grace: seconds of the
+    stop plan.
     """
 
     def __init__(
         self, loop: Loop, family: Family, token: bytes, grace: float, say: Callable[[str], None]
     ) -> None:
         self._loop, self._family, self._token, self.grace, self._say = loop, family, token, grace, say
+        self.reap: Callable[[], object] | None = None
         self._stop: Stop | None = None
         self._patience_until: float | None = None
 
@@ -78,28 +83,30 @@ class Remains:
     def _begin(self) -> Stop:
         # Only now: a launch that goes well never needs it.
         from daemonize.posix.stop import Stop, default_plan
-        from daemonize.posix.tree import Tree
 
         family = self._family
         main = (family.main.pid, family.main.start) if family.main and family.ended is None else None
+        self._say("stopping the server")
+        stop = Stop(self._loop, self._tree(main), main, default_plan(self.grace))
+        stop.begin()
+        return stop
+
+    def _tree(self, main: tuple[int, int] | None) -> Tree:
+        from daemonize.posix.tree import Offspring, Tree
+
+        family = self._family
+        if self.reap and read_stat(1):  # not with a /proc that hides other users' processes (hidepid)
+            return Offspring(family.helpers, self.reap)
         roots = {main[0]} if main else set()
         if not family.lost:
             roots.add(family.parent)
-        self._say("stopping the server")
-        stop = Stop(
-            self._loop,
-            Tree(
-                roots,
-                family.session,
-                [self._token],
-                exclude={family.parent, *family.helpers},
-                known=family.left or (),
-            ),
-            main,
-            default_plan(self.grace),
+        return Tree(
+            roots,
+            family.session,
+            [self._token],
+            exclude={family.parent, *family.helpers},
+            known=family.left or (),
         )
-        stop.begin()
-        return stop
 
     def stop_now(self) -> None:
         """Stop what is left, with nothing else to wait for, and without a parent that reaps."""

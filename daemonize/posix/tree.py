@@ -22,7 +22,7 @@ from daemonize.posix.identity import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from daemonize.posix.identity import Stat
 
@@ -129,6 +129,33 @@ class Tree:
             self.torn = True
             self._unsure.add(stat.pid)
         return environment is not None and not self.tokens.isdisjoint(environment.split(b"\0"))
+
+
+class Offspring(Tree):
+    """What to look for where all of the tree is below this process, which adopts orphans (PR_SET_CHILD_SUBREAPER).
+
+    Nobody gets away from there, and who has no children (waitid(2) says so) has no descendants. besides: children that are
+    not of it. reap: reaps what has ended.
+    """
+
+    def __init__(self, besides: Collection[int], reap: Callable[[], object]) -> None:
+        super().__init__({os.getpid()}, exclude=besides)
+        self._reap = reap
+
+    def living(self) -> list[Stat]:
+        """All members that have not ended, by pid."""
+        self._reap()
+        found = [read_stat(pid) for pid in descendants(os.getpid(), self.exclude)]
+        self.torn = not found and not _has_no_children()
+        return [stat for stat in found if stat]
+
+
+def _has_no_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
 
 
 def _newest_pid() -> int:
