@@ -10,6 +10,7 @@ from daemonize.background.ports import Port, is_free
 from daemonize.errors import AlreadyRunning, Exited, UsageError
 from daemonize.launcher.placeholders import PORT, fill
 from daemonize.launcher.request import Request
+from daemonize.readiness import parse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,12 +95,11 @@ class Plan:
                 "ready='notify', 'http://127.0.0.1:{port}/', 'log:REGEX' or another spec"
             )
         looked = _Looked()
-        words = [*self._words, *self._environment.values(), *map(str, self._ready)]
-        for word in words if not self._listen else ():
-            _fill(word, looked)
+        request = self._build(looked)
+        for spec in request.ready if self._ready and not self._listen else ():
+            parse(spec)
         if not self._ready:
             self._ready = ("port",) if port is None and not looked.first else ("port:{port}",)
-        self._build(looked)
 
     @property
     def command(self) -> list[str]:
@@ -136,7 +136,7 @@ class Plan:
         fill = (lambda text: text) if self._listen else (lambda text: _fill(text, ports))
         request = Request(
             [fill(word) for word in self._words],
-            ready=tuple(spec if spec.startswith("log:") else fill(spec) for spec in self._ready),
+            ready=tuple(fill(spec) if _is_filled(spec) else spec for spec in self._ready),
             environment={name: fill(value) for name, value in self._environment.items()},
             listen=self._listen,
             foreground=True,
@@ -149,6 +149,11 @@ class Plan:
 def is_port(value: object) -> bool:
     """Whether it is the number of a TCP port, or 0."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 16
+
+
+def _is_filled(spec: object) -> bool:
+    """Whether placeholders of a spec are replaced: braces mean something else in a regular expression."""
+    return isinstance(spec, str) and not spec.startswith("log:")
 
 
 def _fill(text: str, ports: Sequence[int]) -> str:
