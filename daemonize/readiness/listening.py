@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 _FIRST, _OFTEN, _SELDOM, _EARLY = 0.001, 0.001, 0.02, 10.0
 #: So many times what a look costs pass before the next: looking never takes more than a tenth of the time.
 _REST = 9
-#: Every so many looks, also into the tables of those of the server's tree who have a network namespace of their own.
-_FAR = 4
 
 
 class Listening(Probe):
     """what, shown: how an error names what is waited for; shown is empty where it may be any.
 
-    nothing: what is said if there is no such socket.
+    nothing: what is said if there is no such socket. asks_members: at every so many looks `there` is told of the server's
+    tree.
     """
 
     needs_launch = True
     what = shown = ""
     nothing = "it does not listen"
+    asks_members = 1
 
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
@@ -47,7 +47,7 @@ class Listening(Probe):
         self._called: dict[int, str] = {}
         self._seen: set[int] = set()
         self._told = False
-        self._looks = 0
+        self._turn = 0
         self._until, self._pause, self._most = 0.0, _FIRST, _OFTEN
 
     def prepare(self, launch: Launch) -> None:
@@ -110,8 +110,8 @@ class Listening(Probe):
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        members = () if self._looks % _FAR else self._launch.members()
-        self._looks += 1
+        members: Sequence[int] = () if self._turn % self.asks_members else self._launch.members()
+        self._turn += 1
         try:
             there = self.there(members)
         except SetupError as error:

@@ -28,6 +28,7 @@ class Port(Listening):
     """Waits for a listener of the server's tree."""
 
     what = "port"
+    asks_members = 4  # few have a network namespace of their own
 
     def __init__(self, spec: str, argument: str) -> None:
         super().__init__(spec, argument)
