@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from daemonize.errors import StillRunning
 from daemonize.launcher.members import main_of, tree_of
 from daemonize.launcher.request import STOP_TIMEOUT
 from daemonize.posix.identity import Process
-from daemonize.posix.locks import remove_pid_file
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGTERM
 from daemonize.posix.stop import Stop, default_plan
 from daemonize.registry.changes import StopMark
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -44,6 +43,8 @@ class _Stopping:
 
     def begin(self, plan: Sequence[tuple[int, float]]) -> None:
         """Tell it to end, and put that down."""
+        if self.record.pid_file:
+            from daemonize.posix import locks  # noqa: F401 (now, and not when somebody waits for us)
         # One that had ended before has not been stopped.
         self._mark = StopMark(self.record) if main_of(self.record) else None
         self._stop = self._begin(plan)
@@ -89,6 +90,8 @@ class _Stopping:
             return
         record = self.record
         if record.pid_file and record.pid:
+            from daemonize.posix.locks import remove_pid_file
+
             remove_pid_file(record.pid_file, record.pid, empty=record.pid_file_is_locked)
 
     def _take_mark_back(self) -> None:
