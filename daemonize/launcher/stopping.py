@@ -46,13 +46,13 @@ class _Stopping:
         if self.record.pid_file:
             from daemonize.posix import locks  # noqa: F401 (now, and not when somebody waits for us)
         # One that had ended before has not been stopped.
-        self._mark = StopMark(self.record) if main_of(self.record) else None
-        self._stop = self._begin(plan)
+        main = main_of(self.record)
+        self._mark = StopMark(self.record) if main else None
+        self._stop = self._begin(main, plan)
         if self._mark:
             self._mark.put_down()
 
-    def _begin(self, plan: Sequence[tuple[int, float]]) -> Stop | None:
-        main = main_of(self.record)
+    def _begin(self, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]) -> Stop | None:
         tree = tree_of(self.record, main, {self._drain.pid} if self._drain else ())
         if tree is None:
             return None
@@ -102,6 +102,8 @@ class _Stopping:
     @property
     def _hidden(self) -> list[tuple[int, str]]:
         """The main process, if it runs and may not be looked at (hidepid): it may be another's, and was not signalled."""
+        if self._stop and self._stop.had_main:
+            return []
         main = main_of(self.record)
         return [(main[0], self.record.process)] if main else []
 
