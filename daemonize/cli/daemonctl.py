@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from daemonize.cli import named
 from daemonize.errors import STATUS_UNMET, DaemonizeError, printable
 from daemonize.posix import signals
 from daemonize.posix.fds import Descriptors, occupy_standard
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -20,8 +20,11 @@ def run(arguments: list[str]) -> int:
     verb, *names = arguments or [""]
     if verb == "stop" and names and not any(name.startswith("-") for name in names):
         return named.stop(names)
+    import gc
+
     from daemonize.cli import control
 
+    gc.enable()  # some go on for long, or look at many
     return control.run(arguments)
 
 

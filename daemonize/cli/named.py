@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from daemonize.errors import DaemonizeError, NoSuchDaemon, NotPossible, printable
 from daemonize.launcher import words
-from daemonize.launcher.daemon import Daemon
+from daemonize.launcher.members import main_of
 from daemonize.launcher.stopping import stop_all
 from daemonize.posix.signals import SIGTERM
 from daemonize.registry.record import Registry
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from daemonize.launcher.daemon import Daemon
     from daemonize.registry.record import Record
 
 PROGRAM = "daemonctl"
@@ -49,8 +49,14 @@ def stop(names: Sequence[str], timeout: float | None = None, number: int = SIGTE
 
 def find(name: str) -> Daemon:
     """Raises NotPossible of one that is being started for the first time, NoSuchDaemon, BadRecord."""
+    from daemonize.launcher.daemon import Daemon
+
+    return Daemon(_read(name))
+
+
+def _read(name: str) -> Record:
     try:
-        return Daemon.find(name)
+        return Registry().read(name)
     except NoSuchDaemon:
         refuse_starting(name)
         raise
@@ -58,10 +64,10 @@ def find(name: str) -> Daemon:
 
 def to_stop(name: str) -> Record:
     """Raises NotPossible while it is being started: nobody knows yet what there is to be stopped."""
-    daemon = find(name)
-    if not daemon.is_running:  # whoever stays the parent of one that runs (-f) keeps its name
+    record = _read(name)
+    if main_of(record) is None:  # whoever stays the parent of one that runs (-f) keeps its name
         refuse_starting(name)
-    return daemon.record
+    return record
 
 
 def refuse_starting(name: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from daemonize.notify import ID
 from daemonize.posix.identity import all_pids, is_this_boot, read_file, read_stat
 from daemonize.posix.tree import Tree
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 

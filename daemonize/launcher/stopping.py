@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from daemonize.errors import StillRunning
 from daemonize.launcher.members import main_of, tree_of
 from daemonize.launcher.request import STOP_TIMEOUT
 from daemonize.posix.identity import Process
-from daemonize.posix.locks import remove_pid_file
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGTERM
 from daemonize.posix.stop import Stop, default_plan
 from daemonize.registry.changes import StopMark
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -44,14 +43,16 @@ class _Stopping:
 
     def begin(self, plan: Sequence[tuple[int, float]]) -> None:
         """Tell it to end, and put that down."""
+        if self.record.pid_file:
+            from daemonize.posix import locks  # noqa: F401 (now, and not when somebody waits for us)
         # One that had ended before has not been stopped.
-        self._mark = StopMark(self.record) if main_of(self.record) else None
-        self._stop = self._begin(plan)
+        main = main_of(self.record)
+        self._mark = StopMark(self.record) if main else None
+        self._stop = self._begin(main, plan)
         if self._mark:
             self._mark.put_down()
 
-    def _begin(self, plan: Sequence[tuple[int, float]]) -> Stop | None:
-        main = main_of(self.record)
+    def _begin(self, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]) -> Stop | None:
         tree = tree_of(self.record, main, {self._drain.pid} if self._drain else ())
         if tree is None:
             return None
@@ -89,6 +90,8 @@ class _Stopping:
             return
         record = self.record
         if record.pid_file and record.pid:
+            from daemonize.posix.locks import remove_pid_file
+
             remove_pid_file(record.pid_file, record.pid, empty=record.pid_file_is_locked)
 
     def _take_mark_back(self) -> None:
@@ -99,6 +102,8 @@ class _Stopping:
     @property
     def _hidden(self) -> list[tuple[int, str]]:
         """The main process, if it runs and may not be looked at (hidepid): it may be another's, and was not signalled."""
+        if self._stop and self._stop.had_main:
+            return []
         main = main_of(self.record)
         return [(main[0], self.record.process)] if main else []
 

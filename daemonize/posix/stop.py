@@ -34,14 +34,14 @@ def default_plan(grace: float, first: int = SIGTERM) -> tuple[tuple[int, float],
 class Stop:
     """One stop plan under way. `begin`, then run the loop and call `advance` after each round until `done`.
 
-    main: (pid, start time) of the main process, or None if it has ended. survivors: (pid, name), when done and not
-    everything is gone.
+    main: (pid, start time) of the main process, or None if it has ended. had_main: it was there, and has been told.
+    survivors: (pid, name), when done and not everything is gone.
     """
 
     def __init__(
         self, loop: Loop, tree: Tree, main: tuple[int, int] | None, plan: Sequence[tuple[int, float]]
     ) -> None:
-        self.done = False
+        self.done = self.had_main = False
         self.survivors: list[tuple[int, str]] = []
         self._loop, self._tree, self._main = loop, tree, main
         self._plan = list(plan)
@@ -60,6 +60,7 @@ class Stop:
         if self._main is not None:
             self._hold(*self._main)
             if self._main in self._members:
+                self.had_main = True
                 self._send(self._main)
                 self._tree.living()  # while there is time: when it has ended, only who is new will be read
         self.advance()
@@ -165,13 +166,17 @@ class Stop:
             return False
         self._members[key] = process
         if process.fd is not None:
-            self._loop.watch(process.fd, POLLIN, lambda _events: self._drop(key))
+            self._loop.watch(process.fd, POLLIN, lambda _events: self._end(key))
         return True
 
     def _drop_ended(self) -> None:
         for key, process in list(self._members.items()):
             if process.fd is None and process.ended:
-                self._drop(key)
+                self._end(key)
+
+    def _end(self, key: tuple[int, int]) -> None:
+        self._tree.ended.add(key[0])
+        self._drop(key)
 
     def _drop(self, key: tuple[int, int]) -> None:
         process = self._members.pop(key, None)

@@ -55,11 +55,15 @@ class Tree:
         self.known, self._since = set(known), since
         self.exclude = {os.getpid(), *exclude}
         self.torn = False
+        #: Members whose end was waited for, by pid.
+        self.ended: set[int] = set()
         #: The inode of /proc/PID of each process that was found to be none of them: a later one with its pid has another.
         self._strangers: dict[int, int] = {}
         self._inodes: dict[int, int] = {}
         self._last_look: tuple[float, int] | None = None
         self._unsure: set[int] = set()
+        #: Who was found in the last look, and is no stranger.
+        self._others: set[int] = set()
 
     def living(self) -> list[Stat]:
         """All members that have not ended, by pid. Without /proc: none."""
@@ -76,38 +80,62 @@ class Tree:
         Who forks and ends between being listed and being read has a child that is listed next: when nobody new is, nobody
         was missed. One look alone, again and again, misses a process that is never long the same for many looks in a row.
         """
-        seen, marked = set[int](), set[int]()
+        seen, marked = {os.getpid()}, set[int]()
         stats: list[Stat] = []
         self.torn, self._unsure, before, self._inodes = False, set(), self._strangers, {}
         self._strangers = {}
-        no_pid_reused = self._goes_on()
+        newest = self._newest_then()
+        if newest:
+            seen |= self.ended
+        else:
+            self.ended.clear()
         for _ in range(_MOST_LISTINGS):
-            fresh = [pid for pid in all_pids() if pid not in seen]
+            fresh = set(all_pids()) - seen
             if not fresh:
                 return stats, marked
-            seen.update(fresh)
-            for pid in fresh:
-                if no_pid_reused and pid in before:
-                    self._strangers[pid] = before[pid]
-                    continue
-                inode = _inode(pid)
-                if inode and before.get(pid) == inode:
-                    self._strangers[pid] = inode
-                    continue
-                stat = read_stat(pid)
-                if stat and pid not in self.exclude:
-                    self._inodes[pid] = inode
-                    stats.append(stat)
-                    if self._is_marked(stat):
-                        marked.add(pid)
+            seen |= fresh
+            if newest:
+                known = fresh & before.keys()
+                self._strangers.update((pid, before[pid]) for pid in known)
+                fresh -= known
+            living = {pid for pid in sorted(fresh) if self._read(pid, before.get(pid), stats, marked)}
+            if newest and living == fresh and self._missed_nobody(living, newest):
+                return stats, marked
         self.torn = True
         return stats, marked
 
-    def _goes_on(self) -> bool:
-        """Whether no pid was given to another since the last look: the kernel counts up, and not once around so soon."""
+    def _read(self, pid: int, stranger: int | None, stats: list[Stat], marked: set[int]) -> bool:
+        """Add one that was listed to what was found; False if it has ended. stranger: the inode of one with its pid."""
+        inode = _inode(pid)
+        if inode and stranger == inode:
+            self._strangers[pid] = inode
+            return True
+        stat = read_stat(pid)
+        if stat:
+            self._inodes[pid] = inode
+        if stat and pid not in self.exclude:
+            stats.append(stat)
+            if self._is_marked(stat):
+                marked.add(pid)
+        return stat is not None and not stat.exiting
+
+    def _missed_nobody(self, living: set[int], newest: int) -> bool:
+        """Whether one listing was enough, of which all that were read live. newest: the newest pid as of the last look.
+
+        /proc lists by number, and the kernel counts up: who is born since the last look comes after its parent. Who was not
+        listed all the same has a parent that was there at the last look already, and ended while this one was taken. None
+        of those did that were no strangers then: they live, or their end had been waited for before.
+        """
+        return self._others <= living | self.ended and newest <= _newest_pid()
+
+    def _newest_then(self) -> int:
+        """The newest pid as of the last look, if no pid was given to another since; else 0.
+
+        The kernel counts up, and not once around so soon.
+        """
         now, newest = monotonic(), _newest_pid()
         then, self._last_look = self._last_look, (now, newest)
-        return then is not None and now - then[0] < _MOMENT and newest >= then[1] > 0
+        return then[1] if then and now - then[0] < _MOMENT and newest >= then[1] else 0
 
     def _remember_strangers(self, stats: list[Stat], members: set[int]) -> None:
         """Nobody becomes a member later: the next look, which somebody waits for, need not read them again.
@@ -118,6 +146,7 @@ class Tree:
             known = stat.ppid <= 1 or stat.ppid in self._strangers
             if known and stat.pid not in members and stat.pid not in self._unsure:
                 self._strangers[stat.pid] = self._inodes[stat.pid]
+        self._others = self._inodes.keys() - self._strangers.keys()
 
     def _is_marked(self, stat: Stat) -> bool:
         if self.session is not None and stat.session == self.session:
@@ -206,4 +235,4 @@ def children(pid: int) -> list[int] | None:
 
 def _ended(stat: Stat) -> bool:
     # A zombie leader whose threads live on still serves; its task directory tells.
-    return stat.state in "ZX" and standing(stat.pid) in (EXITING, GONE)
+    return stat.state in "ZX" and (stat.threads < 2 or standing(stat.pid) in (EXITING, GONE))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from time import sleep, time
-from typing import TYPE_CHECKING
 
 from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, SetupError
 from daemonize.registry import content
@@ -13,10 +11,6 @@ from daemonize.registry.entry import lock_path, new_path, open_lock, record_path
 from daemonize.registry.names import is_name
 from daemonize.registry.private import RefusedError, is_in_the_way, read_own, remove, write_new
 from daemonize.registry.record import Record, Registry, parse
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 
 #: So often, and after so many seconds, a lock is asked for that somebody else has.
 _TRIES, _PAUSE = 10, 0.005
@@ -52,7 +46,7 @@ class StopMark:
 
     def _try_to_change(self, directory: bytes, before: float | None, after: float | None) -> bool:
         """False if somebody else has the lock. Raises NoSuchDaemon, BadRecord, SetupError, RefusedError, OSError."""
-        with _locked(directory, self._name) as mine:
+        with _Lock(directory, self._name) as mine:
             found = Registry().read(self._name) if mine else None
             if found and (found.token, found.stopped) == (self._token, before):
                 found.stopped = after
@@ -70,7 +64,7 @@ def forget(name: str) -> None:
         raise registry.unknown(name)
     path = lock_path(directory, name)
     try:
-        with _locked(directory, name) as mine:
+        with _Lock(directory, name) as mine:
             if not mine:
                 who = registry.launcher(name)
                 by = f" by pid {who[0]}" if who and who[0] else ""
@@ -98,16 +92,19 @@ def _refuse_running(registry: Registry, name: str) -> None:
         raise NotPossible(name, f"is running (pid {record.pid}); to stop it first: daemonctl stop {name}")
 
 
-@contextmanager
-def _locked(directory: bytes, name: str) -> Iterator[bool]:
-    """With the lock of a name; False if somebody else has it. Raises OSError."""
-    try:
-        fd = open_lock(directory, name)
-    except RefusedError:
-        remove(lock_path(directory, name))  # whatever lies there has never been anybody's lock
-        fd = open_lock(directory, name)
-    try:
-        yield fd is not None
-    finally:
-        if fd is not None:
-            os.close(fd)
+class _Lock:
+    """The lock of a name, in a `with`; False if somebody else has it. Raises OSError."""
+
+    def __init__(self, directory: bytes, name: str) -> None:
+        try:
+            self._fd = open_lock(directory, name)
+        except RefusedError:
+            remove(lock_path(directory, name))  # whatever lies there has never been anybody's lock
+            self._fd = open_lock(directory, name)
+
+    def __enter__(self) -> bool:
+        return self._fd is not None
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._fd is not None:
+            os.close(self._fd)

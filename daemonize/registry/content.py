@@ -87,6 +87,8 @@ def _encode(value: object) -> str:
 def _text(text: str) -> str:
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
-    import json  # a few words in a thousand are odd; nobody escapes them better
-
-    return json.dumps(text)
+    try:
+        from _json import encode_basestring_ascii  # with which `json` does it, and loads `re`, too
+    except ImportError:
+        from json.encoder import encode_basestring_ascii
+    return encode_basestring_ascii(text)

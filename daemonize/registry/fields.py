@@ -7,12 +7,11 @@ look: numbers are such as the kernel takes, text is such as can be a path, and t
 from __future__ import annotations
 
 import os
-import re
-from typing import TYPE_CHECKING
 
 from daemonize.notify import ID
 from daemonize.registry.content import LAST_PID
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 #: The last second that has a date of four digits.
 _LAST_SECOND = 253_402_300_799
 # An empty one, or HOME=/root, would be found in the environment of every process.
-_TOKEN = re.compile(rf"{re.escape(ID.decode())}=[0-9a-f]{{8,64}}")
+_MARK = ID.decode() + "="
+_HEX = frozenset("0123456789abcdef")
 
 
 def _is_text(value: object) -> bool:
@@ -51,7 +51,10 @@ def _is_seconds(value: object) -> bool:
 
 
 def _is_token(value: object) -> bool:
-    return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
+    if not isinstance(value, str) or not value.startswith(_MARK):
+        return False
+    digits = value.removeprefix(_MARK)
+    return 8 <= len(digits) <= 64 and _HEX.issuperset(digits)
 
 
 def _are_tokens(value: object) -> bool:

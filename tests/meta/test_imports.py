@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import cli, procs
+from tests.support import cli, control, procs
 from tests.support.programs import program
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: What a launch may load on top of what the bare interpreter loads by itself. All but a few are built in.
 ALLOWED = frozenset(
@@ -73,6 +77,20 @@ def test_the_default_launch_loads_only_what_is_listed(bare: set[str]) -> None:
     assert "daemonize.launcher" in loaded(result.err)
     assert launch & FORBIDDEN == set()
     assert launch <= ALLOWED
+
+
+@pytest.mark.parametrize("word", ["plain", '"odd"'])
+def test_a_stop_loads_only_what_is_listed(bare: set[str], tmp_path: Path, word: str) -> None:
+    """Whoever waits for the end of `daemonctl stop` waits for all to be given back that it has loaded."""
+    pid_file = tmp_path / "server.pid"
+    launched = cli.run("--name", "light", "-p", pid_file, "-E", f"WORD={word}", *program("repoints", "ready"))
+    result = control.run("stop", "light", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    stop = {name for name in loaded(result.err) - bare if name.partition(".")[0] != "daemonize"}
+
+    assert (launched.status, result.status) == (0, 0)
+    assert not pid_file.exists()
+    assert {"daemonize.launcher.stopping", "daemonize.posix.locks"} <= loaded(result.err)
+    assert stop <= {*ALLOWED, "_json"}
 
 
 def test_import_daemonize_is_light(bare: set[str]) -> None:

@@ -526,6 +526,47 @@ def test_without_proc_the_main_process_is_stopped_all_the_same(
     assert server.process.returncode == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("awaited", [True, False], ids=["awaited", "not awaited"])
+def test_one_listing_is_enough_where_nobody_can_have_been_missed(
+    stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch, awaited: bool
+) -> None:
+    """Not in the first look, not when the kernel has begun to count anew, and not when a member ended nobody knows when."""
+    server = Server(stack, *python("os.write(1, b'up\\n'); signal.pause()"))
+    members, shown, newest = server.tree(), [os.getppid(), os.getpid(), server.pid], server.pid
+    listings: list[int] = []
+    monkeypatch.setattr(tree, "all_pids", lambda: listings.append(1) or shown)
+    monkeypatch.setattr(tree, "_newest_pid", lambda: newest)
+
+    def look() -> int:
+        listings.clear()
+        members.living()
+        return len(listings)
+
+    assert look() == 2
+    assert look() == 1
+    newest -= 1
+    assert look() == 2
+    assert look() == 1
+    server.process.kill()
+    server.process.wait()
+    shown.remove(server.pid)
+    members.ended |= {server.pid} if awaited else set()
+    assert look() == (1 if awaited else 2)
+    assert look() == 1
+
+
+def test_who_has_the_pid_of_one_whose_end_was_awaited(stack: contextlib.ExitStack) -> None:
+    """It is looked at like any other, once the kernel may have counted around."""
+    server = Server(stack, *python("os.write(1, b'up\\n'); signal.pause()"))
+    members = server.tree()
+    assert [member.pid for member in members.living()] == [server.pid]
+    members.ended.add(server.pid)
+    members._last_look = (0.0, 1)
+
+    assert [member.pid for member in members.living()] == [server.pid]
+    server.stop()
+
+
 def test_a_stranger_is_read_once(stack: contextlib.ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next look reads members and who is new only; and a later process that has a stranger's pid."""
     server, read = Server(stack, *python("os.write(1, b'up\\n'); signal.pause()")), list[int]()

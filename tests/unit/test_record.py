@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import sys
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from daemonize.launcher.request import Request
 from daemonize.registry import content
 from daemonize.registry.fields import FIELDS
 from daemonize.registry.private import RefusedError
-from daemonize.registry.record import Record, parse, parse_head
+from daemonize.registry.record import Record, _read_json, parse, parse_head
 from tests.support.registered import SAMPLE
 
 TEXT = content.write(SAMPLE)
@@ -110,6 +111,37 @@ def test_the_short_look_sees_what_the_long_one_sees(**first: Any) -> None:
     assert {name: getattr(long, name) for name in first} == first
 
 
+@given(
+    st.dictionaries(
+        st.text(),
+        st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | WORDS | st.none(),
+    )
+)
+def test_the_scanner_alone_reads_what_json_reads(value: dict[str, object]) -> None:
+    """What is written here, and what others write: as the parser of the standard library has it."""
+    for text in (
+        content._encode(value).encode() + b"\n",
+        json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+    ):
+        assert _read_json(text) == json.loads(text)
+
+
+def test_numbers_that_are_none_in_json() -> None:
+    """They are read as `json` reads them."""
+    text = b'{"a": [Infinity, -Infinity, 1e999, -0.0]}\n'
+
+    assert _read_json(text) == json.loads(text)
+    assert math.isnan(_read_json(b'{"a": NaN}\n')["a"])
+
+
+def test_without_the_scanner(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python has no such thing, or another, json reads it and escapes its words."""
+    monkeypatch.setitem(sys.modules, "_json", None)
+    odd = {**SAMPLE, "process": '"\\\x07'}
+
+    assert parse(content.write(odd)).fields == odd
+
+
 # --- what is damaged -------------------------------------------------------------------------------------------------
 
 
@@ -151,6 +183,8 @@ def test_a_few_bytes_of_it_are_others(at: int, data: bytes) -> None:
         b'{"version": ' + b"9" * 10_000 + b"}",
         b"\xff\xfe{\0}\0",
         TEXT + TEXT,
+        b'{"a":' * 200_000 + b"}\n",
+        b'{"version": 1} {}\n',
     ],
     ids=[
         "deep list",
@@ -159,6 +193,8 @@ def test_a_few_bytes_of_it_are_others(at: int, data: bytes) -> None:
         "a long number",
         "UTF-16",
         "twice",
+        "deep, with an end",
+        "more than one object",
     ],
 )
 def test_json_that_is_a_trap(text: bytes) -> None:
