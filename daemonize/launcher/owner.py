@@ -101,6 +101,14 @@ class _Owner:
         """Let the keeper go, and wait until it has: servers that it keeps are stopped first."""
         for wrapper in list(self.wrappers):
             _hang_up(wrapper)
+        self._release()
+
+    def release_unless_needed(self) -> None:
+        """A program without threads may never launch anything again: nothing of ours stays, unless it has servers."""
+        if not (callers.has_threads() or any(wrapper.fileno() >= 0 for wrapper in self.wrappers)):
+            self._release()
+
+    def _release(self) -> None:
         with self._lock:
             pid = self._keeper.pid if self._keeper else 0
             self._part()
@@ -181,6 +189,7 @@ def run(request: Request, targets: Targets, directory: str | None = None) -> Rea
     """
     with order(request, targets, directory=directory) as wrapper:
         received = frames.receive(wrapper)
+    _owner.release_unless_needed()
     if received is None:
         raise SetupError("finish", "the launch", OSError(0, "its wrapper was killed"))
     answer: Ready | DaemonizeError = pickle.loads(received[0])  # noqa: S301 (from a process of ours)

@@ -355,6 +355,8 @@ web.stop()
 web = web.start()
 busy = False
 for thread in threads: thread.join()
+from daemonize.launcher import owner
+owner.dismiss()  # the keeper of a program with threads stays, and is one descriptor
 after = state()
 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 print(json.dumps({"before": before, "after": after, "status": status, "pid": web.pid}), file=sys.stderr)

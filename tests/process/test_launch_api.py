@@ -712,8 +712,6 @@ try:
     launch(["sh", "-c", "exit 9"])
 except daemonize.Exited as error:
     status = error.exit_status
-from daemonize.launcher import owner
-owner.dismiss()  # the socket to a keeper is there as long as that
 left = sorted(os.listdir("/proc/self/fd"))
 with open({str(tmp_path / "result")!r}, "w") as file:
     print(ok, status, left == now, file=file)
