@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from daemonize import notify
     from daemonize.announce import ready
     from daemonize.background import BackgroundServer
+    from daemonize.background.case import BackgroundServerMixin
     from daemonize.errors import (
         AlreadyRunning,
         BadRecord,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "AlreadyRunning": "errors",
     "BackgroundServer": "background.server",
+    "BackgroundServerMixin": "background.case",
     "BadRecord": "errors",
     "Cancelled": "errors",
     "Context": "launcher.context",
@@ -83,6 +85,7 @@ _MODULES = {
 __all__ = [
     "AlreadyRunning",
     "BackgroundServer",
+    "BackgroundServerMixin",
     "BadRecord",
     "Cancelled",
     "Context",

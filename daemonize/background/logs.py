@@ -22,7 +22,7 @@ class Logs:
 
     def text(self, stream: str) -> str:
         """What was said on `out`, or `err`. What is not UTF-8 is escaped."""
-        return self.bytes(stream).decode("utf-8", "backslashreplace")
+        return _text(self.bytes(stream))
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -30,9 +30,15 @@ class Logs:
         out, err = (os.fstat(fd).st_size for fd in self.descriptors)
         return out, err
 
-    def numbered(self) -> str:
-        """All lines, those of stdout first: `  out 0: text`, with as many digits for each as for their count."""
-        return "\n".join(_numbered(stream, self.text(stream)) for stream in _STREAMS)
+    def numbered(self, since: tuple[int, int] = (0, 0), most: int | None = None) -> str:
+        """The lines, those of stdout first: `  out 0: text`, with as many digits for each as for their count.
+
+        since: only what was said beyond so many bytes on each. most: only so many of the last lines of each (None: all).
+        """
+        return "\n".join(
+            _numbered(stream, _text(self.bytes(stream, beyond)), most)
+            for stream, beyond in zip(_STREAMS, since, strict=True)
+        )
 
     def __del__(self) -> None:
         for fd in getattr(self, "descriptors", ()):
@@ -54,12 +60,16 @@ def _read(fd: int, since: int) -> bytes:
     return b"".join(parts)
 
 
-def _numbered(stream: str, text: str) -> str:
+def _text(said: bytes) -> str:
+    return said.decode("utf-8", "backslashreplace")
+
+
+def _numbered(stream: str, text: str, most: int | None) -> str:
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
-    digits = len(str(len(lines)))
-    return (
-        "\n".join(f"  {stream} {number:0{digits}}: {line}" for number, line in enumerate(lines))
-        or f"{stream}: <empty>"
-    )
+    if not lines:
+        return f"{stream}: <empty>"
+    digits, left_out = len(str(len(lines))), 0 if most is None else max(len(lines) - most, 0)
+    shown = [f"  {stream} {number:0{digits}}: {line}" for number, line in enumerate(lines)][left_out:]
+    return "\n".join([f"  {stream}: {left_out} lines before these"] * bool(left_out) + shown)

@@ -23,8 +23,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"channel", "listen", "notify"}),
     frozenset({"announce", "logs", "readiness", "registry"}),
     frozenset({"launcher", "manager", "child_server"}),
-    frozenset({"option", "background", "pytest_plugin", "supervisor"}),
-    frozenset({"cli"}),
+    frozenset({"option", "background", "supervisor"}),
+    frozenset({"cli", "pytest_plugin"}),
     frozenset({"__init__", "__main__"}),
 )
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
