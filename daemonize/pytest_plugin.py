@@ -5,6 +5,8 @@ Every pytest loads this where the package is installed: it imports nothing that 
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 TYPE_CHECKING = False
@@ -17,8 +19,8 @@ if TYPE_CHECKING:
     from daemonize.background.heard import Heard
     from daemonize.launcher.daemon import Daemon
 
-#: What the test that is running hears of its servers. The servers of the session, as far as they run.
-_HEARD, _LASTING = pytest.StashKey["Heard"](), pytest.StashKey["list[BackgroundServer]"]()
+#: What the test that is running hears of its servers.
+_HEARD = pytest.StashKey["Heard"]()
 
 
 # --- options -------------------------------------------------------------------------------------------------------
@@ -74,7 +76,7 @@ def background_server_factory(
     With shared="NAME" all workers of pytest-xdist have one server together, which ends with the last of them. One that is
     needed no longer may be stopped at any time. For a module or a class there is `with BackgroundServer(...)`, too.
     """
-    yield from _starting(request.config, request.session.stash.setdefault(_LASTING, []))
+    yield from _starting(request.config, [])
 
 
 @pytest.fixture
@@ -111,6 +113,7 @@ def _starting(
 
     def start(command: Any, **settings: Any) -> BackgroundServer:
         __tracebackhide__ = True
+        started[:] = [server for server in started if server.running]  # else what was stopped keeps its logs
         server = BackgroundServer(command, **(usual | settings))
         try:
             server.start()
@@ -141,25 +144,25 @@ def _stop(running: Iterable[BackgroundServer | Daemon]) -> None:
 # --- reports -------------------------------------------------------------------------------------------------------
 
 
-def _heard(item: pytest.Item) -> Heard:
-    """What a test hears. It is made when it is first asked for: by then servers of the session may have come."""
+def _has_servers() -> bool:
+    """Whether there may be any in this process."""
+    return "daemonize.background.server" in sys.modules
+
+
+def _heard(item: pytest.Item, *, fresh: bool = True) -> Heard:
+    """What a test hears. fresh: when it was begun there was no server yet."""
     if _HEARD not in item.stash:
         from daemonize.background.heard import Heard
 
-        lasting = item.session.stash.setdefault(_LASTING, [])
-        item.stash[_HEARD] = Heard(lasting)
+        item.stash[_HEARD] = Heard(fresh=fresh)
     return item.stash[_HEARD]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Of servers that are older than the test, only what they say from now on is for its report."""
-    lasting = item.session.stash.get(_LASTING, None)
-    if lasting:
-        from daemonize.background.heard import Heard
-
-        lasting[:] = [server for server in lasting if server.running]
-        item.stash[_HEARD] = Heard(lasting, older=lasting)
+    if _has_servers():
+        _heard(item, fresh=False)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -168,7 +171,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Attach what the servers of a test have said, if it is wanted."""
     report = yield
-    if _HEARD in item.stash or item.session.stash.get(_LASTING, None):
+    if _has_servers():
         heard = _heard(item)
         if _is_wanted(item.config.getoption("server_logs"), report):
             report.sections += heard.parts()

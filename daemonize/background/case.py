@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unittest
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from daemonize.background.heard import Heard
 from daemonize.background.server import BackgroundServer
@@ -23,7 +23,6 @@ class BackgroundServerMixin(unittest.TestCase):
     What its servers have said is a note of every exception with which a test fails.
     """
 
-    _class_servers: ClassVar[list[BackgroundServer]] = []
     _heard: Heard | None = None
 
     def start_server(self, command: str | Sequence[StrPath], **settings: Any) -> BackgroundServer:
@@ -43,16 +42,12 @@ class BackgroundServerMixin(unittest.TestCase):
         """The same for all tests of the class, in `setUpClass`. Of what it says a test notes what was said meanwhile."""
         server = BackgroundServer(command, **settings)
         server.start()
-        if "_class_servers" not in cls.__dict__:
-            cls._class_servers = []
-        cls._class_servers.append(server)
-        cls.addClassCleanup(cls._class_servers.remove, server)
         cls.addClassCleanup(server.stop)
         return server
 
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         """Run the test. What fails in it is noted before the result has it: that writes it down at once."""
-        self._heard = Heard(self._class_servers, older=self._class_servers)
+        self._heard = Heard()
         try:
             if result is None:
                 return super().run()

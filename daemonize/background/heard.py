@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from daemonize.errors import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from daemonize.background.logs import Logs
     from daemonize.background.server import BackgroundServer
 
@@ -17,37 +15,34 @@ MOST_LINES = 200
 
 
 class Heard:
-    """What one test hears of its servers. own: those that it has started, for itself.
+    """What one test hears of the servers of this process, by whatever they were started.
 
-    lasting: those that others use as well; the list may grow. older: those of them of which only counts what they say
-    from now on.
+    own: those that are certainly its own. fresh: whether all that there are were started for it; else of those that are
+    there now only counts what they say from now on.
     """
 
-    def __init__(
-        self, lasting: Collection[BackgroundServer] = (), older: Collection[BackgroundServer] = ()
-    ) -> None:
+    def __init__(self, *, fresh: bool = False) -> None:
         self.own: list[BackgroundServer] = []
-        self._lasting = lasting
-        self._before = {server: _logs(server).sizes for server in older}
+        self._before = {} if fresh else {logs: logs.sizes for logs, _ in _started()}
 
     def parts(self) -> list[tuple[str, str]]:
-        """Title and numbered lines, of all its own servers, and of those lasting ones that have said anything."""
-        said = [_part(server, (0, 0)) for server in self.own]
-        for server in self._lasting:
-            before = self._before.get(server, (0, 0))
-            if _logs(server).sizes != before:
-                said.append(_part(server, before))
-        return said
+        """Title and numbered lines, of all its own servers, and of those others that have said anything."""
+        own = [(server.log, server) for server in self.own if server.log]
+        others = [(logs, server) for logs, server in _started() if logs.sizes != self._size_before(logs)]
+        return [self._part(logs, server) for logs, server in dict.fromkeys([*own, *others])]
+
+    def _size_before(self, logs: Logs) -> tuple[int, int]:
+        return self._before.get(logs, (0, 0))
+
+    def _part(self, logs: Logs, server: BackgroundServer) -> tuple[str, str]:
+        words = " ".join(map(printable, server.command))
+        port = "" if server.port is None else f", port {server.port}"
+        title = f"server output: {words} (pid {server.pid}{port})"
+        return title, logs.numbered(self._size_before(logs), most=MOST_LINES)
 
 
-def _logs(server: BackgroundServer) -> Logs:
-    logs = server._logs  # noqa: SLF001 (of one room)
-    assert logs is not None, "it has been started"
-    return logs
+def _started() -> list[tuple[Logs, BackgroundServer]]:
+    """In the order in which they were started; none of those that nobody has any more."""
+    from daemonize.background.server import started
 
-
-def _part(server: BackgroundServer, since: tuple[int, int]) -> tuple[str, str]:
-    words = " ".join(map(printable, server.command))
-    port = "" if server.port is None else f", port {server.port}"
-    title = f"server output: {words} (pid {server.pid}{port})"
-    return title, _logs(server).numbered(since, most=MOST_LINES)
+    return [(server.log, server) for server in started() if server.log]

@@ -12,10 +12,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import itertools
 import os
 import threading
 import time
 import warnings
+import weakref
+from signal import valid_signals
 from typing import TYPE_CHECKING, Any
 
 from daemonize.background.link import Link
@@ -31,6 +34,7 @@ from daemonize.errors import (
     LaunchError,
     SetupError,
     StillRunning,
+    UsageError,
     printable,
 )
 from daemonize.launcher import owner
@@ -55,6 +59,15 @@ BOOT_TIMEOUT, TERM_TIMEOUT = 10.0, 1.0
 _TRIES = 5
 #: Seconds between two tries to share a server that is just coming or going.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
+
+_started: weakref.WeakValueDictionary[int, BackgroundServer] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
+
+
+def started() -> list[BackgroundServer]:
+    """Those of this process that have been ready, and that somebody still has, in the order in which they were started."""
+    return list(_started.values())
 
 
 class BackgroundServer:
@@ -159,6 +172,11 @@ class BackgroundServer:
         status = self._link.ended.status
         return None if status is None else Exited(status).status
 
+    @property
+    def log(self) -> Logs | None:
+        """What it has said, as it is kept; None: it has not been started."""
+        return self._logs
+
     def logs(self) -> str:
         """What it has said: the lines of stdout, then of stderr, numbered."""
         return self._logs.numbered() if self._logs else "out: <missing>\nerr: <missing>"
@@ -206,6 +224,7 @@ class BackgroundServer:
             self._start_own(None)
         else:
             self._start_or_join(Place(self._shared))
+        _started[next(_numbers)] = self
 
     def _start_own(self, others: socket.socket | None) -> None:
         """others: where more users come to."""
@@ -325,8 +344,10 @@ class BackgroundServer:
         return self.exit_status
 
     def send_signal(self, number: int) -> None:
-        """Send a signal to its main process; nothing happens if that has ended."""
+        """Send a signal to its main process; nothing happens if that has ended. Raises UsageError if it is none."""
         self._refuse_children()
+        if number not in {0, *valid_signals()}:
+            raise UsageError(f"there is no signal {number!r}")
         if self._link:
             self._link.send("signal", number)
 

@@ -226,7 +226,14 @@ class Kept(Foreground):
         if word == "stop":
             self._leave(user, value)
         elif self.family.main and self.family.ended is None:
-            self.family.main.send(value)
+            self._send(value)
+
+    def _send(self, number: int) -> None:
+        try:
+            if self.family.main:
+                self.family.main.send(number)
+        except PermissionError:
+            pass  # it has become another user's
 
     def _leave(self, user: User, grace: float | None) -> None:
         """It needs the server no longer. Who is the last waits until that is gone."""
