@@ -202,10 +202,14 @@ class BackgroundServer:
             if self._started:
                 raise InvalidState("cannot start a server that has already been started: make another one")
             self._started = True
-        if self._shared is None:
-            self._start_own(None)
-        else:
-            self._start_or_join(Place(self._shared))
+        try:
+            if self._shared is None:
+                self._start_own(None)
+            else:
+                self._start_or_join(Place(self._shared))
+        except BaseException:
+            self._plan.release_ports()
+            raise
 
     def _start_own(self, others: socket.socket | None) -> None:
         """others: where more users come to."""
@@ -276,7 +280,6 @@ class BackgroundServer:
             error = SetupError("keep", self.command[0], OSError(0, "its wrapper was killed"))
         elif error is None:
             error = InvalidState("it was stopped before it was ready")
-        self._plan.release_ports()
         if type(error) is Exited:
             error = CrashedOnStartup.of(error)
         if isinstance(error, LaunchError):
