@@ -41,9 +41,9 @@ class _Ports(Sequence[int]):
 
     def close(self) -> None:
         """Others may have them."""
-        for port in self.chosen.values():
+        chosen, self.chosen = self.chosen, {}  # several threads may stop the server
+        for port in chosen.values():
             port.close()
-        self.chosen.clear()
 
 
 class _Looked(Sequence[int]):
