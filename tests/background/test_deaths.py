@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from tests.support.family import Family
 
 #: A shell with a server and one who does not listen to SIGTERM below it.
-SEVERAL = [SHELL, "-c", shell(program("ignores_term"), ["setsid", *program("ignores_term")], ECHO), "sh", "{port}"]
+SEVERAL = [
+    SHELL,
+    "-c",
+    shell(program("ignores_term"), ["setsid", *program("ignores_term")], ECHO),
+    "sh",
+    "{port}",
+]
 SEVERAL[2] = SEVERAL[2].replace("{port}", '"$1"')
 
 
@@ -26,7 +32,7 @@ SEVERAL[2] = SEVERAL[2].replace("{port}", '"$1"')
 
 
 def test_a_forked_child_takes_nothing_from_its_parent() -> None:
-    """It leaves the block without harm, and may not stop, start, wait or signal; the server goes on, and its owner is told."""
+    """It leaves the block without harm, and may not start, stop, wait or signal; the server goes on."""
     said = run(
         "with BackgroundServer(command) as server:\n"
         "    if not os.fork():\n"
@@ -67,7 +73,9 @@ def test_a_forked_child_has_main_process_its_own(family: Family) -> None:
 
 def test_an_unrelated_child_keeps_nothing_alive(family: Family) -> None:
     """A forked child that lives on holds copies of all sockets; the server ends with its owner all the same."""
-    with owning("started()\nif not os.fork():\n    say(os.getpid())\n    hear()\n    os._exit(0)\nhear()") as one:
+    with owning(
+        "started()\nif not os.fork():\n    say(os.getpid())\n    hear()\n    os._exit(0)\nhear()"
+    ) as one:
         server, wrapper, keeper, _ = one.says()
         (child,) = one.says()
         procs.send(one.pid, signal.SIGKILL)
@@ -242,7 +250,9 @@ def test_a_keeper_leaves_when_it_has_nothing_to_do(family: Family) -> None:
         "code = 'import sys; from daemonize.launcher import keeper; keeper.IDLE = 0.2; keeper.main(sys.argv[1:])'\n"
         "interpreter.command = lambda _module, *words: [sys.executable, '-c', code, *map(str, words)]\n"
     )
-    with owning(patch + "server = started()\nhear()\nserver.stop()\nhear()\nserver = started()\nserver.stop()") as one:
+    with owning(
+        patch + "server = started()\nhear()\nserver.stop()\nhear()\nserver = started()\nserver.stop()"
+    ) as one:
         _, _, keeper, _ = one.says()
         assert not procs.wait_ended(keeper, 0.4)  # it has a server
         one.tell()

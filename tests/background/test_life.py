@@ -88,7 +88,11 @@ def test_of_many_stops_at_once_each_returns_when_it_is_gone() -> None:
 def test_many_threads_ask_one_object() -> None:
     """They ask, wait and send signals while it is stopped: nobody hangs, and all see its end."""
     echo = BackgroundServer(
-        server("signal.signal(signal.SIGUSR1, lambda *_: None)", 'listen("127.0.0.1", {port})', "while True: stay()")
+        server(
+            "signal.signal(signal.SIGUSR1, lambda *_: None)",
+            'listen("127.0.0.1", {port})',
+            "while True: stay()",
+        )
     )
     echo.start()
     seen: list[int | None] = []
@@ -99,7 +103,9 @@ def test_many_threads_ask_one_object() -> None:
             assert echo.stdout == ""
             echo.send_signal(signal.SIGUSR1)
 
-    outcomes = together(ask, ask, lambda: seen.append(echo.wait(20)), lambda: seen.append(echo.wait(20)), echo.stop)
+    outcomes = together(
+        ask, ask, lambda: seen.append(echo.wait(20)), lambda: seen.append(echo.wait(20)), echo.stop
+    )
     assert outcomes == [None] * 5
     assert seen == [128 + signal.SIGTERM] * 2
 
@@ -183,7 +189,9 @@ def test_a_handler_may_stop_what_the_program_waits_for() -> None:
 @pytest.mark.parametrize(("ends", "status"), [("os._exit(0)", 0), ("os._exit(3)", 3), ("os.abort()", 134)])
 def test_the_exit_status_is_the_servers_own(trigger: Trigger, ends: str, status: int) -> None:
     """As a shell gives it (128+N), once it has ended by itself; wait() returns it, at once."""
-    with BackgroundServer(server('listen("127.0.0.1", {port})', f'wait("{trigger.path}")', ends), core=False) as one:
+    with BackgroundServer(
+        server('listen("127.0.0.1", {port})', f'wait("{trigger.path}")', ends), core=False
+    ) as one:
         assert one.exit_status is None
         trigger.release()
         assert one.wait(20) == status
@@ -385,7 +393,8 @@ def test_async_with_does_not_block_the_loop(trigger: Trigger) -> None:
             assert slow.listening
             await releasing
         deaf = BackgroundServer(
-            server("signal.signal(signal.SIGTERM, signal.SIG_IGN)", 'listen("127.0.0.1", {port})'), term_timeout=0.3
+            server("signal.signal(signal.SIGTERM, signal.SIG_IGN)", 'listen("127.0.0.1", {port})'),
+            term_timeout=0.3,
         )
         async with deaf:
             before = ticks
@@ -393,15 +402,16 @@ def test_async_with_does_not_block_the_loop(trigger: Trigger) -> None:
         return ticks - before
 
     async def release(slow: BackgroundServer) -> None:
-        while slow.status != "starting":
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(until_starting, slow)
         trigger.release()
 
     assert asyncio.run(live()) > 20
 
 
 @pytest.mark.parametrize("after", [0, 0.001, 0.02, None], ids=["at-once", "soon", "later", "starting"])
-def test_a_start_that_is_cancelled_leaves_nothing(after: float | None, trigger: Trigger, family: Family) -> None:
+def test_a_start_that_is_cancelled_leaves_nothing(
+    after: float | None, trigger: Trigger, family: Family
+) -> None:
     """Cancelling the task stops the server, at whatever moment of its start."""
     slow = held(trigger)
 
@@ -412,8 +422,8 @@ def test_a_start_that_is_cancelled_leaves_nothing(after: float | None, trigger: 
     async def live() -> None:
         entering = asyncio.create_task(enter())
         await asyncio.sleep(after or 0)
-        while after is None and slow.status != "starting":
-            await asyncio.sleep(0.001)
+        if after is None:
+            await asyncio.to_thread(until_starting, slow)
         entering.cancel()
         with pytest.raises(asyncio.CancelledError):
             await entering
@@ -476,12 +486,11 @@ def test_one_that_was_not_stopped_is_told_of() -> None:
     pid = echo.pid or 0
     with pytest.warns(ResourceWarning, match=f"BackgroundServer .*pid {pid}.*was not stopped"):
         del echo
-        gc.collect()
     assert procs.wait_ended(pid)
 
 
 def test_one_that_has_ended_is_not_told_of() -> None:
-    """A server that was stopped, that crashed, that ended by itself, or was never started leaves no warning (an error here)."""
+    """A server that was stopped, that crashed, that ended by itself, or was never started leaves no warning."""
     failing = BackgroundServer([SHELL, "-c", "exit 1"])
     with pytest.raises(CrashedOnStartup):
         failing.start()
@@ -501,7 +510,10 @@ def test_it_says_what_it_is() -> None:
     echo = BackgroundServer(["echo-server", "{port}"])
     assert repr(echo) == "<BackgroundServer echo-server {port}: not_running>"
     with BackgroundServer(ECHO) as one:
-        assert repr(one) == f"<BackgroundServer {' '.join(one.command)}: listening, port {one.port}, pid {one.pid}>"
+        assert (
+            repr(one)
+            == f"<BackgroundServer {' '.join(one.command)}: listening, port {one.port}, pid {one.pid}>"
+        )
 
 
 def test_ctrl_c_is_the_owners(tmp_path: Path) -> None:

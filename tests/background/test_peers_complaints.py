@@ -39,7 +39,9 @@ HTTP = server(
 # -- 4: early death reported as a timeout -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ready", ["port:{port}", "log:never", "http://127.0.0.1:{port}/", "file:/nonexistent/x"])
+@pytest.mark.parametrize(
+    "ready", ["port:{port}", "log:never", "http://127.0.0.1:{port}/", "file:/nonexistent/x"]
+)
 @pytest.mark.parametrize("status", [0, 7])
 def test_4_early_death_is_told_at_once(ready: str, status: int) -> None:
     """Not after the timeout, by whatever spec it is waited for, and with status and words; also for exit status 0."""

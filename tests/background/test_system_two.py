@@ -48,7 +48,7 @@ POLITE = server(
 def refused(*args: Any, **settings: Any) -> Exception:
     """What a start that fails raises; nothing runs then."""
     failing = BackgroundServer(*args, **settings)
-    with pytest.raises(Exception) as caught:  # noqa: PT011, B017 (the test looks which)
+    with pytest.raises(Exception) as caught:
         failing.start()
     assert failing.status == "not_running"
     assert not failing.running
@@ -85,7 +85,7 @@ def test_a_normal_life_ends_with_success() -> None:
 
 
 def test_variables_reach_the_server() -> None:
-    """env is merged: what is named is added or replaced, the rest is ours; {port} is filled in values."""
+    """Env is merged: what is named is added or replaced, the rest is ours; {port} is filled in values."""
     wanted = 'say(os.environ["GREETING"], os.environ["HOME"], os.environ["WHERE"])'
     with BackgroundServer(
         server(wanted, 'listen("127.0.0.1", int(os.environ["WHERE"]))'),
@@ -200,7 +200,8 @@ def test_who_does_not_listen_is_timed_out_and_told_to_end(family: Family) -> Non
 def test_who_ignores_sigterm_is_killed() -> None:
     """SIGKILL term_timeout after SIGTERM, not before it; exit_status says so."""
     deaf = BackgroundServer(
-        server("signal.signal(signal.SIGTERM, signal.SIG_IGN)", 'listen("127.0.0.1", {port})'), term_timeout=0.3
+        server("signal.signal(signal.SIGTERM, signal.SIG_IGN)", 'listen("127.0.0.1", {port})'),
+        term_timeout=0.3,
     )
     deaf.start()
     began = time.monotonic()
@@ -298,7 +299,8 @@ def test_a_spec_that_there_is_none_of_is_said_at_start() -> None:
 def test_stop_does_not_spin() -> None:
     """While a server takes 0.5 s to be killed, neither the one that waits in stop() nor its wrapper uses the CPU."""
     deaf = BackgroundServer(
-        server("signal.signal(signal.SIGTERM, signal.SIG_IGN)", 'listen("127.0.0.1", {port})'), term_timeout=0.5
+        server("signal.signal(signal.SIGTERM, signal.SIG_IGN)", 'listen("127.0.0.1", {port})'),
+        term_timeout=0.5,
     )
     deaf.start()
     wrapper = above(deaf.pid)

@@ -75,7 +75,7 @@ class Owner:
 
 
 @contextlib.contextmanager
-def owning(code: str, *command: str, **options: Any) -> Iterator[Owner]:
+def owning(code: str, *command: str, python: str = sys.executable, **options: Any) -> Iterator[Owner]:
     """An owner, which is killed after the block. The code finds `BackgroundServer`, the server's `command`, `say`, `hear`.
 
     `started(...)` starts one and says its pid, and those of its wrapper and keeper, and its port.
@@ -86,7 +86,7 @@ def owning(code: str, *command: str, **options: Any) -> Iterator[Owner]:
         "stderr": subprocess.PIPE,
         **options,
     }
-    words = [sys.executable, "-c", _PRELUDE + code, *(command or ECHO)]
+    words = [python, "-c", _PRELUDE + code, *(command or ECHO)]
     with subprocess.Popen(words, **given) as process:
         try:
             yield Owner(process)

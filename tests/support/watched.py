@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+from typing import Self
 
 _CREATED = 0x100 | 0x80  # IN_CREATE, IN_MOVED_TO
 _HEAD = struct.Struct("iIII")
@@ -32,7 +33,7 @@ class Watched:
             data = data[_HEAD.size + length :]
         return names
 
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
