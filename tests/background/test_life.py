@@ -279,7 +279,7 @@ def test_strict() -> None:
 
 def test_a_port_that_is_found() -> None:
     """Without {port} and port=, the port is the one that the server listens on; until then it is not known."""
-    anywhere = BackgroundServer(program("tcp_echo", "holds"))
+    anywhere = BackgroundServer(program("tcp_echo", "holds", "first"))
     assert anywhere.port is None
     with anywhere:
         assert anywhere.stdout == f"listening on port {anywhere.port}\n"
@@ -295,9 +295,9 @@ def test_any_port() -> None:
 def test_more_ports() -> None:
     """{port2} is another one; port is the first; all are the same in words, values and specs, and braces can be meant."""
     words = server(
+        'say({port}, {port2}, os.environ["SECOND"], "{{port}}", "${port}")',
         'listen("127.0.0.1", {port})',
         'listen("127.0.0.1", {port2})',
-        'say({port}, {port2}, os.environ["SECOND"], "{{port}}", "${port}")',
     )
     ready = ["port:{port}", "port:{port2}"]
     with BackgroundServer(words, env={"SECOND": "{port2}"}, ready=ready) as one:

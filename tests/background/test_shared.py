@@ -13,7 +13,7 @@ from daemonize import BackgroundServer, CrashedOnStartup, InvalidState
 from tests.support import ports, procs
 from tests.support.listening import server
 from tests.support.owners import ECHO, Owner, all_ended, owning
-from tests.support.programs import SHELL, Trigger, program
+from tests.support.programs import Trigger, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,12 +135,13 @@ def test_a_start_that_fails_fails_for_all(name: str, trigger: Trigger, family: F
         "except daemonize.CrashedOnStartup as error:\n"
         "    say(error.status, error.output.decode(), server.status)\n"
     )
-    command = [SHELL, "-c", f"echo boom; read x < {trigger.path}; exit 9"]
+    command = program("steps", "out:boom", trigger.arg, "exit:9")
     with contextlib.ExitStack() as stack:
         several = [stack.enter_context(owning(code, *command)) for _ in range(4)]
         for user in several:
             assert user.says() == ["starts"]
-        trigger.close()  # for this server, and for any that one of them starts later
+        for _ in several:  # for this server, and for any that one of them starts later
+            trigger.release()
         for user in several:
             assert user.says() == [9, "boom\n", "not_running"]
             assert user.finish()[0] == 0
@@ -157,13 +158,14 @@ def test_after_a_start_that_failed_there_can_be_another(name: str) -> None:
 
 def test_its_end_is_seen_by_all(name: str) -> None:
     """A shared server that dies: each of its users knows, with the status."""
-    with users_of(name, 2) as several:
-        pid, *_ = several[0].says()
-        several[1].says()
+    code = USER.format(name=name).replace("hear()", "say(server.wait(20))")
+    with owning(code) as first, owning(code) as second:
+        pid = first.says()[0]
+        assert second.says()[0] == pid
         procs.send(pid, signal.SIGKILL)
         assert procs.wait_ended(pid)
-        for user in several:
-            user.tell()
+        for user in (first, second):
+            assert user.says() == [137]
             assert user.says() == ["not_running", 137]
             assert user.finish()[0] == 0
 

@@ -132,7 +132,7 @@ def test_stop_twice() -> None:
     assert (echo.pid, echo.port) == (pid, port)
     assert echo.exit_status == 128 + signal.SIGTERM
     assert echo.logs() == f"  out 0: listening on port {port}\nerr: <empty>"
-    assert echo.command == program("tcp_echo", str(port), "holds")
+    assert echo.command == program("tcp_echo", str(port), "holds", "first")
 
 
 def test_a_second_server_on_the_port_is_refused() -> None:
@@ -257,7 +257,7 @@ def test_output_that_there_is_none_of() -> None:
 def test_text_goes_through_the_shell_and_a_list_is_executed() -> None:
     """`$HOME` is the shell's business, and nobody's in a list; {port} is filled in both."""
     where = 'listen("127.0.0.1", int(sys.argv[1]))'
-    words = server(where, "say(*sys.argv[2:])")
+    words = server("say(*sys.argv[2:])", where)
     quoted = " ".join(f"'{word}'" for word in words)
     with BackgroundServer(f"exec {quoted} {{port}} $HOME") as through_shell:
         assert through_shell.stdout == f"{os.environ['HOME']}\n"

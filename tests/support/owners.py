@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.family import Family
 
-#: A server that sends back what it receives, on the port it is told.
-ECHO = program("tcp_echo", "{port}", "holds")
+#: A server that sends back what it receives, on the port it is told, and has said which when it listens.
+ECHO = program("tcp_echo", "{port}", "holds", "first")
 _PRELUDE = """
 import asyncio, json, os, resource, signal, socket, sys, threading, time
 import daemonize
