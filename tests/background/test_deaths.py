@@ -239,7 +239,7 @@ def test_wrapper_and_keeper_killed_the_owner_ends_what_is_left(family: Family) -
     several.stop()
 
     owner.dismiss()
-    family.nobody()
+    all_ended(family)
     assert several.exit_status is None
 
 
