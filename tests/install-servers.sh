@@ -11,6 +11,7 @@ nginx:nginx-light
 lighttpd:lighttpd
 haproxy:haproxy
 memcached:memcached
+node:nodejs
 redis-server:redis-server
 redis-cli:redis-tools
 postgres:postgresql

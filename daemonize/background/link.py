@@ -33,7 +33,7 @@ class Link:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._changed = threading.Condition()
-        self._reads = False
+        self._reader: int | None = None
         self.began: Began | None = None
         self.ready: Ready | None = None
         self.ended: Ended | None = None
@@ -70,15 +70,18 @@ class Link:
 
     def _wait(self, timeout: float) -> bool:
         """One turn; whether something was told."""
-        if self._reads:
+        before, ours = self._reader, threading.get_ident()
+        if before not in (None, ours):
             return self._changed.wait(timeout)
-        self._reads = True
+        if before == ours and timeout <= 0:
+            return False  # in a signal handler: what the one below reads is not taken from him for a look
+        self._reader = ours  # a handler that stops the server reads in the stead of the one below
         self._changed.release()
         try:
             there = _is_readable(self._sock, timeout)
         finally:
             self._changed.acquire()
-            self._reads = False
+            self._reader = before
             self._changed.notify_all()
         if there and not self.over:
             self._take()
@@ -111,7 +114,7 @@ class Link:
                 self._sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass  # the other side has gone
-            while self._reads:
+            while self._reader not in (None, threading.get_ident()):
                 self._changed.wait()
             self._sock.close()
 

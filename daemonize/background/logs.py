@@ -6,14 +6,24 @@ import fcntl
 import os
 import tempfile
 
+from daemonize.errors import SetupError
+
 _STREAMS = ("out", "err")
 
 
 class Logs:
-    """The logs of one server. opened: descriptors of logs that there are already, for stdout and stderr."""
+    """The logs of one server. opened: descriptors of logs that there are already, for stdout and stderr.
+
+    Raises SetupError.
+    """
 
     def __init__(self, opened: tuple[int, int] | None = None) -> None:
-        self.descriptors = opened or (_make(), _make())
+        self.descriptors: tuple[int, ...] = opened or ()
+        try:
+            while len(self.descriptors) < len(_STREAMS):
+                self.descriptors += (_make(),)
+        except OSError as error:
+            raise SetupError("make", "a file for its output", error) from None
 
     def bytes(self, stream: str = "", since: int = 0) -> bytes:
         """What was said on `out`, or `err`, or on both, one after the other, beyond so many bytes."""
@@ -41,7 +51,7 @@ class Logs:
         )
 
     def __del__(self) -> None:
-        for fd in getattr(self, "descriptors", ()):
+        for fd in self.descriptors:
             os.close(fd)
 
 

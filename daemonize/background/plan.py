@@ -42,9 +42,9 @@ class _Ports(Sequence[int]):
 
     def close(self) -> None:
         """Others may have them."""
-        for port in self.chosen.values():
+        chosen, self.chosen = self.chosen, {}  # several threads may stop the server
+        for port in chosen.values():
             port.close()
-        self.chosen.clear()
 
 
 class _Looked(Sequence[int]):
@@ -130,7 +130,10 @@ class Plan:
         """Whether a launch has failed of it that somebody else has taken a port that was free."""
         if not isinstance(error, (Exited, AlreadyRunning)):
             return False
-        return any(not is_free(port.number, again=True) for port in self._ports.chosen.values())
+        try:
+            return any(not is_free(port.number, again=True) for port in self._ports.chosen.values())
+        except OSError:
+            return False
 
     def _build(self, ports: Sequence[int]) -> Request:
         fill = (lambda text: text) if self._listen else (lambda text: _fill(text, ports))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import socket
 import sys
+from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EMFILE, ENFILE, EPERM
 from typing import TYPE_CHECKING
 
 from daemonize.errors import SetupError
@@ -36,14 +37,27 @@ class Port:
     """A port that is free, and that nobody else gets from here until `close`. Raises SetupError."""
 
     def __init__(self) -> None:
-        for number in _candidates():
-            lock = _hold(number)
-            if lock and is_free(number):
-                self.number, self._lock = number, lock
-                return
-            if lock:
-                lock.close()
+        try:
+            for number in _candidates():
+                if self._take(number):
+                    return
+        except OSError as error:
+            raise SetupError("find", "a free port", error) from None
         raise SetupError("find", "a free port", OSError(0, f"{_TRIES} were tried, and all are taken"))
+
+    def _take(self, number: int) -> bool:
+        lock = _hold(number)
+        if lock is None:
+            return False
+        self.number, self._lock = number, lock
+        try:
+            taken = is_free(number)
+        except BaseException:
+            lock.close()
+            raise
+        if not taken:
+            lock.close()
+        return taken
 
     def close(self) -> None:
         """The server is gone, or has not got it."""
@@ -79,7 +93,7 @@ def _hold(number: int) -> socket.socket | None:
 
 
 def is_free(number: int, *, again: bool = False) -> bool:
-    """Whether a server could bind the port, on every address that this machine has of its own.
+    """Whether a server could bind the port, on every address that this machine has of its own. Raises OSError (EMFILE).
 
     again: also after another, of which connections are left that the kernel has not forgotten (SO_REUSEADDR).
     """
@@ -91,6 +105,8 @@ def is_free(number: int, *, again: bool = False) -> bool:
                     asking.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 asking.bind((address, number))
         except OSError as error:
+            if error.errno in (EMFILE, ENFILE):
+                raise  # that is our own want
             if not _is_missing(error):
                 return False
     return True
@@ -98,6 +114,4 @@ def is_free(number: int, *, again: bool = False) -> bool:
 
 def _is_missing(error: OSError) -> bool:
     """Whether it is the address family that there is none of, and not the port."""
-    from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EPERM
-
     return error.errno in (EAFNOSUPPORT, EADDRNOTAVAIL, EPERM)

@@ -27,11 +27,13 @@ from daemonize.background.plan import Plan
 from daemonize.background.shared import Place
 from daemonize.errors import (
     AlreadyRunning,
+    Cancelled,
     CrashedOnStartup,
     DaemonizeError,
     Exited,
     InvalidState,
     LaunchError,
+    NotExecuted,
     SetupError,
     StillRunning,
     UsageError,
@@ -111,11 +113,11 @@ class BackgroundServer:
         self._asked: dict[str, Any] = {name: value for name, value in locals().items() if name != "self"}
         self._shared = shared
         self._pid = os.getpid()
-        self._starting = threading.Lock()
-        self._started = False
+        # While the order is given: a stop comes before or after it. A signal handler may stop it, too.
+        self._ordering = threading.RLock()
+        self._started = self._unwanted = False
         self._link: Link | None = None
         self._logs: Logs | None = None
-        self._failure: BaseException | None = None
         self._plan = Plan(
             command, port, ready, env, listen,
             timeout=float("inf") if boot_timeout is None else _seconds(boot_timeout), stop_timeout=_seconds(term_timeout),
@@ -170,6 +172,8 @@ class BackgroundServer:
         if self.running or self._link is None or self._link.ended is None:
             return None
         status = self._link.ended.status
+        if isinstance(self._link.ended.error, NotExecuted):
+            return None  # that was the process which was to become the server
         return None if status is None else Exited(status).status
 
     @property
@@ -216,14 +220,18 @@ class BackgroundServer:
         Nothing runs then.
         """
         self._refuse_children()
-        with self._starting:
+        with self._ordering:
             if self._started:
                 raise InvalidState("cannot start a server that has already been started: make another one")
             self._started = True
-        if self._shared is None:
-            self._start_own(None)
-        else:
-            self._start_or_join(Place(self._shared))
+        try:
+            if self._shared is None:
+                self._start_own(None)
+            else:
+                self._start_or_join(Place(self._shared))
+        except BaseException:
+            self._plan.release_ports()
+            raise
         _started[next(_numbers)] = self
 
     def _start_own(self, others: socket.socket | None) -> None:
@@ -239,13 +247,21 @@ class BackgroundServer:
 
     def _start_once(self, others: socket.socket | None) -> None:
         request = self._plan.request()
-        self._logs = Logs()
-        logs, facts = Targets(*self._logs.descriptors), (repr(self._asked), self.command, self.port)
-        self._link = Link(owner.order(request, logs, keeps=True, others=others, facts=facts))
+        with self._ordering:
+            self._refuse_unwanted()
+            self._logs = Logs()
+            logs, facts = Targets(*self._logs.descriptors), (repr(self._asked), self.command, self.port)
+            self._link = Link(owner.order(request, logs, keeps=True, others=others, facts=facts))
         self._await_ready(self._link)
+
+    def _refuse_unwanted(self) -> None:
+        if self._unwanted:
+            raise InvalidState("it was stopped before it was ready")
 
     def _await_ready(self, link: Link) -> None:
         try:
+            if self._unwanted:
+                link.send("stop", None)
             link.wait(lambda: link.ready is not None)
         except BaseException:
             self.stop()
@@ -256,6 +272,7 @@ class BackgroundServer:
     def _start_or_join(self, place: Place) -> None:
         pause = _FIRST_PAUSE
         while True:
+            self._refuse_unwanted()
             listener = place.claim()
             if listener:
                 with listener:
@@ -293,9 +310,8 @@ class BackgroundServer:
         if link.ended is None:
             self._end_lost(link)
             error = SetupError("keep", self.command[0], OSError(0, "its wrapper was killed"))
-        elif error is None:
+        elif error is None or isinstance(error, Cancelled):
             error = InvalidState("it was stopped before it was ready")
-        self._plan.release_ports()
         if type(error) is Exited:
             error = CrashedOnStartup.of(error)
         if isinstance(error, LaunchError):
@@ -317,7 +333,9 @@ class BackgroundServer:
         timeout: seconds between SIGTERM and SIGKILL, instead of term_timeout. Raises StillRunning with the survivors.
         """
         self._refuse_children()
-        link = self._link
+        with self._ordering:
+            self._unwanted = self._started
+            link = self._link
         if link is None:
             return
         link.send("stop", None if timeout is None else _seconds(timeout))
@@ -398,11 +416,15 @@ class BackgroundServer:
         return type(self)(**self._asked)
 
     def __del__(self) -> None:
-        link = getattr(self, "_link", None)
+        if not hasattr(self, "_plan"):
+            return  # it was never made
+        link = self._link
         if link is None or link.over or os.getpid() != self._pid:
+            self._plan.release_ports()
             return
         warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
         link.close()
+        self._plan.release_ports()
 
 
 async def _in_thread(action: Callable[[], None], undo: Callable[[], None]) -> None:
@@ -413,7 +435,8 @@ async def _in_thread(action: Callable[[], None], undo: Callable[[], None]) -> No
     except asyncio.CancelledError:
         await asyncio.to_thread(undo)
         await asyncio.wait([doing])
-        doing.exception()
+        if doing.exception() is None:
+            await asyncio.to_thread(undo)  # it had not begun when it was undone
         raise
 
 

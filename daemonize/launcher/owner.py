@@ -53,6 +53,7 @@ class _Keeper:
             )  # fmt: skip
             starter.wait()
         except OSError as error:
+            self._sock.close()
             raise SetupError("start", "the keeper", error) from None
         finally:
             theirs.close()
@@ -60,6 +61,7 @@ class _Keeper:
                 os.close(owner)
         received = frames.receive(self._sock)
         if received is None:
+            self._sock.close()
             raise SetupError("start", "the keeper", OSError(0, "it was killed"))
         self.pid: int = pickle.loads(received[0])  # noqa: S301 (from our own child)
 
@@ -160,8 +162,12 @@ def order(
     Raises SetupError.
     """
     owner = Descriptors()
-    occupy_standard(owner)
-    ours, theirs = socket.socketpair()
+    try:
+        occupy_standard(owner)
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        owner.close()
+        raise SetupError("prepare", "the launch", error) from None
     try:
         at = owner.open(directory or ".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
         relayed = [fd for fd in (targets.stdout, targets.stderr) if fd is not None]
