@@ -9,9 +9,6 @@ have no name, so that none is ever left.
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import inspect
 import itertools
 import os
 import threading
@@ -25,6 +22,7 @@ from daemonize.background.link import Link
 from daemonize.background.logs import Logs
 from daemonize.background.plan import Plan
 from daemonize.background.shared import Place
+from daemonize.background.ways import Ways
 from daemonize.errors import (
     AlreadyRunning,
     Cancelled,
@@ -49,8 +47,7 @@ from daemonize.units import parse_duration
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import Self
+    from collections.abc import Mapping, Sequence
 
     from daemonize.launcher.ready import Ready
     from daemonize.launcher.request import Limit, StrPath
@@ -72,7 +69,7 @@ def started() -> list[BackgroundServer]:
     return list(_started.values())
 
 
-class BackgroundServer:
+class BackgroundServer(Ways):
     """A server that runs in the background until it is stopped, or this process ends: a context manager, also `async with`.
 
     command: program and arguments, or text for the shell. `{port}` in it, in the values of env and in specs is a free
@@ -317,13 +314,13 @@ class BackgroundServer:
         if isinstance(error, LaunchError):
             error.command = self.command
             error.output = self._logs.bytes() if self._logs else b""
-            error.report = self._report(error)
+            error.report = self._report()
         elif isinstance(error, AlreadyRunning):
             error.refused = " ".join(map(printable, self.command))
         return error
 
-    def _report(self, error: LaunchError) -> str:
-        status = str(error.status) if isinstance(error, Exited) else "(unknown)"
+    def _report(self) -> str:
+        status = "(unknown)" if self.exit_status is None else self.exit_status
         words = " ".join(map(printable, self.command))
         return f"cmd: {words}\nexit status: {status}\nserver output:\n{self.logs()}"
 
@@ -373,45 +370,6 @@ class BackgroundServer:
         if os.getpid() != self._pid:
             raise InvalidState("the server is another process's: this one was forked from that")
 
-    # -- ways to use it -----------------------------------------------------------------------------------------------
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        if os.getpid() == self._pid:  # a forked child that leaves the block has not started it
-            self.stop()
-
-    async def __aenter__(self) -> Self:
-        await _in_thread(self.start, self.stop)
-        return self
-
-    async def __aexit__(self, *_exc: object) -> None:
-        await _in_thread(self.stop, self.stop)
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """As a decorator: each call of the function has a server of its own."""
-        gives = "server" in inspect.signature(function).parameters
-
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with self._another() as server:
-                return function(*args, **({"server": server} if gives else {}), **kwargs)
-
-        @functools.wraps(function)
-        async def call_async(*args: Any, **kwargs: Any) -> Any:
-            async with self._another() as server:
-                return await function(*args, **({"server": server} if gives else {}), **kwargs)
-
-        chosen: Any = call_async if inspect.iscoroutinefunction(function) else call
-        signature = inspect.signature(function)
-        left = [parameter for name, parameter in signature.parameters.items() if name != "server"]
-        chosen.__signature__ = signature.replace(
-            parameters=left
-        )  # pytest would look for a fixture of that name
-        return chosen  # type: ignore[no-any-return]
-
     def _another(self) -> BackgroundServer:
         return type(self)(**self._asked)
 
@@ -425,19 +383,6 @@ class BackgroundServer:
         warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
         link.close()
         self._plan.release_ports()
-
-
-async def _in_thread(action: Callable[[], None], undo: Callable[[], None]) -> None:
-    """Do it without blocking the event loop; if the task is cancelled meanwhile, undo it first."""
-    doing = asyncio.ensure_future(asyncio.to_thread(action))
-    try:
-        await asyncio.shield(doing)
-    except asyncio.CancelledError:
-        await asyncio.to_thread(undo)
-        await asyncio.wait([doing])
-        if doing.exception() is None:
-            await asyncio.to_thread(undo)  # it had not begun when it was undone
-        raise
 
 
 def _seconds(duration: float | str) -> float:

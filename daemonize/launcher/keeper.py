@@ -86,6 +86,13 @@ class Keeper:
                 self._spare = self._fork(rehearses=True)
             elif not (self._wrappers or self._leaves):
                 self._leave_if_idle()
+        self._dispose_of_spare()
+
+    def _dispose_of_spare(self) -> None:
+        """Nobody is to find it when we have gone; it has nothing yet that would have to be given back."""
+        if self._spare:
+            os.kill(self._spare.pid, signals.SIGKILL)
+            os.waitpid(self._spare.pid, 0)
 
     def _patience(self) -> float | None:
         """Seconds until there is something to do although nothing happens."""

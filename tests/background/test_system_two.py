@@ -285,12 +285,10 @@ def test_what_cannot_be_is_said_when_the_object_is_made(command: list[str], sett
         BackgroundServer(command, **settings)
 
 
-def test_a_spec_that_there_is_none_of_is_said_at_start() -> None:
-    """UsageError, before anything is started."""
-    error = refused(ECHO, ready="nonsense:3")
-
-    assert isinstance(error, UsageError)
-    assert "'nonsense:3' is not a readiness spec" in str(error)
+def test_a_spec_that_there_is_none_of_is_refused_at_once() -> None:
+    """UsageError, before there is anything to start."""
+    with pytest.raises(UsageError, match="'nonsense:3' is not a readiness spec"):
+        BackgroundServer(ECHO, ready="nonsense:3")
 
 
 # -- its faults -------------------------------------------------------------------------------------------------------
