@@ -219,8 +219,18 @@ def test_keeper_and_owner_killed_together(command: list[str], family: Family) ->
         all_ended(family)
 
 
+@pytest.mark.parametrize("command", [ECHO, SEVERAL], ids=["one", "several"])
+def test_wrapper_and_owner_killed_together(command: list[str], family: Family) -> None:
+    """The keeper ends what the wrapper has left, deaf grandchildren too."""
+    with owning("started(); hear()", *command) as one:
+        _, wrapper, _, _ = one.says()
+        procs.send(wrapper, signal.SIGKILL)
+        one.end()
+        all_ended(family)
+
+
 def test_keeper_wrapper_and_owner_killed_together(family: Family) -> None:
-    """Nobody is left to stop the server: the kernel does."""
+    """Nobody is left to stop the server: the kernel tells it to end (and it alone: whom it has started, nobody tells)."""
     with owning("started(); hear()") as one:
         _, wrapper, keeper, _ = one.says()
         for pid in (keeper, wrapper, one.pid):
