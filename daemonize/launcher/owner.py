@@ -21,7 +21,7 @@ from daemonize.launcher.orders import OWN, SHARED, Order
 from daemonize.launcher.ready import Ready
 from daemonize.posix import callers, frames
 from daemonize.posix.fds import Descriptors, occupy_standard
-from daemonize.posix.identity import pidfd_open, wait_for_end
+from daemonize.posix.identity import Identity, pidfd_open, read_stat, wait_for_end
 from daemonize.registry.private import settled
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ class _Keeper:
         if received is None:
             self._sock.close()
             raise SetupError("start", "the keeper", OSError(0, "it was killed"))
-        self.pid: int = pickle.loads(received[0])  # noqa: S301 (from our own child)
+        pid: int = pickle.loads(received[0])  # noqa: S301 (from our own child)
+        stat = read_stat(pid)
+        self._identity = Identity.of(pid, stat.start if stat else 0)
 
     def send(self, message: bytes, fds: Sequence[int]) -> bool:
         """Hand an order over; False if it has gone."""
@@ -77,6 +79,19 @@ class _Keeper:
         """It will not be asked again, and leaves when its servers have ended."""
         self._sock.close()
 
+    @property
+    def is_there(self) -> bool:
+        """Whether it has not left."""
+        return self._identity.alive
+
+    def wait(self) -> None:
+        """Until it has left."""
+        try:
+            if self.is_there:
+                wait_for_end(self._identity.pid, _PATIENCE)
+        except ProcessLookupError:
+            pass  # in this moment
+
 
 class _Owner:
     """This process, as one that may have a keeper."""
@@ -84,8 +99,8 @@ class _Owner:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keeper: _Keeper | None = None
-        #: To the wrappers of servers that may still run.
-        self.wrappers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._parted: list[_Keeper] = []
+        self._wrappers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def send(self, message: bytes, fds: Sequence[int]) -> None:
         """Hand an order to the keeper. Raises SetupError."""
@@ -99,37 +114,47 @@ class _Owner:
             if not self._keeper.send(message, fds):
                 raise SetupError("ask", "the keeper", OSError(0, "it was killed"))
 
+    def add(self, wrapper: socket.socket) -> None:
+        """This is the socket to the wrapper of an order."""
+        with self._lock:
+            self._wrappers.add(wrapper)
+
+    @property
+    def wrappers(self) -> list[socket.socket]:
+        """To those that may still be there."""
+        with self._lock:
+            return [wrapper for wrapper in self._wrappers if wrapper.fileno() >= 0]
+
     def dismiss(self) -> None:
         """Let the keeper go, and wait until it has: servers that it keeps are stopped first."""
-        for wrapper in list(self.wrappers):
+        for wrapper in self.wrappers:
             _hang_up(wrapper)
         self._release()
 
     def release_unless_needed(self) -> None:
         """A program without threads may never launch anything again: nothing of ours stays, unless it has servers."""
-        if not (callers.has_threads() or any(wrapper.fileno() >= 0 for wrapper in self.wrappers)):
+        if not (callers.has_threads() or self.wrappers):
             self._release()
 
     def _release(self) -> None:
         with self._lock:
-            pid = self._keeper.pid if self._keeper else 0
             self._part()
-        try:
-            if pid:
-                wait_for_end(pid, _PATIENCE)
-        except ProcessLookupError:
-            pass
+            parted, self._parted = self._parted, []
+        for keeper in parted:
+            keeper.wait()
 
     def _part(self) -> None:
         if self._keeper:
             self._keeper.part()
+            self._parted = [keeper for keeper in (*self._parted, self._keeper) if keeper.is_there]
             self._keeper = None
 
     def forget(self) -> None:
         """In a forked child: the keeper is the parent's."""
         self._lock = threading.Lock()
-        self.wrappers.clear()
+        self._wrappers.clear()
         self._part()
+        self._parted.clear()
 
 
 def _hang_up(wrapper: socket.socket) -> None:
@@ -184,7 +209,7 @@ def order(
     finally:
         theirs.close()
         owner.close()
-    _owner.wrappers.add(ours)
+    _owner.add(ours)
     return ours
 
 

@@ -171,9 +171,8 @@ class Keeper:
         owner = sys.modules.get("daemonize.launcher.owner")
         if owner is None:
             return
-        for wrapper in list(owner._owner.wrappers):
-            if wrapper.fileno() >= 0:
-                yield "a background server was not stopped"
+        for _ in owner._owner.wrappers:
+            yield "a background server was not stopped"
         owner.dismiss()
 
 
