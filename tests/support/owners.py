@@ -24,6 +24,7 @@ import asyncio, json, os, resource, signal, socket, sys, threading, time
 import daemonize
 from daemonize import BackgroundServer
 command = sys.argv[1:]
+kept = []
 def say(*words):
     os.write(1, json.dumps(words).encode() + b"\\n")
 def hear():
@@ -31,6 +32,7 @@ def hear():
 def started(**settings):
     server = BackgroundServer(command, **settings)
     server.start()
+    kept.append(server)  # one that nobody holds any more is stopped
     wrapper, keeper = parents(server)
     say(server.pid, wrapper, keeper, server.port)
     return server
