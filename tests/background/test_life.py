@@ -457,6 +457,36 @@ def test_a_start_that_is_cancelled_in_its_last_moment_leaves_nothing(family: Fam
     family.nobody()
 
 
+def test_cancelled_twice_it_is_waited_for(family: Family) -> None:
+    """Cancelled again while a deaf server is being stopped: the task ends when that is gone, and not before."""
+    deaf = BackgroundServer(program("ignores_term", "never"), ready="log:never", term_timeout=0.2)
+
+    async def enter() -> None:
+        async with deaf:
+            pytest.fail("it is not ready")
+
+    async def live() -> None:
+        entering = asyncio.create_task(enter())
+        await asyncio.to_thread(until_deaf)
+        for _ in range(3):
+            entering.cancel()
+            await asyncio.sleep(0.01)
+            assert deaf.running
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        assert deaf.exit_status == 137
+
+    def until_deaf() -> None:
+        def check() -> None:
+            assert deaf.stdout == "ignoring SIGTERM\n"
+
+        procs.eventually(check)
+
+    asyncio.run(live())
+    owner.dismiss()
+    family.nobody()
+
+
 def test_cancelled_in_the_block_it_is_stopped() -> None:
     """As by any other way out of it."""
     echo = BackgroundServer(ECHO)
