@@ -123,11 +123,6 @@ def shell(*commands: list[str]) -> str:
     return " & ".join([*(" ".join(words) for words in commands), "wait"])
 
 
-def spend(pid: int) -> float:
-    """Seconds of CPU time that a process has used, exactly (proc_pid_schedstat)."""
-    return int(procs.read(f"/proc/{pid}/schedstat").split()[0]) / 1e9
-
-
 def environment(**changes: str) -> dict[str, str]:
     """That of this process with some variables changed."""
     return {**os.environ, **changes}
