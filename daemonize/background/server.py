@@ -15,6 +15,7 @@ import threading
 import time
 import warnings
 import weakref
+from errno import EMFILE
 from signal import valid_signals
 from typing import TYPE_CHECKING, Any
 
@@ -290,6 +291,9 @@ class BackgroundServer(Ways):
         if link.began is None:
             link.close()
             return False
+        if len(link.logs) < 2:
+            link.close()
+            raise SetupError("share", printable(self._shared or ""), OSError(EMFILE, os.strerror(EMFILE)))
         self._link, self._logs = link, Logs((link.logs[0], link.logs[1]))
         facts: Any = link.began.facts
         asked, command, port = facts

@@ -265,6 +265,7 @@ class Kept(Foreground):
             )  # who comes now waits until we are gone, and starts another one
         if grace is not None:
             self._remains.grace = grace
+        self.family.follows = False
         if not isinstance(self.outcome, LaunchError):
             self._rewind()
             self.outcome = Cancelled(signals.SIGTERM)

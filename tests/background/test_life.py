@@ -457,6 +457,36 @@ def test_a_start_that_is_cancelled_in_its_last_moment_leaves_nothing(family: Fam
     family.nobody()
 
 
+def test_cancelled_twice_it_is_waited_for(family: Family) -> None:
+    """Cancelled again while a deaf server is being stopped: the task ends when that is gone, and not before."""
+    deaf = BackgroundServer(program("ignores_term", "never"), ready="log:never", term_timeout=0.2)
+
+    async def enter() -> None:
+        async with deaf:
+            pytest.fail("it is not ready")
+
+    async def live() -> None:
+        entering = asyncio.create_task(enter())
+        await asyncio.to_thread(until_deaf)
+        for _ in range(3):
+            entering.cancel()
+            await asyncio.sleep(0.01)
+            assert deaf.running
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        assert deaf.exit_status == 137
+
+    def until_deaf() -> None:
+        def check() -> None:
+            assert deaf.stdout == "ignoring SIGTERM\n"
+
+        procs.eventually(check)
+
+    asyncio.run(live())
+    owner.dismiss()
+    family.nobody()
+
+
 def test_cancelled_in_the_block_it_is_stopped() -> None:
     """As by any other way out of it."""
     echo = BackgroundServer(ECHO)
@@ -556,3 +586,27 @@ def test_a_port_of_a_socket_is_free_again() -> None:
         client.sendall(b"x")
         assert client.recv(1) == b"x"
     socket.create_server(("127.0.0.1", echo.port or 0)).close()
+
+
+LEAVES_A_CHILD = """
+import os, signal, socket, sys
+def end(*_):
+    if os.fork():
+        os._exit(0)
+    signal.pause()
+signal.signal(signal.SIGTERM, end)
+kept = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    signal.pause()
+"""
+
+
+def test_who_is_told_to_end_leaves_nobody_in_its_place(family: Family) -> None:
+    """A server that forks when it ends has the status that it exited with, and its child is ended as well."""
+    server = BackgroundServer([sys.executable, "-S", "-E", "-c", LEAVES_A_CHILD, "{port}"])
+    server.start()
+    server.stop()
+
+    assert server.exit_status == 0
+    owner.dismiss()
+    family.nobody()
