@@ -19,7 +19,7 @@ from daemonize.launcher import owner
 from tests.support import ports, procs
 from tests.support.listening import server
 from tests.support.owners import ECHO, owning, run
-from tests.support.programs import SHELL, Trigger, program
+from tests.support.programs import PYTHON, SHELL, Trigger, program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -603,7 +603,7 @@ while True:
 
 def test_who_is_told_to_end_leaves_nobody_in_its_place(family: Family) -> None:
     """A server that forks when it ends has the status that it exited with, and its child is ended as well."""
-    server = BackgroundServer([sys.executable, "-S", "-E", "-c", LEAVES_A_CHILD, "{port}"])
+    server = BackgroundServer([*PYTHON, "-c", LEAVES_A_CHILD, "{port}"])
     server.start()
     server.stop()
 
