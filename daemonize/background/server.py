@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
+import sys
 import threading
 import time
 import warnings
 import weakref
 from errno import EMFILE
-from signal import valid_signals
+from signal import SIGTERM, valid_signals
 from typing import TYPE_CHECKING, Any
 
 from daemonize.background.link import Link
@@ -49,6 +51,7 @@ from daemonize.units import parse_duration
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping, Sequence
+    from typing import Self
 
     from daemonize.launcher.ready import Ready
     from daemonize.launcher.request import Limit, StrPath
@@ -65,9 +68,9 @@ _started: weakref.WeakValueDictionary[int, BackgroundServer] = weakref.WeakValue
 _numbers = itertools.count()
 
 
-def started() -> list[BackgroundServer]:
+def started() -> list[tuple[Logs, BackgroundServer]]:
     """Those of this process that have been ready, and that somebody still has, in the order in which they were started."""
-    return list(_started.values())
+    return [(server._logs, server) for server in list(_started.values()) if server._logs]  # noqa: SLF001 (its own)
 
 
 class BackgroundServer(Ways):
@@ -77,9 +80,9 @@ class BackgroundServer(Ways):
     port (`{port2}`: another one), or `port` if that is given. ready: readiness specs, all of which must hold
     (daemonize(1)); by default it is to listen on its port, and without one on any port at all, which is `port` then. env:
     variables to set. cwd: directory. boot_timeout: seconds (or "5s") to become ready, None: no limit. term_timeout:
-    seconds between SIGTERM and SIGKILL. shared: a name under which all processes of one test run have this server
-    together (daemonize.background.shared). listen, clear_env, stdin, keep_fds, user, chroot, umask, nice, core, limits,
-    strict: as of `daemonize.launch`.
+    seconds between SIGTERM (or stop_signal) and SIGKILL. shared: a name under which all processes of one test run have
+    this server together (daemonize.background.shared). listen, clear_env, stdin, keep_fds, user, chroot, umask, nice,
+    core, limits, strict: as of `daemonize.launch`.
 
     Raises UsageError for what cannot be. An object is started once. As a decorator it starts a server like itself for
     every call of the function, which gets it as its argument `server` if it has one.
@@ -95,6 +98,7 @@ class BackgroundServer(Ways):
         cwd: StrPath | None = None,
         boot_timeout: float | str | None = BOOT_TIMEOUT,
         term_timeout: float | str = TERM_TIMEOUT,
+        stop_signal: int = SIGTERM,
         listen: str | Sequence[str] | None = None,
         clear_env: bool = False,
         stdin: StrPath | None = None,
@@ -109,6 +113,7 @@ class BackgroundServer(Ways):
         shared: str | None = None,
     ) -> None:
         self._asked: dict[str, Any] = {name: value for name, value in locals().items() if name != "self"}
+        _check_signal(stop_signal)
         self._shared = shared
         self._pid = os.getpid()
         # While the order is given: a stop comes before or after it. A signal handler may stop it, too.
@@ -118,7 +123,8 @@ class BackgroundServer(Ways):
         self._logs: Logs | None = None
         self._plan = Plan(
             command, port, ready, env, listen,
-            timeout=float("inf") if boot_timeout is None else _seconds(boot_timeout), stop_timeout=_seconds(term_timeout),
+            timeout=float("inf") if boot_timeout is None else _seconds("boot_timeout", boot_timeout, above=True),
+            stop_timeout=_seconds("term_timeout", term_timeout),
             directory=cwd, clear_environment=clear_env, stdin=stdin, keep_fds=tuple(keep_fds), user=user, chroot=chroot,
             umask=umask, nice=nice, core=core, limits=limits, strict=strict,
         )  # fmt: skip
@@ -133,7 +139,12 @@ class BackgroundServer(Ways):
     @property
     def port(self) -> int | None:
         """The TCP port it listens on: the one that was asked for, chosen, or found; None: there is none (yet)."""
-        return self._plan.port or _port_of(self._ready)
+        return self.ports[0] if self.ports else None
+
+    @property
+    def ports(self) -> list[int]:
+        """All of them: `{port}`, `{port2}` and so on, or what was found."""
+        return self._plan.ports or _ports_of(self._ready)
 
     @property
     def pid(self) -> int | None:
@@ -174,11 +185,6 @@ class BackgroundServer(Ways):
             return None  # that was the process which was to become the server
         return None if status is None else Exited(status).status
 
-    @property
-    def log(self) -> Logs | None:
-        """What it has said, as it is kept; None: it has not been started."""
-        return self._logs
-
     def logs(self) -> str:
         """What it has said: the lines of stdout, then of stderr, numbered."""
         return self._logs.numbered() if self._logs else "out: <missing>\nerr: <missing>"
@@ -210,8 +216,8 @@ class BackgroundServer(Ways):
 
     # -- start and stop -----------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start it, and return when it is ready.
+    def start(self) -> Self:
+        """Start it, and return it when it is ready.
 
         Raises InvalidState for a second start; AlreadyRunning if its port, or the socket of a spec, is taken;
         CrashedOnStartup, TimedOut, NotExecuted or another LaunchError, with what it has said; UsageError, SetupError.
@@ -231,6 +237,7 @@ class BackgroundServer(Ways):
             self._plan.release_ports()
             raise
         _started[next(_numbers)] = self
+        return self
 
     def _start_own(self, others: socket.socket | None) -> None:
         """others: where more users come to."""
@@ -248,8 +255,11 @@ class BackgroundServer(Ways):
         with self._ordering:
             self._refuse_unwanted()
             self._logs = Logs()
-            logs, facts = Targets(*self._logs.descriptors), (repr(self._asked), self.command, self.port)
-            self._link = Link(owner.order(request, logs, keeps=True, others=others, facts=facts))
+            logs, facts = Targets(*self._logs.descriptors), (self._terms, self.command, self._plan.ports)
+            signal = self._asked["stop_signal"]
+            self._link = Link(
+                owner.order(request, logs, keeps=True, others=others, facts=facts, stop_signal=signal)
+            )
         self._await_ready(self._link)
 
     def _refuse_unwanted(self) -> None:
@@ -296,15 +306,21 @@ class BackgroundServer(Ways):
             raise SetupError("share", printable(self._shared or ""), OSError(EMFILE, os.strerror(EMFILE)))
         self._link, self._logs = link, Logs((link.logs[0], link.logs[1]))
         facts: Any = link.began.facts
-        asked, command, port = facts
-        if asked != repr(self._asked):
+        terms, command, chosen = facts
+        if other := [name for name, value in self._terms.items() if terms.get(name) != value]:
             link.close()
             raise InvalidState(
-                f"the shared server {printable(self._shared or '')} was started with other arguments"
+                f"the shared server {printable(self._shared or '')} was started by another process with another "
+                f"{' and '.join(other)}: all that share it must ask for the same"
             )
-        self._plan.take_over(command, port)
+        self._plan.take_over(command, chosen)
         self._await_ready(link)
         return True
+
+    @property
+    def _terms(self) -> dict[str, str]:
+        """What all that share it must have asked for."""
+        return {name: repr(value) for name, value in self._asked.items()}
 
     def _failure_of(self, link: Link) -> DaemonizeError:
         error = link.ended.error if link.ended else None
@@ -317,15 +333,16 @@ class BackgroundServer(Ways):
             error = CrashedOnStartup.of(error)
         if isinstance(error, LaunchError):
             error.command = self.command
+            error.by_call = True
             error.output = self._logs.bytes() if self._logs else b""
             error.report = self._report()
         elif isinstance(error, AlreadyRunning):
-            error.refused = " ".join(map(printable, self.command))
+            error.refused = printable(shlex.join(self.command))
         return error
 
     def _report(self) -> str:
         status = "(unknown)" if self.exit_status is None else self.exit_status
-        words = " ".join(map(printable, self.command))
+        words = printable(shlex.join(self.command))
         return f"cmd: {words}\nexit status: {status}\nserver output:\n{self.logs()}"
 
     def stop(self, timeout: float | str | None = None) -> None:
@@ -339,7 +356,7 @@ class BackgroundServer(Ways):
             link = self._link
         if link is None:
             return
-        link.send("stop", None if timeout is None else _seconds(timeout))
+        link.send("stop", None if timeout is None else _seconds("timeout", timeout))
         link.wait(lambda: False)
         self._plan.release_ports()
         if link.ended is None and not link.left:
@@ -350,7 +367,7 @@ class BackgroundServer(Ways):
     def _end_lost(self, link: Link) -> None:
         """The wrapper was killed, and the keeper may have been, too."""
         if link.began is not None:
-            plan = stop.default_plan(_seconds(self._asked["term_timeout"]))
+            plan = stop.default_plan(_seconds("term_timeout", self._asked["term_timeout"]))
             survivors = stop.run(Loop(), Tree((), tokens=[link.began.token]), None, plan)
             if survivors:
                 raise StillRunning(survivors)
@@ -365,8 +382,7 @@ class BackgroundServer(Ways):
     def send_signal(self, number: int) -> None:
         """Send a signal to its main process; nothing happens if that has ended. Raises UsageError if it is none."""
         self._refuse_children()
-        if number not in {0, *valid_signals()}:
-            raise UsageError(f"there is no signal {number!r}")
+        _check_signal(number)
         if self._link:
             self._link.send("signal", number)
 
@@ -378,8 +394,8 @@ class BackgroundServer(Ways):
         return type(self)(**self._asked)
 
     def __del__(self) -> None:
-        if not hasattr(self, "_plan"):
-            return  # it was never made
+        if sys.is_finalizing() or not hasattr(self, "_plan"):
+            return  # all servers are ended then; or it was never made
         link = self._link
         if link is None or link.over or os.getpid() != self._pid:
             self._plan.release_ports()
@@ -389,17 +405,24 @@ class BackgroundServer(Ways):
         self._plan.release_ports()
 
 
-def _seconds(duration: float | str) -> float:
-    return parse_duration(duration) if isinstance(duration, str) else duration
+def _check_signal(number: object) -> None:
+    if number not in {0, *valid_signals()}:
+        raise UsageError(f"there is no signal {number!r}")
 
 
-def _port_of(ready: Ready | None) -> int | None:
-    """The port of the first address that was found, or that it was given."""
+def _seconds(keyword: str, duration: object, *, above: bool = False) -> float:
+    """above: 0 is not enough. Raises UsageError."""
+    seconds = parse_duration(duration) if isinstance(duration, str) else duration
+    if not isinstance(seconds, (int, float)) or not (seconds > 0 or (seconds == 0 and not above)):
+        least = "more than 0" if above else "0 or more"
+        raise UsageError(f"{keyword} must be {least} seconds, or text such as '5s', not {duration!r}")
+    return seconds
+
+
+def _ports_of(ready: Ready | None) -> list[int]:
+    """The ports of the addresses that were found, or that it was given."""
     if ready is None:
-        return None
+        return []
     found = [text for spec, text in ready.found.items() if spec.startswith("port")]
-    for address in [*", ".join(found).split(", "), *ready.listen]:
-        number = address.rpartition(":")[2]
-        if number.isdecimal():
-            return int(number)
-    return None
+    numbers = [address.rpartition(":")[2] for address in [*", ".join(found).split(", "), *ready.listen]]
+    return list(dict.fromkeys(int(number) for number in numbers if number.isdecimal()))

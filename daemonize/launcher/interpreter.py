@@ -7,6 +7,7 @@ import sys
 
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _PROGRAM = """\
+# {module}
 import sys
 count = int(sys.argv[1])
 sys.path[:] = sys.argv[2 : count + 2]
@@ -20,4 +21,5 @@ def command(module: str, *arguments: object) -> list[str]:
     What the caller finds on its path, that finds, too; but for what lies in the current directory.
     """
     path = [*filter(os.path.isabs, sys.path), _PACKAGES]
-    return [sys.executable, "-I", "-c", _PROGRAM, str(len(path)), *path, module, *map(str, arguments)]
+    program = _PROGRAM.replace("{module}", module)  # what people see in ps(1)
+    return [sys.executable, "-I", "-c", program, str(len(path)), *path, module, *map(str, arguments)]

@@ -22,6 +22,7 @@ from daemonize.launcher.ready import Ready
 from daemonize.posix import callers, frames
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.identity import Identity, pidfd_open, read_stat, wait_for_end
+from daemonize.posix.signals import SIGTERM
 from daemonize.registry.private import settled
 
 if TYPE_CHECKING:
@@ -178,12 +179,14 @@ def order(
     keeps: bool = False,
     others: socket.socket | None = None,
     facts: object = None,
+    stop_signal: int = SIGTERM,
     directory: str | None = None,
 ) -> socket.socket:
     """Have a server launched, or kept; the socket to its wrapper, whose end of file ends the launch, or the server.
 
     targets: where its output is relayed to, or the logs of one that is kept. others: a listening socket that more users of
-    one that is kept connect to, facts: what they are told of it. directory: to launch from (None: where this process is).
+    one that is kept connect to, facts: what they are told of it. stop_signal: what asks
+    one that is kept to end. directory: to launch from (None: where this process is).
     Raises SetupError.
     """
     owner = Descriptors()
@@ -198,7 +201,9 @@ def order(
         relayed = [fd for fd in (targets.stdout, targets.stderr) if fd is not None]
         fds = [theirs.fileno(), at, *relayed, *request.keep_fds, *([others.fileno()] if others else [])]
         environment = {**os.environb, **settled(os.environb)}
-        wanted = Order(keeps, others is not None, request, targets, facts, environment, callers.umask())
+        wanted = Order(
+            keeps, others is not None, request, targets, facts, stop_signal, environment, callers.umask()
+        )
         _owner.send((SHARED if others else OWN) + pickle.dumps(wanted), fds)
     except OSError as error:
         ours.close()

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from daemonize import BackgroundServer, CrashedOnStartup, InvalidState, NotExecuted, StrictFailure, TimedOut
+from daemonize import (
+    BackgroundServer,
+    CrashedOnStartup,
+    InvalidState,
+    NotExecuted,
+    StrictFailure,
+    TimedOut,
+    UsageError,
+)
 from daemonize.launcher import owner
 from tests.support import ports, procs
 from tests.support.listening import server
@@ -610,3 +618,66 @@ def test_who_is_told_to_end_leaves_nobody_in_its_place(family: Family) -> None:
     assert server.exit_status == 0
     owner.dismiss()
     family.nobody()
+
+
+def test_another_signal_asks_it_to_end() -> None:
+    """stop_signal: postgres, say, waits for its clients on SIGTERM, and not on SIGINT."""
+    words = server(
+        "signal.signal(signal.SIGINT, lambda *_: os._exit(42))", "listen('127.0.0.1', int(sys.argv[1]))"
+    )
+    with BackgroundServer([*words, "{port}"], stop_signal=signal.SIGINT) as asked:
+        pass
+
+    assert asked.exit_status == 42
+
+
+def test_all_ports_can_be_asked_for() -> None:
+    """By their number; start() returns the server."""
+    two = "listen('127.0.0.1', int(sys.argv[1])); listen('127.0.0.1', int(sys.argv[2]))"
+    started = BackgroundServer(
+        [*server(two), "{port}", "{port2}"], ready=["port:{port}", "port:{port2}"]
+    ).start()
+    try:
+        assert len(started.ports) == 2
+        assert started.ports[0] == started.port
+        assert all(map(ports.accepts, started.ports))
+    finally:
+        started.stop()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"boot_timeout": 0}, "boot_timeout must be more than 0 seconds"),
+        ({"term_timeout": None}, "term_timeout must be 0 or more seconds"),
+        ({"stop_signal": 999}, "no signal 999"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(asked: dict[str, Any], said: str) -> None:
+    """UsageError, when the object is made."""
+    with pytest.raises(UsageError, match=said):
+        BackgroundServer(ECHO, **asked)
+
+
+def test_a_generator_cannot_be_decorated() -> None:
+    """Its server would have ended before the first of it is used."""
+    with pytest.raises(UsageError, match="generator"):
+
+        @BackgroundServer(ECHO)
+        def fixture(server: BackgroundServer) -> Any:
+            yield server
+
+
+def test_a_server_that_is_forgotten_at_the_end_says_nothing_odd() -> None:
+    """Python can import nothing any more when the last objects go; the server has been ended before."""
+    code = """
+class Held: pass
+Held.server = BackgroundServer(command).start()
+@BackgroundServer(command)
+def use(): pass
+use()
+say(Held.server.pid)
+"""
+    ((pid,),) = run(code)  # which has nothing on stderr
+
+    assert procs.wait_ended(pid)

@@ -111,7 +111,7 @@ def test_other_arguments_are_refused(name: str) -> None:
     """InvalidState, which names it; the server that there is is unharmed."""
     with BackgroundServer(ECHO, shared=name) as first:
         other = BackgroundServer(ECHO, shared=name, env={"A": "B"})
-        with pytest.raises(InvalidState, match=f"{name} was started with other arguments"):
+        with pytest.raises(InvalidState, match=f"{name} was started by another process with another env"):
             other.start()
         assert other.status == "not_running"
         assert first.listening
