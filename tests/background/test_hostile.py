@@ -242,3 +242,22 @@ def test_a_shell_that_cannot_be_found(tmp_path: Path) -> None:
     assert failing.exit_status == 127
     assert "not found" in str(caught.value)
     assert failing.command[:2] == ["/bin/sh", "-c"]
+
+
+# -- owners -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_owner_that_has_blocked_all_signals(family: Family) -> None:
+    """As programs do that take theirs by sigwait(3): the keeper hears of the ends of its wrappers all the same, and leaves."""
+    code = (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+        "server = started()\n"
+        "server.stop()\n"
+        "say(server.exit_status)\n"
+    )
+    with owning(code) as one:
+        _, _, keeper, _ = one.says()
+        assert one.says() == [143]
+        assert procs.wait_ended(keeper, 10.0)
+        assert one.finish()[0] == 0
+    all_ended(family)
