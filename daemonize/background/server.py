@@ -226,10 +226,12 @@ class BackgroundServer(Ways):
                 self._start_own(None)
             else:
                 self._start_or_join(Place(self._shared))
+            _started[next(_numbers)] = self
         except BaseException:
             self._plan.release_ports()
+            if self._link and not self._link.over:
+                self.stop()
             raise
-        _started[next(_numbers)] = self
 
     def _start_own(self, others: socket.socket | None) -> None:
         """others: where more users come to."""
@@ -248,21 +250,21 @@ class BackgroundServer(Ways):
             self._refuse_unwanted()
             self._logs = Logs()
             logs, facts = Targets(*self._logs.descriptors), (repr(self._asked), self.command, self.port)
-            self._link = Link(owner.order(request, logs, keeps=True, others=others, facts=facts))
-        self._await_ready(self._link)
+            owner.order(request, logs, keeps=True, others=others, facts=facts, take=self._take)
+        if self._link:
+            self._await_ready(self._link)
+
+    def _take(self, sock: socket.socket) -> None:
+        self._link = Link(sock)
 
     def _refuse_unwanted(self) -> None:
         if self._unwanted:
             raise InvalidState("it was stopped before it was ready")
 
     def _await_ready(self, link: Link) -> None:
-        try:
-            if self._unwanted:
-                link.send("stop", None)
-            link.wait(lambda: link.ready is not None)
-        except BaseException:
-            self.stop()
-            raise
+        if self._unwanted:
+            link.send("stop", None)
+        link.wait(lambda: link.ready is not None)
         if link.ready is None:
             raise self._failure_of(link)
 

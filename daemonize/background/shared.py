@@ -19,6 +19,7 @@ import sys
 from errno import EADDRINUSE
 
 from daemonize.errors import SetupError
+from daemonize.launcher.owner import private
 
 #: Set by pytest-xdist in the workers of one run, and inherited by what they start.
 _RUN = "PYTEST_XDIST_TESTRUNUID"
@@ -36,7 +37,7 @@ class Place:
 
     def claim(self) -> socket.socket | None:
         """What others are going to connect to, if this process is the first; else None. Raises SetupError."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             listener.bind(self._address)
             listener.listen(_QUEUE)
@@ -49,7 +50,7 @@ class Place:
 
     def connect(self) -> socket.socket | None:
         """To whoever was the first; None: it has just gone, or is not there yet. Raises SetupError if it is a stranger."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             sock.connect(self._address)
         except OSError:
