@@ -73,8 +73,18 @@ async def _in_thread(action: Callable[[], None], undo: Callable[[], None]) -> No
     try:
         await asyncio.shield(doing)
     except asyncio.CancelledError:
-        await asyncio.to_thread(undo)
-        await asyncio.wait([doing])
-        if doing.exception() is None:
-            await asyncio.to_thread(undo)  # it had not begun when it was undone
+        undoing = asyncio.ensure_future(_undo(doing, undo))
+        while not undoing.done():
+            try:
+                await asyncio.shield(undoing)
+            except asyncio.CancelledError:
+                pass  # whoever cancels again (a loop that closes, a scope of anyio) is not spared the end of the server
+        undoing.result()
         raise
+
+
+async def _undo(doing: asyncio.Future[None], undo: Callable[[], None]) -> None:
+    await asyncio.to_thread(undo)
+    await asyncio.wait([doing])
+    if doing.exception() is None:
+        await asyncio.to_thread(undo)  # it had not begun when it was undone
