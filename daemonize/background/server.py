@@ -114,6 +114,9 @@ class BackgroundServer(Ways):
         self._ordering = threading.RLock()
         self._started = self._unwanted = False
         self._link: Link | None = None
+        self._ordered: Link | None = (
+            None  # before anybody may stop it: who has its other end is still ourselves
+        )
         self._logs: Logs | None = None
         self._plan = Plan(
             command, port, ready, env, listen,
@@ -229,6 +232,7 @@ class BackgroundServer(Ways):
             _started[next(_numbers)] = self
         except BaseException:
             self._plan.release_ports()
+            self._link = self._ordered or self._link
             if self._link and not self._link.over:
                 self.stop()
             raise
@@ -251,11 +255,12 @@ class BackgroundServer(Ways):
             self._logs = Logs()
             logs, facts = Targets(*self._logs.descriptors), (repr(self._asked), self.command, self.port)
             owner.order(request, logs, keeps=True, others=others, facts=facts, take=self._take)
+            self._link = self._ordered
         if self._link:
             self._await_ready(self._link)
 
     def _take(self, sock: socket.socket) -> None:
-        self._link = Link(sock)
+        self._ordered = Link(sock)
 
     def _refuse_unwanted(self) -> None:
         if self._unwanted:
@@ -308,8 +313,9 @@ class BackgroundServer(Ways):
         error = link.ended.error if link.ended else None
         if link.ended is None:
             self._end_lost(link)
-            error = SetupError("keep", self.command[0], OSError(0, "its wrapper was killed"))
-        elif error is None or isinstance(error, Cancelled):
+            if not self._unwanted:  # else a signal handler has stopped it, and nobody could read how it ended
+                error = SetupError("keep", self.command[0], OSError(0, "its wrapper was killed"))
+        if error is None or isinstance(error, Cancelled):
             error = InvalidState("it was stopped before it was ready")
         if type(error) is Exited:
             error = CrashedOnStartup.of(error)

@@ -207,7 +207,7 @@ class Keeper:
                     self._clean(token)
 
     def _clean(self, token: bytes) -> None:
-        """A wrapper was killed: end what bears its mark. In a process of its own, which takes its time, if one can be had."""
+        """A wrapper was killed: end what bears its mark. In a process of its own, if there can be one."""
         try:
             pid = child.fork_alone()
         except OSError:

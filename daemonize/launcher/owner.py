@@ -93,16 +93,19 @@ class _Owner:
         with self._lock:
             surroundings = callers.surroundings()
             keeper = self._keeper
+            sent = False
             try:
-                if keeper and keeper.surroundings == surroundings and keeper.send(message, fds):
-                    return
-                self._part()
-                self._keeper = keeper = _Keeper(surroundings)
-                if not keeper.send(message, fds):
-                    raise SetupError("ask", "the keeper", OSError(0, "it was killed"))
-            except BaseException:
-                self._part()  # of a message that was cut off it would take the next one for the rest
-                raise
+                if keeper and keeper.surroundings == surroundings:
+                    sent = keeper.send(message, fds)
+                if not sent:
+                    self._part()
+                    self._keeper = _Keeper(surroundings)
+                    sent = self._keeper.send(message, fds)
+            finally:
+                if not sent:
+                    self._part()  # of a message that was cut off it would take the next one for the rest
+            if not sent:
+                raise SetupError("ask", "the keeper", OSError(0, "it was killed"))
 
     def dismiss(self) -> None:
         """Let the keeper go, and wait until it has: servers that it keeps are stopped first."""
@@ -178,12 +181,13 @@ def order(
     directory: str | None = None,
     take: Callable[[socket.socket], object],
 ) -> None:
-    """Have a server launched, or kept. take: gets the socket to its wrapper, whose end of file ends the launch, or the server.
+    """Have a server launched, or kept.
 
-    It gets that before anything is asked for: whatever is raised then, also by a signal handler, the caller can wait there
-    until nothing is left. targets: where its output is relayed to, or the logs of one that is kept. others: a listening
-    socket that more users of one that is kept connect to, facts: what they are told of it. directory: to launch from (None:
-    where this process is). Raises SetupError.
+    take: gets the socket to its wrapper, whose end of file ends the launch, or the server. It gets that before anything is
+    asked for: whatever is raised then, also by a signal handler, the caller can wait there until nothing is left. targets:
+    where its output is relayed to, or the logs of one that is kept. others: a listening socket that more users of one that
+    is kept connect to, facts: what they are told of it. directory: to launch from (None: where this process is). Raises
+    SetupError.
     """
     owner = Descriptors()
     try:

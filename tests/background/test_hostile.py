@@ -248,7 +248,7 @@ def test_a_shell_that_cannot_be_found(tmp_path: Path) -> None:
 
 
 def test_an_owner_that_has_blocked_all_signals(family: Family) -> None:
-    """As programs do that take theirs by sigwait(3): the keeper hears of the ends of its wrappers all the same, and leaves."""
+    """As programs do that take theirs by sigwait(3): the keeper hears of the end of a wrapper, and leaves."""
     code = (
         "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
         "server = started()\n"
