@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 import time
 import warnings
@@ -58,6 +59,8 @@ BOOT_TIMEOUT, TERM_TIMEOUT = 10.0, 1.0
 _TRIES = 5
 #: Seconds between two tries to share a server that is just coming or going.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+#: Seconds for which a name may be taken, and nobody listen: one of ours does so in the same breath.
+_LONGEST_SILENCE = 5.0
 
 
 _started: weakref.WeakValueDictionary[int, BackgroundServer] = weakref.WeakValueDictionary()
@@ -274,7 +277,7 @@ class BackgroundServer(Ways):
             raise self._failure_of(link)
 
     def _start_or_join(self, place: Place) -> None:
-        pause = _FIRST_PAUSE
+        pause, since = _FIRST_PAUSE, time.monotonic()
         while True:
             self._refuse_unwanted()
             listener = place.claim()
@@ -282,16 +285,20 @@ class BackgroundServer(Ways):
                 with listener:
                     self._start_own(listener)
                 return
-            if self._join(place):
-                return
+            sock = place.connect()
+            if sock is None and time.monotonic() - since > _LONGEST_SILENCE:
+                raise SetupError(
+                    "share", place.name, OSError(0, "somebody has its name, and does not listen")
+                )
+            if sock:
+                since = time.monotonic()
+                if self._join(sock):
+                    return
             time.sleep(pause)  # somebody binds that name, or lets go of it, in this moment: no event tells
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _join(self, place: Place) -> bool:
+    def _join(self, sock: socket.socket) -> bool:
         """Use what somebody else has started; False if that has just gone."""
-        sock = place.connect()
-        if sock is None:
-            return False
         link = Link(sock)
         link.wait(lambda: link.began is not None)
         if link.began is None:
@@ -385,8 +392,8 @@ class BackgroundServer(Ways):
         if not hasattr(self, "_plan"):
             return  # it was never made
         link = self._link
-        if link is None or link.over or os.getpid() != self._pid:
-            self._plan.release_ports()
+        if link is None or link.over or os.getpid() != self._pid or sys.is_finalizing():
+            self._plan.release_ports()  # who exits has let go of all servers (owner.dismiss), and can say nothing any more
             return
         warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
         link.close()

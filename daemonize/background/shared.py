@@ -33,7 +33,7 @@ class Place:
         if sys.platform != "linux":
             raise SetupError("share", name, OSError(0, "there are no abstract UNIX sockets on this system"))
         key = hashlib.sha256(f"{os.environ.get(_RUN, '')}\0{name}".encode("utf-8", "surrogateescape"))
-        self._name, self._address = name, f"\0daemonize/shared/{os.geteuid()}/{key.hexdigest()[:32]}"
+        self.name, self._address = name, f"\0daemonize/shared/{os.geteuid()}/{key.hexdigest()[:32]}"
 
     def claim(self) -> socket.socket | None:
         """What others are going to connect to, if this process is the first; else None. Raises SetupError."""
@@ -45,7 +45,7 @@ class Place:
             listener.close()
             if error.errno == EADDRINUSE:
                 return None
-            raise SetupError("share", self._name, error) from None
+            raise SetupError("share", self.name, error) from None
         return listener
 
     def connect(self) -> socket.socket | None:
@@ -59,5 +59,5 @@ class Place:
         _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid != os.geteuid():
             sock.close()
-            raise SetupError("share", self._name, OSError(0, f"user {uid} has its name"))
+            raise SetupError("share", self.name, OSError(0, f"user {uid} has its name"))
         return sock

@@ -131,8 +131,10 @@ def test_who_ends_without_a_stop_takes_its_servers_along(ends: str, status: int,
     """However an owner ends: by sys.exit its servers are gone before it is, else soon after."""
     with owning(f"server = started()\n{ends}") as one:
         server, *_ = one.says()
-        assert one.finish()[0] == status
+        ended, _, err = one.finish()
+        assert ended == status
         if ends == "sys.exit(3)":
+            assert err == b""
             assert not procs.alive(server)
         all_ended(family)
 

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -127,6 +128,16 @@ def test_another_user_who_has_the_name_of_a_shared_server() -> None:
     with stranger(f"bind({address!r}).listen()", account=users.NOBODY):
         failing = BackgroundServer(ECHO, shared="wanted")
         with pytest.raises(SetupError, match="user 65534 has its name"):
+            failing.start()
+        assert failing.status == "not_running"
+
+
+def test_another_user_who_has_the_name_and_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SetupError after a while: nobody of ours is bound without listening."""
+    monkeypatch.setattr("daemonize.background.server._LONGEST_SILENCE", 0.2)
+    with stranger(f"bind({Place('silent')._address!r})", account=users.NOBODY):
+        failing = BackgroundServer(ECHO, shared="silent")
+        with pytest.raises(SetupError, match="has its name, and does not listen"):
             failing.start()
         assert failing.status == "not_running"
 
@@ -261,3 +272,11 @@ def test_an_owner_that_has_blocked_all_signals(family: Family) -> None:
         assert procs.wait_ended(keeper, 10.0)
         assert one.finish()[0] == 0
     all_ended(family)
+
+
+@pytest.mark.parametrize("said", ["", None])
+def test_an_owner_that_knows_no_interpreter(said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Python is embedded: SetupError says what is missing."""
+    monkeypatch.setattr(sys, "executable", said)
+    with pytest.raises(SetupError, match=r"cannot start the keeper: sys\.executable does not say"):
+        BackgroundServer(ECHO).start()
