@@ -62,6 +62,8 @@ BOOT_TIMEOUT, TERM_TIMEOUT = 10.0, 1.0
 _TRIES = 5
 #: Seconds between two tries to share a server that is just coming or going.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+#: Seconds for which a name may be taken, and nobody listen: one of ours does so in the same breath.
+_LONGEST_SILENCE = 5.0
 
 
 _started: weakref.WeakValueDictionary[int, BackgroundServer] = weakref.WeakValueDictionary()
@@ -120,6 +122,9 @@ class BackgroundServer(Ways):
         self._ordering = threading.RLock()
         self._started = self._unwanted = False
         self._link: Link | None = None
+        self._ordered: Link | None = (
+            None  # before anybody may stop it: who has its other end is still ourselves
+        )
         self._logs: Logs | None = None
         self._plan = Plan(
             command, port, ready, env, listen,
@@ -233,10 +238,13 @@ class BackgroundServer(Ways):
                 self._start_own(None)
             else:
                 self._start_or_join(Place(self._shared))
+            _started[next(_numbers)] = self
         except BaseException:
             self._plan.release_ports()
+            self._link = self._ordered or self._link
+            if self._link and not self._link.over:
+                self.stop()
             raise
-        _started[next(_numbers)] = self
         return self
 
     def _start_own(self, others: socket.socket | None) -> None:
@@ -256,29 +264,35 @@ class BackgroundServer(Ways):
             self._refuse_unwanted()
             self._logs = Logs()
             logs, facts = Targets(*self._logs.descriptors), (self._terms, self.command, self._plan.ports)
-            signal = self._asked["stop_signal"]
-            self._link = Link(
-                owner.order(request, logs, keeps=True, others=others, facts=facts, stop_signal=signal)
+            owner.order(
+                request,
+                logs,
+                keeps=True,
+                others=others,
+                facts=facts,
+                stop_signal=self._asked["stop_signal"],
+                take=self._take,
             )
-        self._await_ready(self._link)
+            self._link = self._ordered
+        if self._link:
+            self._await_ready(self._link)
+
+    def _take(self, sock: socket.socket) -> None:
+        self._ordered = Link(sock)
 
     def _refuse_unwanted(self) -> None:
         if self._unwanted:
             raise InvalidState("it was stopped before it was ready")
 
     def _await_ready(self, link: Link) -> None:
-        try:
-            if self._unwanted:
-                link.send("stop", None)
-            link.wait(lambda: link.ready is not None)
-        except BaseException:
-            self.stop()
-            raise
+        if self._unwanted:
+            link.send("stop", None)
+        link.wait(lambda: link.ready is not None)
         if link.ready is None:
             raise self._failure_of(link)
 
     def _start_or_join(self, place: Place) -> None:
-        pause = _FIRST_PAUSE
+        pause, since = _FIRST_PAUSE, time.monotonic()
         while True:
             self._refuse_unwanted()
             listener = place.claim()
@@ -286,16 +300,20 @@ class BackgroundServer(Ways):
                 with listener:
                     self._start_own(listener)
                 return
-            if self._join(place):
-                return
+            sock = place.connect()
+            if sock is None and time.monotonic() - since > _LONGEST_SILENCE:
+                raise SetupError(
+                    "share", place.name, OSError(0, "somebody has its name, and does not listen")
+                )
+            if sock:
+                since = time.monotonic()
+                if self._join(sock):
+                    return
             time.sleep(pause)  # somebody binds that name, or lets go of it, in this moment: no event tells
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _join(self, place: Place) -> bool:
+    def _join(self, sock: socket.socket) -> bool:
         """Use what somebody else has started; False if that has just gone."""
-        sock = place.connect()
-        if sock is None:
-            return False
         link = Link(sock)
         link.wait(lambda: link.began is not None)
         if link.began is None:
@@ -326,8 +344,9 @@ class BackgroundServer(Ways):
         error = link.ended.error if link.ended else None
         if link.ended is None:
             self._end_lost(link)
-            error = SetupError("keep", self.command[0], OSError(0, "its wrapper was killed"))
-        elif error is None or isinstance(error, Cancelled):
+            if not self._unwanted:  # else a signal handler has stopped it, and nobody could read how it ended
+                error = SetupError("keep", self.command[0], OSError(0, "its wrapper was killed"))
+        if error is None or isinstance(error, Cancelled):
             error = InvalidState("it was stopped before it was ready")
         if type(error) is Exited:
             error = CrashedOnStartup.of(error)
@@ -394,11 +413,11 @@ class BackgroundServer(Ways):
         return type(self)(**self._asked)
 
     def __del__(self) -> None:
-        if sys.is_finalizing() or not hasattr(self, "_plan"):
-            return  # all servers are ended then; or it was never made
+        if not hasattr(self, "_plan"):
+            return  # it was never made
         link = self._link
-        if link is None or link.over or os.getpid() != self._pid:
-            self._plan.release_ports()
+        if link is None or link.over or os.getpid() != self._pid or sys.is_finalizing():
+            self._plan.release_ports()  # who exits has let go of all servers (owner.dismiss), and can say nothing any more
             return
         warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
         link.close()

@@ -79,16 +79,17 @@ async def _in_thread(action: Callable[[], object], undo: Callable[[], None]) -> 
     try:
         await asyncio.shield(doing)
     except asyncio.CancelledError:
-        undoing = asyncio.ensure_future(_undone(doing, undo))
+        undoing = asyncio.ensure_future(_undo(doing, undo))
         while not undoing.done():
             try:
                 await asyncio.shield(undoing)
             except asyncio.CancelledError:
-                pass  # a second time: it ends in any case
+                pass  # whoever cancels again (a loop that closes, a scope of anyio) is not spared the end of the server
+        undoing.result()
         raise
 
 
-async def _undone(doing: asyncio.Future[object], undo: Callable[[], None]) -> None:
+async def _undo(doing: asyncio.Future[object], undo: Callable[[], None]) -> None:
     await asyncio.to_thread(undo)
     await asyncio.wait([doing])
     if doing.exception() is None:

@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -189,6 +190,66 @@ def test_a_handler_may_stop_what_the_program_waits_for() -> None:
         "say(server.status)\n"
     )
     assert said[1:] == [[143], ["not_running"]]
+
+
+_AT_EACH_LINE = """
+def start_at(number, act):
+    # Start a server; act at the so many-th line of it. Whether there is such a line, what was raised, and what there is.
+    left = [number]
+    def trace(frame, event, _):
+        if not frame.f_code.co_filename.endswith(FILES):
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                sys.settrace(None)
+                act(server)
+        return trace
+    server = BackgroundServer(command, ready="started", term_timeout=0)
+    raised = None
+    sys.settrace(trace)
+    try:
+        server.start()
+    except BaseException as error:
+        raised = type(error).__name__
+    sys.settrace(None)
+    status = server.status
+    server.stop()
+    return left[0] <= 0, raised, status
+def interrupt(_server):
+    raise KeyboardInterrupt
+FILES = ("/background/link.py", "/posix/frames.py")
+first = BackgroundServer(command, ready="started")
+first.start()
+seen, number = set(), 1
+while True:
+    there, *outcome = start_at(number, {act})
+    if not there:
+        break
+    seen.add(tuple(outcome))
+    number += 1
+first.stop()
+say(number > 50, sorted(seen, key=repr))
+"""
+
+
+def test_a_handler_may_stop_it_at_any_line_of_a_wait() -> None:
+    """A signal handler comes between any two of them: start() says that it was stopped, and nothing runs."""
+    code = _AT_EACH_LINE.format(act="lambda server: server.stop()")
+    [[many, seen]] = run(code, "sleep", "1000")
+    assert many
+    assert seen in (
+        [["InvalidState", "not_running"]],
+        [["InvalidState", "not_running"], [None, "not_running"]],
+    )
+
+
+def test_a_start_may_be_interrupted_at_any_line_of_a_wait() -> None:
+    """KeyboardInterrupt goes on, no other error in its stead, and nothing runs."""
+    code = _AT_EACH_LINE.format(act="interrupt")
+    [[many, seen]] = run(code, "sleep", "1000")
+    assert many
+    assert seen == [["KeyboardInterrupt", "not_running"]]
 
 
 # -- how it ends ------------------------------------------------------------------------------------------------------
@@ -489,6 +550,37 @@ def test_cancelled_twice_it_is_waited_for(family: Family) -> None:
             assert deaf.stdout == "ignoring SIGTERM\n"
 
         procs.eventually(check)
+
+    asyncio.run(live())
+    owner.dismiss()
+    family.nobody()
+
+
+def test_a_start_that_is_cancelled_twice_leaves_nothing(family: Family) -> None:
+    """Before it has begun, and while that is undone: a loop that closes cancels again, and scopes of anyio do so often."""
+
+    async def live() -> None:
+        busy = threading.Event()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        waiting = asyncio.create_task(asyncio.to_thread(busy.wait))
+        await asyncio.sleep(0)
+        echo = BackgroundServer(ECHO)
+
+        async def enter() -> None:
+            async with echo:
+                pytest.fail("it was cancelled")
+
+        entering = asyncio.create_task(enter())
+        for _ in range(3):
+            await asyncio.sleep(0)
+            entering.cancel()
+            await asyncio.sleep(0)
+        busy.set()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        await waiting
+        await asyncio.to_thread(int)  # whatever was to be done before this has been done
+        assert echo.status == "not_running"
 
     asyncio.run(live())
     owner.dismiss()
