@@ -16,9 +16,9 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from daemonize.errors import DaemonizeError, LaunchError, SetupError
+from daemonize.errors import DaemonizeError, LaunchError, SetupError, UsageError
 from daemonize.launcher import interpreter
-from daemonize.launcher.orders import OWN, SHARED, Order
+from daemonize.launcher.orders import OWN, SHARED, Ended, Order
 from daemonize.launcher.ready import Ready
 from daemonize.posix import callers, frames
 from daemonize.posix.fds import Descriptors, occupy_standard
@@ -229,6 +229,8 @@ def order(
         at = owner.open(directory or ".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
         relayed = [fd for fd in (targets.stdout, targets.stderr) if fd is not None]
         fds = [theirs.fileno(), at, *relayed, *request.keep_fds, *([others.fileno()] if others else [])]
+        if len(fds) > frames.MOST_DESCRIPTORS:
+            raise UsageError(f"{len(request.keep_fds)} descriptors are too many to be handed over (keep_fds)")
         environment = {**os.environb, **settled(os.environb)}
         wanted = Order(
             keeps, others is not None, request, targets, facts, stop_signal, environment, callers.umask()
@@ -264,7 +266,10 @@ def run(request: Request, targets: Targets, directory: str | None = None) -> Rea
     _owner.release_unless_needed()
     if received is None:
         raise SetupError("finish", "the launch", OSError(0, "its wrapper was killed"))
-    answer: Ready | DaemonizeError = pickle.loads(received[0])  # noqa: S301 (from a process of ours)
+    told: Ready | DaemonizeError | Ended = pickle.loads(received[0])  # noqa: S301 (from a process of ours)
+    answer = (
+        told.error if isinstance(told, Ended) else told
+    )  # of an order that the keeper could not carry out
     if isinstance(answer, (Ready, LaunchError)):
         return answer
-    raise answer
+    raise answer or SetupError("finish", "the launch", OSError(0, "its wrapper ended"))

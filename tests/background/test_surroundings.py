@@ -8,10 +8,12 @@ import pwd
 import signal
 from typing import TYPE_CHECKING, Any
 
-from daemonize import BackgroundServer
+import pytest
+
+from daemonize import BackgroundServer, UsageError
 from tests.support import procs, users
 from tests.support.listening import server
-from tests.support.owners import all_ended, owning, run
+from tests.support.owners import ECHO, all_ended, owning, run
 from tests.support.programs import program
 
 if TYPE_CHECKING:
@@ -220,3 +222,16 @@ def test_a_large_environment_and_command() -> None:
     words = [*server('say(len(os.environ["LARGE"]), len("".join(sys.argv[1:])))'), *["y" * 100_000] * 3]
     with BackgroundServer(words, env={"LARGE": "x" * 100_000}, ready="log:^\\d") as one:
         assert one.stdout == "100000 300000\n"
+
+
+def test_more_descriptors_than_can_be_handed_over() -> None:
+    """UsageError; the next start is not harmed by it."""
+    many = [os.dup(0) for _ in range(260)]
+    try:
+        with pytest.raises(UsageError, match="260 descriptors are too many"):
+            BackgroundServer(ECHO, keep_fds=many).start()
+    finally:
+        for fd in many:
+            os.close(fd)
+    with BackgroundServer(ECHO) as echo:
+        assert echo.listening
