@@ -25,39 +25,6 @@ if TYPE_CHECKING:
 _DAY = 86400.0
 
 
-class _Turn:
-    """Who reads, or who writes: one thread at a time."""
-
-    def __init__(self) -> None:
-        self._lock, self._holder = threading.Lock(), 0
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether this thread has it: it is in a signal handler now, above the call that is under way."""
-        return self._holder == threading.get_ident()
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether a call is under way."""
-        return self._lock.locked()
-
-    def take(self, left: float | None) -> bool:
-        """Wait for it, at most `left` seconds; whether we have it. Raises InvalidState."""
-        if self.is_ours:
-            raise InvalidState(
-                "a signal handler cannot use a channel in the middle of a call of its own thread"
-            )
-        if not self._lock.acquire(timeout=-1 if left is None else left):
-            return False
-        self._holder = threading.get_ident()
-        return True
-
-    def give(self) -> None:
-        """Let the next one have it."""
-        self._holder = 0
-        self._lock.release()
-
-
 class _Deadline:
     """Until when a call may wait. action: `read` or `write`. timeout: seconds; None: for ever. Raises UsageError."""
 
@@ -72,9 +39,9 @@ class _Deadline:
     def _left(self) -> float | None:
         return None if self._end is None else min(max(self._end - monotonic(), 0.0), _DAY)
 
-    def take(self, turn: _Turn) -> None:
-        """Wait for the turn. Raises ChannelTimedOut, InvalidState."""
-        while not turn.take(self._left):
+    def take(self, turn: threading.RLock) -> None:
+        """Wait for the turn. Raises ChannelTimedOut."""
+        while not turn.acquire(timeout=-1 if self._end is None else self._left or 0):
             self._check()
 
     def wait(self, sock: socket.socket, events: int) -> None:
@@ -170,8 +137,9 @@ class MessageChannel:
         self, kind: bytes | None, most: int | None, timeout: Timeout
     ) -> tuple[bytes, list[int]] | None:
         deadline = _Deadline("read", self.timeout if timeout is ... else timeout)
-        deadline.take(self._reading)
+        turn = _refuse_handlers(self._reading)
         try:
+            deadline.take(turn)
             while True:
                 self._end.check()
                 try:
@@ -179,13 +147,18 @@ class MessageChannel:
                 except BlockingIOError:
                     deadline.wait(self._end.sock, select.POLLIN)
         finally:
-            self._reading.give()
+            # Nothing in Python before it: a handler may raise between any two calls, also as the turn is taken.
+            try:
+                turn.release()
+            except RuntimeError:
+                pass  # we have never had it
 
     def _send(self, kind: bytes, body: bytes | memoryview, timeout: Timeout, fds: Sequence[int] = ()) -> None:
         deadline = _Deadline("write", self.timeout if timeout is ... else timeout)
         sending = frames.Sending(self._end.sock, kind, body, fds)
-        deadline.take(self._writing)
+        turn = _refuse_handlers(self._writing)
         try:
+            deadline.take(turn)
             while True:
                 try:
                     self._end.push(sending, deadline.flags)
@@ -193,8 +166,13 @@ class MessageChannel:
                 except BlockingIOError:
                     deadline.wait(self._end.sock, select.POLLOUT)
         finally:
-            self._end.give_up(sending)
-            self._writing.give()
+            try:
+                self._end.give_up(sending)
+            finally:
+                try:
+                    turn.release()
+                except RuntimeError:
+                    pass  # we have never had it
 
     @property
     def closed(self) -> bool:
@@ -213,24 +191,31 @@ class MessageChannel:
         if self._end.closed:
             return
         self._end.closed = True
-        turns = [turn for turn in (self._reading, self._writing) if not turn.is_ours]
-        if any(turn.is_taken for turn in turns):
-            self._end.hang_up(socket.SHUT_RDWR)
+        turns = self._reading, self._writing
         for turn in turns:
-            turn.take(None)
+            if not turn.acquire(blocking=False):
+                self._end.hang_up(socket.SHUT_RDWR)
+                turn.acquire()
         self._end.close()
         for turn in turns:
-            turn.give()
+            turn.release()
 
     def renew_turns(self) -> None:
         """In a forked child: the threads that were in a call are not there."""
-        self._reading, self._writing = _Turn(), _Turn()
+        self._reading, self._writing = threading.RLock(), threading.RLock()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _refuse_handlers(turn: threading.RLock) -> threading.RLock:
+    """Not this thread's turn once more, above its own call: its messages would mix. Raises InvalidState."""
+    if turn._is_owned():  # type: ignore[attr-defined]  # noqa: SLF001 (as threading.Condition does)
+        raise InvalidState("a signal handler cannot use a channel in the middle of a call of its own thread")
+    return turn
 
 
 _channels: weakref.WeakSet[MessageChannel] = weakref.WeakSet()
