@@ -99,7 +99,7 @@ class AsyncMessageChannel:
                 await asyncio.wait([self._rest])  # of a write that was cancelled
             while not self._begins(sending):
                 await self._wait(loop.add_writer, loop.remove_writer)
-            if not sending.is_done:
+            if sending.is_cut:
                 # Not shield(): whoever is cancelled here will not hear of what becomes of the rest, and nor need anybody.
                 self._rest = asyncio.create_task(self._finish(sending))
                 self._rest.add_done_callback(_hear_out)
@@ -117,7 +117,7 @@ class AsyncMessageChannel:
     async def _finish(self, sending: frames.Sending) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while not sending.is_done:
+            while sending.is_cut:
                 await self._wait(loop.add_writer, loop.remove_writer)
                 self._begins(sending)
         finally:

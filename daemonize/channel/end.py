@@ -25,7 +25,8 @@ class End:
     def __init__(self, sock: socket.socket | int) -> None:
         self.sock = _owned(sock)
         self.reader = frames.Reader(self.sock, frames.CHANNELS)
-        self.broken = self.closed = False
+        self.closed = False
+        self._going: frames.Sending | None = None
 
     def receive(self, kind: bytes | None, most: int, flags: int) -> tuple[bytes, list[int]] | None:
         """The next message, of this kind (None: any, which is thrown away). Raises BlockingIOError: it has not all come."""
@@ -49,10 +50,12 @@ class End:
     def push(self, sending: frames.Sending, flags: int) -> None:
         """Send a message, or the rest of it. Raises PeerGone; BlockingIOError: it has not all gone."""
         self.check()
-        if self.broken:
+        if self._going and self._going is not sending and self._going.is_cut:
             raise ChannelBroken
+        self._going = sending
         try:
             sending.go_on(flags)
+            self._going = None
         except ConnectionError:
             self.check()
             raise PeerGone from None
@@ -63,9 +66,8 @@ class End:
             raise
 
     def give_up(self, sending: frames.Sending) -> None:
-        """If that cuts a message off, nothing more can be written, and the other end does not wait for the rest."""
-        if sending.sent and not sending.is_done:
-            self.broken = True
+        """If that cuts a message off, the other end does not wait for the rest, and nothing more can be written."""
+        if sending.is_cut:
             self.hang_up(socket.SHUT_WR)
 
     def hang_up(self, how: int) -> None:

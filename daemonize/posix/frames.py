@@ -174,7 +174,8 @@ class Reader:
         _close(fds)
 
     def __del__(self) -> None:
-        self.close()
+        if self._head or self._arrived:
+            self.close()
 
 
 def _descriptors(arrived: Sequence[tuple[bytes, list[tuple[int, int, bytes]], int, Any]]) -> list[int]:
@@ -213,14 +214,14 @@ class Sending:
         return sum(self._counts)
 
     @property
-    def is_done(self) -> bool:
-        """Whether all of it has gone."""
-        return self.sent == _HEAD + len(self._body)
+    def is_cut(self) -> bool:
+        """Whether a part of it has gone: what is sent now, other than the rest, would be taken for that."""
+        return 0 < self.sent < _HEAD + len(self._body)
 
     def go_on(self, flags: int = 0) -> None:
         """Send it, or the rest of it. flags: as for a `Reader`. Raises OSError: ConnectionError if nobody will read it."""
-        while not self.is_done:
-            sent = self.sent
+        whole = _HEAD + len(self._body)
+        while (sent := sum(self._counts)) < whole:
             ancillary = () if sent else self._ancillary
             self._counts.extend(map(self._sendmsg, (self._rest(sent),), (ancillary,), (flags | _NOSIGNAL,)))
 

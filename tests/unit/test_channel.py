@@ -768,20 +768,19 @@ def test_a_handler_that_raises_in_the_middle_of_a_message(pair: Pair) -> None:
     with nothing_leaks(closes=1), ThreadPoolExecutor(1) as other:
         said = other.submit(say_all)
         with interrupted_by(interrupt):
-            ended = False
-            while not ended:
-                try:
-                    reading = True
-                    scalar = pair[1].read_scalar()
-                    reading = False
-                except Interrupted:
-                    continue
-                except UnexpectedMessage:
-                    reading = False
-                    pair[1].skip()  # of the scalar that was about to be returned
-                    continue
-                ended = scalar is None
-                if scalar is not None:
+            while True:
+                scalar: bytes | None = b""
+                with contextlib.suppress(Interrupted):
+                    try:
+                        reading = True
+                        scalar = pair[1].read_scalar()
+                        reading = False
+                    except UnexpectedMessage:
+                        reading = False
+                        pair[1].skip()  # it follows a scalar that was about to be returned
+                if scalar is None:
+                    break
+                if scalar:
                     received.append(scalar)
                     os.close(pair[1].recv_io() or -1)
         said.result()
@@ -791,6 +790,53 @@ def test_a_handler_that_raises_in_the_middle_of_a_message(pair: Pair) -> None:
     assert sorted(set(numbers)) == numbers
     assert interruptions
     assert count - len(numbers) <= interruptions / 2
+
+
+def test_a_handler_that_raises_in_the_middle_of_a_write() -> None:
+    """What is read is whole, or the channel is broken, and both ends are told so: never is one message taken for another."""
+    count, interruptions, broken, writing = 30, 0, 0, False
+
+    def interrupt(*_: object) -> None:
+        nonlocal writing, interruptions
+        if writing:
+            writing, interruptions = False, interruptions + 1
+            raise Interrupted
+
+    def read_all(channel: MessageChannel) -> list[bytes | None]:
+        received: list[bytes | None] = []
+        try:
+            while (scalar := channel.read_scalar()) is not None:
+                received.append(scalar)
+        except TruncatedMessage:
+            received.append(None)
+        return received
+
+    for _ in range(50):
+        ours, theirs = MessageChannel.pair()
+        is_broken = False
+        with ours, theirs, ThreadPoolExecutor(1) as other:
+            reading = other.submit(read_all, theirs)
+            with interrupted_by(interrupt):
+                for number in range(count):
+                    with contextlib.suppress(Interrupted):
+                        try:
+                            writing = True
+                            ours.write_scalar(bytes([number]) * 300_000)
+                            writing = False
+                        except ChannelBroken:
+                            writing = False
+                            is_broken = True
+                    if is_broken:
+                        break
+            ours.close()
+            received = reading.result()
+        whole = [scalar for scalar in received if scalar is not None]
+        assert [scalar[:1] * 300_000 for scalar in whole] == whole
+        assert (len(received) > len(whole)) >= is_broken
+        broken += is_broken
+
+    assert interruptions > 0
+    assert broken > 0
 
 
 def test_a_handler_cannot_use_the_channel_in_the_middle_of_a_call(pair: Pair) -> None:
