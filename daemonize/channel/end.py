@@ -10,6 +10,7 @@ from daemonize.errors import (
     ChannelClosed,
     MessageTooLarge,
     PeerGone,
+    TruncatedMessage,
     UnexpectedMessage,
     UsageError,
 )
@@ -43,7 +44,7 @@ class End:
             if head.size > most:
                 raise MessageTooLarge(head.size, most)
             return self.reader.take(flags)
-        except OSError:
+        except (OSError, TruncatedMessage):
             self.check()
             raise
 

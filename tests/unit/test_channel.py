@@ -876,6 +876,21 @@ def test_what_is_closed_says_so() -> None:
             call()
 
 
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_closing_in_the_middle_of_a_message(
+    bare: tuple[MessageChannel, socket.socket], timeout: float | None
+) -> None:
+    """It was not the other end that cut it off."""
+    channel, theirs = bare
+    theirs.sendall(head(b"S", LARGE) + b"a part")
+    with ThreadPoolExecutor(1) as other:
+        reading = other.submit(channel.read_scalar, timeout=timeout)
+        wait_until_asleep(next(iter(other._threads)))
+        channel.close()
+        with pytest.raises(ChannelClosed):
+            reading.result()
+
+
 @pytest.mark.parametrize("call", ["read", "write"])
 @pytest.mark.parametrize("timeout", [None, 60])
 def test_closing_ends_the_call_of_another_thread(pair: Pair, call: str, timeout: float | None) -> None:
