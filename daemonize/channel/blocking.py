@@ -44,11 +44,11 @@ class _Deadline:
         while not turn.acquire(timeout=-1 if self._end is None else self._left or 0):
             self._check()
 
-    def wait(self, sock: socket.socket, events: int) -> None:
+    def wait(self, fd: int, events: int) -> None:
         """Until something may have happened. Raises ChannelTimedOut."""
         self._check()
         poll = select.poll()
-        poll.register(sock, events)
+        poll.register(fd, events)
         left = self._left
         poll.poll(None if left is None else left * 1000)
 
@@ -145,7 +145,7 @@ class MessageChannel:
                 try:
                     return self._end.receive(kind, self.max_size if most is None else most, deadline.flags)
                 except BlockingIOError:
-                    deadline.wait(self._end.sock, select.POLLIN)
+                    deadline.wait(self._end.fileno(), select.POLLIN)
         finally:
             # Nothing in Python before it: a handler may raise between any two calls, also as the turn is taken.
             try:
@@ -164,7 +164,7 @@ class MessageChannel:
                     self._end.push(sending, deadline.flags)
                     return
                 except BlockingIOError:
-                    deadline.wait(self._end.sock, select.POLLOUT)
+                    deadline.wait(self._end.fileno(), select.POLLOUT)
         finally:
             try:
                 self._end.give_up(sending)
