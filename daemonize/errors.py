@@ -345,8 +345,9 @@ class LaunchError(DaemonizeError):
     told: Mapping[str, str | int] = {}
     listen: Sequence[str] = ()
     report = ""
-    #: Whether the server is the caller's own program, started by an option of its command line.
-    by_option = False
+    #: Whether the server is the caller's own program, started by an option of its command line; whether the remedy is
+    #: said in words of Python.
+    by_option = by_call = False
 
     @property
     def shown(self) -> str:
@@ -574,10 +575,19 @@ class TimedOut(LaunchError):
             )
         if self._own:
             port = self._own[0].rpartition(":")[2]
-            return f"if it never lets go, say how it becomes ready: --ready port:{port}"
+            return f"if it never lets go, say how it becomes ready: {self._asking(f'port:{port}')}"
         if self.listen:
-            return "if it never lets go, say how it becomes ready: --ready http://HOST:PORT/, log:REGEX, or alive:2s"
-        return "if it never lets go, say how it becomes ready: --ready port, log:REGEX, or alive:2s"
+            specs = self._asking("http://HOST:PORT/", "log:REGEX", "alive:2s")
+            return f"if it never lets go, say how it becomes ready: {specs}"
+        return (
+            f"if it never lets go, say how it becomes ready: {self._asking('port', 'log:REGEX', 'alive:2s')}"
+        )
+
+    def _asking(self, *specs: str) -> str:
+        """How these are asked for."""
+        words = [f'"{spec}"' if self.by_call else spec for spec in specs]
+        shown = words[0] if len(words) == 1 else f"{', '.join(words[:-1])}, or {words[-1]}"
+        return f"ready={shown}" if self.by_call else f"--ready {shown}"
 
     def _waited(self, spec: str) -> str:
         problem = self.problems.get(spec)

@@ -55,6 +55,19 @@ def _seconds(text: str) -> float:
         raise ArgumentTypeError(str(error)) from None
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart() -> None:
+    """A program that is started with --daemonize by a test is told from pytest by what pytest had open before.
+
+    That is looked at when daemonize is imported: for a plugin, before pytest has made copies of its own streams.
+    """
+    import importlib
+
+    from daemonize.posix import arrival
+
+    importlib.reload(arrival)
+
+
 # --- fixtures ------------------------------------------------------------------------------------------------------
 
 

@@ -27,9 +27,10 @@ class Heard:
 
     def parts(self) -> list[tuple[str, str]]:
         """Title and numbered lines, of all its own servers, and of those others that have said anything."""
-        own = [(server.log, server) for server in self.own if server.log]
-        others = [(logs, server) for logs, server in _started() if logs.sizes != self._size_before(logs)]
-        return [self._part(logs, server) for logs, server in dict.fromkeys([*own, *others])]
+        found, own = _started(), {id(server) for server in self.own}
+        ours = [(logs, server) for logs, server in found if id(server) in own]
+        others = [(logs, server) for logs, server in found if logs.sizes != self._size_before(logs)]
+        return [self._part(logs, server) for logs, server in dict.fromkeys([*ours, *others])]
 
     def _size_before(self, logs: Logs) -> tuple[int, int]:
         return self._before.get(logs, (0, 0))
@@ -45,4 +46,4 @@ def _started() -> list[tuple[Logs, BackgroundServer]]:
     """In the order in which they were started; none of those that nobody has any more."""
     from daemonize.background.server import started
 
-    return [(server.log, server) for server in started() if server.log]
+    return started()

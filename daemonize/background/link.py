@@ -57,12 +57,14 @@ class Link:
     def wait(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
         """Wait until it is so, or nothing more will be told; at most `timeout` seconds. Whether it is so."""
         deadline = float("inf") if timeout is None else monotonic() + timeout
-        with self._changed:
-            while not (until() or self.over):
-                left = min(max(deadline - monotonic(), 0.0), _DAY)
-                if not self._wait(left) and left <= 0:
-                    break
-            return until()
+        while True:
+            left = min(max(deadline - monotonic(), 0.0), _DAY)
+            with self._changed:
+                if until() or self.over:
+                    return until()
+            if not self._wait(left) and left <= 0:
+                with self._changed:
+                    return until()
 
     def look(self) -> None:
         """Take in what has been told by now."""
@@ -70,28 +72,35 @@ class Link:
 
     def _wait(self, timeout: float) -> bool:
         """One turn; whether something was told."""
-        before, ours = self._reader, threading.get_ident()
-        if before not in (None, ours):
-            return self._changed.wait(timeout)
-        if before == ours and timeout <= 0:
-            return False  # in a signal handler: what the one below reads is not taken from him for a look
-        self._reader = ours  # a handler that stops the server reads in the stead of the one below
-        self._changed.release()
+        ours = threading.get_ident()
+        before = ours if self._reader == ours else None
+        there = False
+        # An exception may come from a signal handler, between any two lines: only `with` is certain to put the lock back.
         try:
+            with self._changed:
+                if self._reader not in (None, ours):
+                    return self._changed.wait(timeout)
+                if before == ours and timeout <= 0:
+                    return False  # in a signal handler: what the one below reads is not taken from him for a look
+                self._reader = ours  # a handler that stops the server reads in the stead of the one below
+                if self.over:
+                    return True
             there = _is_readable(self._sock, timeout)
         finally:
-            self._changed.acquire()
-            self._reader = before
-            self._changed.notify_all()
-        if there and not self.over:
-            self._take()
+            with self._changed:
+                if self._reader == ours:
+                    self._reader = before
+                    if there and not self.over:
+                        self._take()
+                    if self.over and before is None:
+                        self._sock.close()  # nobody else reads it now
+                    self._changed.notify_all()
         return there
 
     def _take(self) -> None:
         received = frames.receive(self._sock)
         if received is None:
             self.lost = True
-            self._sock.close()
             return
         told = pickle.loads(received[0])  # noqa: S301 (from a process of this user that runs this package)
         self.logs += received[1]
@@ -103,8 +112,6 @@ class Link:
             self.ended = told
         else:
             self.left = True
-        if self.over:
-            self._sock.close()  # nobody else reads it now
 
     def close(self) -> None:
         """Let go: a server that nobody else uses is stopped."""

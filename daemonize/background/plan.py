@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemonize.background.ports import Port, is_free
-from daemonize.errors import AlreadyRunning, Exited, UsageError
+from daemonize.errors import AlreadyRunning, Exited, UsageError, printable
 from daemonize.launcher.placeholders import PORT, fill
 from daemonize.launcher.request import Request
 from daemonize.readiness import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from daemonize.errors import DaemonizeError
     from daemonize.launcher.request import StrPath
 
@@ -39,6 +37,12 @@ class _Ports(Sequence[int]):
         if index not in self.chosen:
             self.chosen[index] = Port()
         return self.chosen[index].number
+
+    @property
+    def used(self) -> list[int]:
+        """By number."""
+        numbers = {0} if self._given else set[int]()
+        return [self[index] for index in sorted(numbers | self.chosen.keys())]
 
     def close(self) -> None:
         """Others may have them."""
@@ -72,14 +76,13 @@ class Plan:
         listen: str | Sequence[str] | None,
         **settings: Any,
     ) -> None:
-        words = [_SHELL, "-c", command] if isinstance(command, str) else list(command)
-        self._words = [os.fsdecode(word) for word in words]
-        self._port, self._environment, self._settings = port, dict(env or {}), settings
-        self._listen = (listen,) if isinstance(listen, str) else tuple(listen or ())
-        self._ready = (ready,) if isinstance(ready, str) else tuple(ready or ())
+        self._words = _words(command)
+        self._port, self._environment, self._settings = port, _texts(env or {}), settings
+        self._listen = _list("listen", "an address", listen)
+        self._ready = _list("ready", "a readiness spec", ready)
         self._ports = _Ports(port)
         self._last_command: list[str] = []
-        self._last: int | None = None
+        self._last: list[int] = []
         self._check()
 
     def _check(self) -> None:
@@ -96,8 +99,8 @@ class Plan:
             )
         looked = _Looked()
         request = self._build(looked)
-        for spec in request.ready if self._ready and not self._listen else ():
-            parse(spec)
+        for asked, spec in zip(self._ready, request.ready, strict=False) if not self._listen else ():
+            _check_spec(asked, spec)
         if not self._ready:
             self._ready = ("port",) if port is None and not looked.first else ("port:{port}",)
 
@@ -107,20 +110,20 @@ class Plan:
         return self._last_command or self._words
 
     @property
-    def port(self) -> int | None:
-        """The first port, if it is known before there is a server."""
-        return self._port or self._last
+    def ports(self) -> list[int]:
+        """Those that are known before there is a server: `{port}`, `{port2}` and so on."""
+        return self._last or ([self._port] if self._port else [])
 
     def request(self) -> Request:
         """For a start, with ports that are free now, where it is not said which. Raises SetupError."""
         self.release_ports()
         request = self._build(self._ports)
-        self.take_over(request.shown, self._ports[0] if 0 in self._ports.chosen else None)
+        self.take_over(request.shown, self._ports.used)
         return request
 
-    def take_over(self, command: list[str], port: int | None) -> None:
-        """This is the command of the server there is, and this its first port, if that was chosen."""
-        self._last_command, self._last = command, port
+    def take_over(self, command: list[str], ports: list[int]) -> None:
+        """This is the command of the server there is, and these are its ports."""
+        self._last_command, self._last = command, ports
 
     def release_ports(self) -> None:
         """The server is gone."""
@@ -147,6 +150,47 @@ class Plan:
         )
         request.is_registered = False
         return request
+
+
+def _words(command: object) -> list[str]:
+    if isinstance(command, (str, bytes)):
+        return [_SHELL, "-c", os.fsdecode(command)]
+    if not isinstance(command, Iterable):
+        raise UsageError(f"the command must be a list of words, or text for the shell, not {command!r}")
+    words = list(command)
+    if not words:
+        raise UsageError("the command is empty: name at least a program")
+    for word in words:
+        if not isinstance(word, (str, bytes, os.PathLike)):
+            raise UsageError(f"an argument of the command must be text, not {word!r}: write {str(word)!r}")
+    return [os.fsdecode(word) for word in words]
+
+
+def _texts(env: object) -> dict[str, str]:
+    if not isinstance(env, Mapping):
+        raise UsageError(f"env must be a mapping of names to values, not {env!r}")
+    for name, value in env.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise UsageError(f"what is in env must be text, not {name!r}: {value!r}")
+    return dict(env)
+
+
+def _list(keyword: str, what: str, given: object) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        return (given,)
+    if not isinstance(given, Iterable):
+        raise UsageError(f"{keyword} must be {what}, or a list of them, not {given!r}")
+    return tuple(given)
+
+
+def _check_spec(asked: str, spec: str) -> None:
+    """Raises UsageError that says it as it was written."""
+    try:
+        parse(spec)
+    except UsageError as error:
+        raise UsageError(str(error).replace(f"'{printable(spec)}'", f"'{printable(asked)}'")) from None
 
 
 def is_port(value: object) -> bool:

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
+import sys
 import threading
 import time
 import warnings
 import weakref
-from signal import valid_signals
+from errno import EMFILE
+from signal import SIGTERM, valid_signals
 from typing import TYPE_CHECKING, Any
 
 from daemonize.background.link import Link
@@ -48,6 +51,7 @@ from daemonize.units import parse_duration
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping, Sequence
+    from typing import Self
 
     from daemonize.launcher.ready import Ready
     from daemonize.launcher.request import Limit, StrPath
@@ -58,15 +62,17 @@ BOOT_TIMEOUT, TERM_TIMEOUT = 10.0, 1.0
 _TRIES = 5
 #: Seconds between two tries to share a server that is just coming or going.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+#: Seconds for which a name may be taken, and nobody listen: one of ours does so in the same breath.
+_LONGEST_SILENCE = 5.0
 
 
 _started: weakref.WeakValueDictionary[int, BackgroundServer] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
 
 
-def started() -> list[BackgroundServer]:
+def started() -> list[tuple[Logs, BackgroundServer]]:
     """Those of this process that have been ready, and that somebody still has, in the order in which they were started."""
-    return list(_started.values())
+    return [(server._logs, server) for server in list(_started.values()) if server._logs]  # noqa: SLF001 (its own)
 
 
 class BackgroundServer(Ways):
@@ -76,9 +82,9 @@ class BackgroundServer(Ways):
     port (`{port2}`: another one), or `port` if that is given. ready: readiness specs, all of which must hold
     (daemonize(1)); by default it is to listen on its port, and without one on any port at all, which is `port` then. env:
     variables to set. cwd: directory. boot_timeout: seconds (or "5s") to become ready, None: no limit. term_timeout:
-    seconds between SIGTERM and SIGKILL. shared: a name under which all processes of one test run have this server
-    together (daemonize.background.shared). listen, clear_env, stdin, keep_fds, user, chroot, umask, nice, core, limits,
-    strict: as of `daemonize.launch`.
+    seconds between SIGTERM (or stop_signal) and SIGKILL. shared: a name under which all processes of one test run have
+    this server together (daemonize.background.shared). listen, clear_env, stdin, keep_fds, user, chroot, umask, nice,
+    core, limits, strict: as of `daemonize.launch`.
 
     Raises UsageError for what cannot be. An object is started once. As a decorator it starts a server like itself for
     every call of the function, which gets it as its argument `server` if it has one.
@@ -94,6 +100,7 @@ class BackgroundServer(Ways):
         cwd: StrPath | None = None,
         boot_timeout: float | str | None = BOOT_TIMEOUT,
         term_timeout: float | str = TERM_TIMEOUT,
+        stop_signal: int = SIGTERM,
         listen: str | Sequence[str] | None = None,
         clear_env: bool = False,
         stdin: StrPath | None = None,
@@ -108,16 +115,21 @@ class BackgroundServer(Ways):
         shared: str | None = None,
     ) -> None:
         self._asked: dict[str, Any] = {name: value for name, value in locals().items() if name != "self"}
+        _check_signal(stop_signal)
         self._shared = shared
         self._pid = os.getpid()
         # While the order is given: a stop comes before or after it. A signal handler may stop it, too.
         self._ordering = threading.RLock()
         self._started = self._unwanted = False
         self._link: Link | None = None
+        self._ordered: Link | None = (
+            None  # before anybody may stop it: who has its other end is still ourselves
+        )
         self._logs: Logs | None = None
         self._plan = Plan(
             command, port, ready, env, listen,
-            timeout=float("inf") if boot_timeout is None else _seconds(boot_timeout), stop_timeout=_seconds(term_timeout),
+            timeout=float("inf") if boot_timeout is None else _seconds("boot_timeout", boot_timeout, above=True),
+            stop_timeout=_seconds("term_timeout", term_timeout),
             directory=cwd, clear_environment=clear_env, stdin=stdin, keep_fds=tuple(keep_fds), user=user, chroot=chroot,
             umask=umask, nice=nice, core=core, limits=limits, strict=strict,
         )  # fmt: skip
@@ -132,7 +144,12 @@ class BackgroundServer(Ways):
     @property
     def port(self) -> int | None:
         """The TCP port it listens on: the one that was asked for, chosen, or found; None: there is none (yet)."""
-        return self._plan.port or _port_of(self._ready)
+        return self.ports[0] if self.ports else None
+
+    @property
+    def ports(self) -> list[int]:
+        """All of them: `{port}`, `{port2}` and so on, or what was found."""
+        return self._plan.ports or _ports_of(self._ready)
 
     @property
     def pid(self) -> int | None:
@@ -173,11 +190,6 @@ class BackgroundServer(Ways):
             return None  # that was the process which was to become the server
         return None if status is None else Exited(status).status
 
-    @property
-    def log(self) -> Logs | None:
-        """What it has said, as it is kept; None: it has not been started."""
-        return self._logs
-
     def logs(self) -> str:
         """What it has said: the lines of stdout, then of stderr, numbered."""
         return self._logs.numbered() if self._logs else "out: <missing>\nerr: <missing>"
@@ -209,8 +221,8 @@ class BackgroundServer(Ways):
 
     # -- start and stop -----------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start it, and return when it is ready.
+    def start(self) -> Self:
+        """Start it, and return it when it is ready.
 
         Raises InvalidState for a second start; AlreadyRunning if its port, or the socket of a spec, is taken;
         CrashedOnStartup, TimedOut, NotExecuted or another LaunchError, with what it has said; UsageError, SetupError.
@@ -226,10 +238,14 @@ class BackgroundServer(Ways):
                 self._start_own(None)
             else:
                 self._start_or_join(Place(self._shared))
+            _started[next(_numbers)] = self
         except BaseException:
             self._plan.release_ports()
+            self._link = self._ordered or self._link
+            if self._link and not self._link.over:
+                self.stop()
             raise
-        _started[next(_numbers)] = self
+        return self
 
     def _start_own(self, others: socket.socket | None) -> None:
         """others: where more users come to."""
@@ -247,27 +263,36 @@ class BackgroundServer(Ways):
         with self._ordering:
             self._refuse_unwanted()
             self._logs = Logs()
-            logs, facts = Targets(*self._logs.descriptors), (repr(self._asked), self.command, self.port)
-            self._link = Link(owner.order(request, logs, keeps=True, others=others, facts=facts))
-        self._await_ready(self._link)
+            logs, facts = Targets(*self._logs.descriptors), (self._terms, self.command, self._plan.ports)
+            owner.order(
+                request,
+                logs,
+                keeps=True,
+                others=others,
+                facts=facts,
+                stop_signal=self._asked["stop_signal"],
+                take=self._take,
+            )
+            self._link = self._ordered
+        if self._link:
+            self._await_ready(self._link)
+
+    def _take(self, sock: socket.socket) -> None:
+        self._ordered = Link(sock)
 
     def _refuse_unwanted(self) -> None:
         if self._unwanted:
             raise InvalidState("it was stopped before it was ready")
 
     def _await_ready(self, link: Link) -> None:
-        try:
-            if self._unwanted:
-                link.send("stop", None)
-            link.wait(lambda: link.ready is not None)
-        except BaseException:
-            self.stop()
-            raise
+        if self._unwanted:
+            link.send("stop", None)
+        link.wait(lambda: link.ready is not None)
         if link.ready is None:
             raise self._failure_of(link)
 
     def _start_or_join(self, place: Place) -> None:
-        pause = _FIRST_PAUSE
+        pause, since = _FIRST_PAUSE, time.monotonic()
         while True:
             self._refuse_unwanted()
             listener = place.claim()
@@ -275,53 +300,68 @@ class BackgroundServer(Ways):
                 with listener:
                     self._start_own(listener)
                 return
-            if self._join(place):
-                return
+            sock = place.connect()
+            if sock is None and time.monotonic() - since > _LONGEST_SILENCE:
+                raise SetupError(
+                    "share", place.name, OSError(0, "somebody has its name, and does not listen")
+                )
+            if sock:
+                since = time.monotonic()
+                if self._join(sock):
+                    return
             time.sleep(pause)  # somebody binds that name, or lets go of it, in this moment: no event tells
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    def _join(self, place: Place) -> bool:
+    def _join(self, sock: socket.socket) -> bool:
         """Use what somebody else has started; False if that has just gone."""
-        sock = place.connect()
-        if sock is None:
-            return False
         link = Link(sock)
         link.wait(lambda: link.began is not None)
         if link.began is None:
             link.close()
             return False
+        if len(link.logs) < 2:
+            link.close()
+            raise SetupError("share", printable(self._shared or ""), OSError(EMFILE, os.strerror(EMFILE)))
         self._link, self._logs = link, Logs((link.logs[0], link.logs[1]))
         facts: Any = link.began.facts
-        asked, command, port = facts
-        if asked != repr(self._asked):
+        terms, command, chosen = facts
+        if other := [name for name, value in self._terms.items() if terms.get(name) != value]:
             link.close()
             raise InvalidState(
-                f"the shared server {printable(self._shared or '')} was started with other arguments"
+                f"the shared server {printable(self._shared or '')} was started by another process with another "
+                f"{' and '.join(other)}: all that share it must ask for the same"
             )
-        self._plan.take_over(command, port)
+        self._plan.take_over(command, chosen)
         self._await_ready(link)
         return True
+
+    @property
+    def _terms(self) -> dict[str, str]:
+        """What all that share it must have asked for."""
+        return {name: repr(value) for name, value in self._asked.items()}
 
     def _failure_of(self, link: Link) -> DaemonizeError:
         error = link.ended.error if link.ended else None
         if link.ended is None:
             self._end_lost(link)
-            error = SetupError("keep", self.command[0], OSError(0, "its wrapper was killed"))
-        elif error is None or isinstance(error, Cancelled):
+            if not self._unwanted:  # else a signal handler has stopped it, and nobody could read how it ended
+                error = SetupError("keep", self.command[0], OSError(0, "its wrapper was killed"))
+        if error is None or isinstance(error, Cancelled):
             error = InvalidState("it was stopped before it was ready")
         if type(error) is Exited:
             error = CrashedOnStartup.of(error)
         if isinstance(error, LaunchError):
             error.command = self.command
+            error.by_call = True
             error.output = self._logs.bytes() if self._logs else b""
             error.report = self._report()
         elif isinstance(error, AlreadyRunning):
-            error.refused = " ".join(map(printable, self.command))
+            error.refused = printable(shlex.join(self.command))
         return error
 
     def _report(self) -> str:
         status = "(unknown)" if self.exit_status is None else self.exit_status
-        words = " ".join(map(printable, self.command))
+        words = printable(shlex.join(self.command))
         return f"cmd: {words}\nexit status: {status}\nserver output:\n{self.logs()}"
 
     def stop(self, timeout: float | str | None = None) -> None:
@@ -335,7 +375,7 @@ class BackgroundServer(Ways):
             link = self._link
         if link is None:
             return
-        link.send("stop", None if timeout is None else _seconds(timeout))
+        link.send("stop", None if timeout is None else _seconds("timeout", timeout))
         link.wait(lambda: False)
         self._plan.release_ports()
         if link.ended is None and not link.left:
@@ -346,7 +386,7 @@ class BackgroundServer(Ways):
     def _end_lost(self, link: Link) -> None:
         """The wrapper was killed, and the keeper may have been, too."""
         if link.began is not None:
-            plan = stop.default_plan(_seconds(self._asked["term_timeout"]))
+            plan = stop.default_plan(_seconds("term_timeout", self._asked["term_timeout"]))
             survivors = stop.run(Loop(), Tree((), tokens=[link.began.token]), None, plan)
             if survivors:
                 raise StillRunning(survivors)
@@ -361,8 +401,7 @@ class BackgroundServer(Ways):
     def send_signal(self, number: int) -> None:
         """Send a signal to its main process; nothing happens if that has ended. Raises UsageError if it is none."""
         self._refuse_children()
-        if number not in {0, *valid_signals()}:
-            raise UsageError(f"there is no signal {number!r}")
+        _check_signal(number)
         if self._link:
             self._link.send("signal", number)
 
@@ -377,25 +416,32 @@ class BackgroundServer(Ways):
         if not hasattr(self, "_plan"):
             return  # it was never made
         link = self._link
-        if link is None or link.over or os.getpid() != self._pid:
-            self._plan.release_ports()
+        if link is None or link.over or os.getpid() != self._pid or sys.is_finalizing():
+            self._plan.release_ports()  # who exits has let go of all servers (owner.dismiss), and can say nothing any more
             return
         warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
         link.close()
         self._plan.release_ports()
 
 
-def _seconds(duration: float | str) -> float:
-    return parse_duration(duration) if isinstance(duration, str) else duration
+def _check_signal(number: object) -> None:
+    if number not in {0, *valid_signals()}:
+        raise UsageError(f"there is no signal {number!r}")
 
 
-def _port_of(ready: Ready | None) -> int | None:
-    """The port of the first address that was found, or that it was given."""
+def _seconds(keyword: str, duration: object, *, above: bool = False) -> float:
+    """above: 0 is not enough. Raises UsageError."""
+    seconds = parse_duration(duration) if isinstance(duration, str) else duration
+    if not isinstance(seconds, (int, float)) or not (seconds > 0 or (seconds == 0 and not above)):
+        least = "more than 0" if above else "0 or more"
+        raise UsageError(f"{keyword} must be {least} seconds, or text such as '5s', not {duration!r}")
+    return seconds
+
+
+def _ports_of(ready: Ready | None) -> list[int]:
+    """The ports of the addresses that were found, or that it was given."""
     if ready is None:
-        return None
+        return []
     found = [text for spec, text in ready.found.items() if spec.startswith("port")]
-    for address in [*", ".join(found).split(", "), *ready.listen]:
-        number = address.rpartition(":")[2]
-        if number.isdecimal():
-            return int(number)
-    return None
+    numbers = [address.rpartition(":")[2] for address in [*", ".join(found).split(", "), *ready.listen]]
+    return list(dict.fromkeys(int(number) for number in numbers if number.isdecimal()))

@@ -19,6 +19,7 @@ import sys
 from errno import EADDRINUSE
 
 from daemonize.errors import SetupError
+from daemonize.launcher.owner import private
 
 #: Set by pytest-xdist in the workers of one run, and inherited by what they start.
 _RUN = "PYTEST_XDIST_TESTRUNUID"
@@ -32,11 +33,11 @@ class Place:
         if sys.platform != "linux":
             raise SetupError("share", name, OSError(0, "there are no abstract UNIX sockets on this system"))
         key = hashlib.sha256(f"{os.environ.get(_RUN, '')}\0{name}".encode("utf-8", "surrogateescape"))
-        self._name, self._address = name, f"\0daemonize/shared/{os.geteuid()}/{key.hexdigest()[:32]}"
+        self.name, self._address = name, f"\0daemonize/shared/{os.geteuid()}/{key.hexdigest()[:32]}"
 
     def claim(self) -> socket.socket | None:
         """What others are going to connect to, if this process is the first; else None. Raises SetupError."""
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             listener.bind(self._address)
             listener.listen(_QUEUE)
@@ -44,12 +45,12 @@ class Place:
             listener.close()
             if error.errno == EADDRINUSE:
                 return None
-            raise SetupError("share", self._name, error) from None
+            raise SetupError("share", self.name, error) from None
         return listener
 
     def connect(self) -> socket.socket | None:
         """To whoever was the first; None: it has just gone, or is not there yet. Raises SetupError if it is a stranger."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             sock.connect(self._address)
         except OSError:
@@ -58,5 +59,5 @@ class Place:
         _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid != os.geteuid():
             sock.close()
-            raise SetupError("share", self._name, OSError(0, f"user {uid} has its name"))
+            raise SetupError("share", self.name, OSError(0, f"user {uid} has its name"))
         return sock

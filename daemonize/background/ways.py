@@ -8,6 +8,8 @@ import inspect
 import os
 from typing import TYPE_CHECKING, Any
 
+from daemonize.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Self
@@ -18,8 +20,8 @@ class Ways:
 
     _pid: int
 
-    def start(self) -> None:
-        """Start it, and return when it is ready."""
+    def start(self) -> Self:
+        """Start it, and return it when it is ready."""
         raise NotImplementedError  # pragma: no cover (the one subclass has its own)
 
     def stop(self) -> None:
@@ -46,6 +48,10 @@ class Ways:
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """As a decorator: each call of the function has a server of its own."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise UsageError(
+                f"{function.__name__} is a generator: its server would end before it begins; use `with` in it"
+            )
         gives = "server" in inspect.signature(function).parameters
 
         @functools.wraps(function)
@@ -67,14 +73,24 @@ class Ways:
         return chosen  # type: ignore[no-any-return]
 
 
-async def _in_thread(action: Callable[[], None], undo: Callable[[], None]) -> None:
+async def _in_thread(action: Callable[[], object], undo: Callable[[], None]) -> None:
     """Do it without blocking the event loop; if the task is cancelled meanwhile, undo it first."""
     doing = asyncio.ensure_future(asyncio.to_thread(action))
     try:
         await asyncio.shield(doing)
     except asyncio.CancelledError:
-        await asyncio.to_thread(undo)
-        await asyncio.wait([doing])
-        if doing.exception() is None:
-            await asyncio.to_thread(undo)  # it had not begun when it was undone
+        undoing = asyncio.ensure_future(_undo(doing, undo))
+        while not undoing.done():
+            try:
+                await asyncio.shield(undoing)
+            except asyncio.CancelledError:
+                pass  # whoever cancels again (a loop that closes, a scope of anyio) is not spared the end of the server
+        undoing.result()
         raise
+
+
+async def _undo(doing: asyncio.Future[object], undo: Callable[[], None]) -> None:
+    await asyncio.to_thread(undo)
+    await asyncio.wait([doing])
+    if doing.exception() is None:
+        await asyncio.to_thread(undo)  # it had not begun when it was undone

@@ -32,8 +32,9 @@ class Family:
     process, or None. left: pids that are left after it ended, None if that is not known (yet). orphan_status: wait status
     of a daemon that failed before it could be followed, or 0. executed: exec(2) has succeeded. failed: (stage, errno) of
     the step that failed. reported: the report is at its end. lost: the intermediate parent has gone without being asked
-    to. blind: on this system nobody adopts what the server leaves behind. helpers: pids of children of the wrapper that
-    are not the server's. told: what the server said about itself (`status`, `errno`, `exit_status`).
+    to. blind: on this system nobody adopts what the server leaves behind. follows: what a main process that exits 0 leaves
+    behind takes its place; not when it has been told to end. helpers: pids of children of the wrapper that are not the
+    server's. told: what the server said about itself (`status`, `errno`, `exit_status`).
     """
 
     def __init__(self, loop: Loop, owner: Descriptors, say: Callable[[str], None]) -> None:
@@ -46,6 +47,7 @@ class Family:
         self.orphan_status = 0
         self.failed: tuple[str, int] | None = None
         self.executed = self.lost = self.replaced = self.reported = self.blind = False
+        self.follows = True
         self.helpers: set[int] = set()
         self.told: dict[str, str | int] = {}
         self._named: Process | None = None
@@ -161,7 +163,7 @@ class Family:
             self._note_end(int(rest[0]), int(rest[1]))
         elif word == b"adopted":
             self.left = [0 if text == b"?" else int(text) for text in rest]
-            if self.ended == 0:
+            if self.ended == 0 and self.follows:
                 self._follow()
 
     def _note_end(self, pid: int, status: int) -> None:

@@ -41,6 +41,8 @@ IDLE = 30.0
 _GRACE = 1.0
 #: Seconds without an order after which the next wrapper is forked: not while the one before is at work.
 _PAUSE = 0.02
+#: Seconds until it is tried again where no process could be had (RLIMIT_NPROC, a full control group).
+_LONG_PAUSE = 1.0
 
 
 class _Wrapper:
@@ -70,6 +72,7 @@ class Keeper:
         self._wrappers: dict[int, bytes] = {}
         self._shared: set[int] = set()
         self._spare: _Wrapper | None = None
+        self._pause = _PAUSE
         self._leaves = False
 
     def run(self) -> None:
@@ -82,11 +85,21 @@ class Keeper:
         while not self._leaves or self._wrappers.keys() - self._shared:
             if self._wait(self._patience()):
                 continue
-            if self._spare is None:
-                self._spare = self._fork(rehearses=True)
-            elif not (self._wrappers or self._leaves):
+            if self._spare is None and self._prepare():
+                continue
+            if not (self._wrappers or self._leaves):
                 self._leave_if_idle()
         self._dispose_of_spare()
+
+    def _prepare(self) -> bool:
+        """Fork the next wrapper before it is needed; False if there can be none now."""
+        try:
+            self._spare = self._fork(rehearses=True)
+        except OSError:
+            self._pause = _LONG_PAUSE
+            return False
+        self._pause = _PAUSE
+        return True
 
     def _dispose_of_spare(self) -> None:
         """Nobody is to find it when we have gone; it has nothing yet that would have to be given back."""
@@ -98,7 +111,7 @@ class Keeper:
         """Seconds until there is something to do although nothing happens."""
         if self._leaves:
             return None
-        return _PAUSE if self._spare is None else (None if self._wrappers else IDLE)
+        return self._pause if self._spare is None else (None if self._wrappers else IDLE)
 
     def _wait(self, timeout: float | None) -> bool:
         """One round; whether something happened."""
@@ -194,15 +207,23 @@ class Keeper:
                     self._clean(token)
 
     def _clean(self, token: bytes) -> None:
-        """A wrapper was killed: end what bears its mark. In a process of its own, which takes its time."""
-        pid = child.fork_alone()
+        """A wrapper was killed: end what bears its mark. In a process of its own, if there can be one."""
+        try:
+            pid = child.fork_alone()
+        except OSError:
+            _end(token)
+            return
         if pid == 0:
             try:
                 self._queue.close()
-                stop.run(Loop(), tree.Tree((), tokens=[token]), None, stop.default_plan(_GRACE))
+                _end(token)
             finally:
                 os._exit(0)
         self._wrappers[pid] = token
+
+
+def _end(token: bytes) -> None:
+    stop.run(Loop(), tree.Tree((), tokens=[token]), None, stop.default_plan(_GRACE))
 
 
 def main(arguments: list[str]) -> None:
@@ -214,6 +235,9 @@ def main(arguments: list[str]) -> None:
     if os.fork():
         os._exit(0)  # whoever waits for us does so no longer, and the other is nobody's child
     sys.stdin = sys.stdout = sys.stderr = None
+    signals.restore_mask(
+        ()
+    )  # a program that takes its signals by sigwait(3) has blocked them, and we are told by ours
     requests = socket.socket(fileno=requests_fd)
     frames.send(requests, pickle.dumps(os.getpid()))
     Keeper(requests, None if owner < 0 else owner).run()

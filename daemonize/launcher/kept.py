@@ -45,7 +45,7 @@ def rehearse() -> None:
     ours, theirs = socket.socketpair()
     null = os.open(os.devnull, os.O_RDWR)
     request = Request(["true"], ready=("port:1",), stdout=os.devnull, stderr=os.devnull, foreground=True)
-    order = Order(True, False, request, Targets(null, null), None, dict(os.environb), 0)
+    order = Order(True, False, request, Targets(null, null), None, signals.SIGTERM, dict(os.environb), 0)
     kept = Kept(pickle.loads(pickle.dumps(order)), b"", User(theirs, None), None)  # noqa: S301 (our own)
     kept.forgo()
     for end in (ours, theirs):
@@ -175,6 +175,7 @@ class Kept(Foreground):
         opened = (
             self.owner.add(os.dup(fd)) for fd in self._logs
         )  # which are closed when the server has them
+        self._remains.first = order.stop_signal
         self.outputs.use(dict(zip(STREAMS, opened, strict=True)))
 
     def keep(self) -> None:
@@ -265,6 +266,7 @@ class Kept(Foreground):
             )  # who comes now waits until we are gone, and starts another one
         if grace is not None:
             self._remains.grace = grace
+        self.family.follows = False
         if not isinstance(self.outcome, LaunchError):
             self._rewind()
             self.outcome = Cancelled(signals.SIGTERM)

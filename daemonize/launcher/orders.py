@@ -21,7 +21,8 @@ class Order(NamedTuple):
     that there are, those of `request.keep_fds`, and of a shared server the socket that others come to.
 
     keeps: the server is kept, and ends with its users; targets are its logs. is_shared: others may come. Not kept: it is
-    launched. facts: about one that is kept, for its other users. environment, umask: the owner's.
+    launched. facts: about one that is kept, for its other users. stop_signal: what asks it to end. environment, umask:
+    the owner's.
     """
 
     keeps: bool
@@ -29,6 +30,7 @@ class Order(NamedTuple):
     request: Request
     targets: Targets
     facts: object
+    stop_signal: int
     environment: dict[bytes, bytes]
     umask: int
 

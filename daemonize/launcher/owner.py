@@ -7,6 +7,7 @@ when it is asked: else another one takes its place, and the old one leaves when 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import pickle
 import socket
@@ -15,17 +16,18 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from daemonize.errors import DaemonizeError, LaunchError, SetupError
+from daemonize.errors import DaemonizeError, LaunchError, SetupError, UsageError
 from daemonize.launcher import interpreter
-from daemonize.launcher.orders import OWN, SHARED, Order
+from daemonize.launcher.orders import OWN, SHARED, Ended, Order
 from daemonize.launcher.ready import Ready
 from daemonize.posix import callers, frames
 from daemonize.posix.fds import Descriptors, occupy_standard
 from daemonize.posix.identity import Identity, pidfd_open, read_stat, wait_for_end
+from daemonize.posix.signals import SIGTERM
 from daemonize.registry.private import settled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from daemonize.launcher.outputs import Targets
     from daemonize.launcher.request import Request
@@ -39,7 +41,7 @@ class _Keeper:
 
     def __init__(self, surroundings: bytes) -> None:
         self.surroundings = surroundings
-        self._sock, theirs = socket.socketpair()
+        self._sock, theirs = _pair()
         owner = pidfd_open(os.getpid())
         passed = [theirs.fileno(), *([] if owner is None else [owner])]
         try:
@@ -107,11 +109,18 @@ class _Owner:
         with self._lock:
             surroundings = callers.surroundings()
             keeper = self._keeper
-            if keeper and keeper.surroundings == surroundings and keeper.send(message, fds):
-                return
-            self._part()
-            self._keeper = _Keeper(surroundings)
-            if not self._keeper.send(message, fds):
+            sent = False
+            try:
+                if keeper and keeper.surroundings == surroundings:
+                    sent = keeper.send(message, fds)
+                if not sent:
+                    self._part()
+                    self._keeper = _Keeper(surroundings)
+                    sent = self._keeper.send(message, fds)
+            finally:
+                if not sent:
+                    self._part()  # of a message that was cut off it would take the next one for the rest
+            if not sent:
                 raise SetupError("ask", "the keeper", OSError(0, "it was killed"))
 
     def add(self, wrapper: socket.socket) -> None:
@@ -153,8 +162,25 @@ class _Owner:
         """In a forked child: the keeper is the parent's."""
         self._lock = threading.Lock()
         self._wrappers.clear()
+        for sock in list(_private):
+            sock.close()  # else its other side would not hear that the parent has closed it
         self._part()
         self._parted.clear()
+
+
+#: Sockets that no forked child of this process may keep open.
+_private: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+
+def private(sock: socket.socket) -> socket.socket:
+    """The same socket: a forked child of this process closes it at once."""
+    _private.add(sock)
+    return sock
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    return private(ours), private(theirs)
 
 
 def _hang_up(wrapper: socket.socket) -> None:
@@ -178,39 +204,43 @@ def order(
     keeps: bool = False,
     others: socket.socket | None = None,
     facts: object = None,
+    stop_signal: int = SIGTERM,
     directory: str | None = None,
-) -> socket.socket:
-    """Have a server launched, or kept; the socket to its wrapper, whose end of file ends the launch, or the server.
+    take: Callable[[socket.socket], object],
+) -> None:
+    """Have a server launched, or kept.
 
-    targets: where its output is relayed to, or the logs of one that is kept. others: a listening socket that more users of
-    one that is kept connect to, facts: what they are told of it. directory: to launch from (None: where this process is).
-    Raises SetupError.
+    take: gets the socket to its wrapper, whose end of file ends the launch, or the server. It gets that before anything is
+    asked for: whatever is raised then, also by a signal handler, the caller can wait there until nothing is left. targets:
+    where its output is relayed to, or the logs of one that is kept. others: a listening socket that more users of one that
+    is kept connect to, facts: what they are told of it. stop_signal: what asks one that is kept to end. directory: to launch
+    from (None: where this process is). Raises SetupError.
     """
     owner = Descriptors()
     try:
         occupy_standard(owner)
-        ours, theirs = socket.socketpair()
+        ours, theirs = _pair()
     except OSError as error:
         owner.close()
         raise SetupError("prepare", "the launch", error) from None
     try:
+        _owner.add(ours)
+        take(ours)
         at = owner.open(directory or ".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
         relayed = [fd for fd in (targets.stdout, targets.stderr) if fd is not None]
         fds = [theirs.fileno(), at, *relayed, *request.keep_fds, *([others.fileno()] if others else [])]
+        if len(fds) > frames.MOST_DESCRIPTORS:
+            raise UsageError(f"{len(request.keep_fds)} descriptors are too many to be handed over (keep_fds)")
         environment = {**os.environb, **settled(os.environb)}
-        wanted = Order(keeps, others is not None, request, targets, facts, environment, callers.umask())
+        wanted = Order(
+            keeps, others is not None, request, targets, facts, stop_signal, environment, callers.umask()
+        )
         _owner.send((SHARED if others else OWN) + pickle.dumps(wanted), fds)
     except OSError as error:
-        ours.close()
         raise SetupError("prepare", "the launch", error) from None
-    except BaseException:
-        ours.close()
-        raise
     finally:
         theirs.close()
         owner.close()
-    _owner.add(ours)
-    return ours
 
 
 def run(request: Request, targets: Targets, directory: str | None = None) -> Ready | LaunchError:
@@ -218,12 +248,28 @@ def run(request: Request, targets: Targets, directory: str | None = None) -> Rea
 
     directory: to launch from (None: where this process is).
     """
-    with order(request, targets, directory=directory) as wrapper:
-        received = frames.receive(wrapper)
+    with contextlib.ExitStack() as held:
+        wrappers: list[socket.socket] = []
+        try:
+            order(
+                request,
+                targets,
+                directory=directory,
+                take=lambda sock: wrappers.append(held.enter_context(sock)),
+            )
+            received = frames.receive(wrappers[0])
+        except BaseException:
+            for wrapper in wrappers:
+                _hang_up(wrapper)
+                frames.receive(wrapper)  # its answer: the server is gone
+            raise
     _owner.release_unless_needed()
     if received is None:
         raise SetupError("finish", "the launch", OSError(0, "its wrapper was killed"))
-    answer: Ready | DaemonizeError = pickle.loads(received[0])  # noqa: S301 (from a process of ours)
+    told: Ready | DaemonizeError | Ended = pickle.loads(received[0])  # noqa: S301 (from a process of ours)
+    answer = (
+        told.error if isinstance(told, Ended) else told
+    )  # of an order that the keeper could not carry out
     if isinstance(answer, (Ready, LaunchError)):
         return answer
-    raise answer
+    raise answer or SetupError("finish", "the launch", OSError(0, "its wrapper ended"))

@@ -37,7 +37,7 @@ def fill(
             opened -= 1
             parts.append(b"}")
         elif inside and word[brace - 1 : brace] != b"$":
-            parts.append(b"%d" % _value(inside, fds, ports))
+            parts.append(b"%d" % _value(inside, fds, ports, names))
             length = len(inside) + 2
         else:
             parts.append(two[:1])
@@ -58,11 +58,16 @@ def _inside(word: bytes, brace: int, names: Sequence[bytes]) -> bytes:
     return inside[0] if inside[1] and inside[0].rstrip(b"0123456789") in names else b""
 
 
-def _value(inside: bytes, fds: Sequence[int], ports: Sequence[int | None]) -> int:
+def _value(inside: bytes, fds: Sequence[int], ports: Sequence[int | None], names: Sequence[bytes]) -> int:
     name = inside.rstrip(b"0123456789")
     shown = f"{{{inside.decode('ascii')}}}"
     number = int(inside[len(name) :] or b"1")
     if not 1 <= number <= len(fds):
+        if FD not in names:
+            raise UsageError(
+                f"{shown}: the ports are {{port}}, {{port2}} to {{port{len(fds)}}}; "
+                f"to mean the text itself, write {{{shown}}}"
+            )
         count = f"{len(fds)} socket" + "s" * (len(fds) > 1)
         raise UsageError(f"{shown}: the server is given {count}; to mean the text itself, write {{{shown}}}")
     value = fds[number - 1] if name == FD else ports[number - 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from daemonize.posix.identity import read_stat
+from daemonize.posix.signals import SIGTERM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ _AGAIN = 0.1  # seconds until somebody who does not answer is killed again
 class Remains:
     """Stops everything of a launch, within the loop of the wrapper.
 
-    reap: reaps what has ended, where we adopt what the server leaves behind; else None. session: the session everything
-    is in, or None if that is the caller's own. token: what marks the environment of the server. grace: seconds of the
-    stop plan.
+    first: the signal that asks it to end. reap: reaps what has ended, where we adopt what the server leaves behind; else
+    None. session: the session everything is in, or None if that is the caller's own. token: what marks the environment of
+    the server. grace: seconds of the stop plan.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Remains:
     ) -> None:
         self._loop, self._family, self._token, self.grace, self._say = loop, family, token, grace, say
         self.reap: Callable[[], object] | None = None
+        self.first: int = SIGTERM
         self._stop: Stop | None = None
         self._patience_until: float | None = None
 
@@ -87,7 +89,7 @@ class Remains:
         family = self._family
         main = (family.main.pid, family.main.start) if family.main and family.ended is None else None
         self._say("stopping the server")
-        stop = Stop(self._loop, self._tree(main), main, default_plan(self.grace))
+        stop = Stop(self._loop, self._tree(main), main, default_plan(self.grace, self.first))
         stop.begin()
         return stop
 

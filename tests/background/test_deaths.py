@@ -52,7 +52,7 @@ def test_a_forked_child_takes_nothing_from_its_parent() -> None:
     assert said[1][:2] == ["listening", None]
 
 
-def test_a_forked_child_has_main_process_its_own(family: Family) -> None:
+def test_a_forked_child_has_servers_of_its_own(family: Family) -> None:
     """With a keeper of its own; both can be stopped, and neither touches the other's."""
     said = run(
         "server = started()\n"
@@ -94,8 +94,8 @@ def test_an_unrelated_child_keeps_nothing_alive(family: Family) -> None:
 def test_who_is_killed_takes_its_servers_along(command: list[str], family: Family) -> None:
     """SIGKILL of the owner: all of two servers end within some seconds, with keeper and wrappers, deaf ones too."""
     with owning("started(); started(); hear()", *command) as one:
-        one.says()
-        one.says()
+        for _ in range(2):
+            assert procs.alive(one.says()[0])
         one.end()
         all_ended(family)
 
@@ -131,8 +131,10 @@ def test_who_ends_without_a_stop_takes_its_servers_along(ends: str, status: int,
     """However an owner ends: by sys.exit its servers are gone before it is, else soon after."""
     with owning(f"server = started()\n{ends}") as one:
         server, *_ = one.says()
-        assert one.finish()[0] == status
+        ended, _, err = one.finish()
+        assert ended == status
         if ends == "sys.exit(3)":
+            assert err == b""
             assert not procs.alive(server)
         all_ended(family)
 
@@ -299,3 +301,82 @@ def test_in_the_child_of_multiprocessing_a_server_cannot_be_stopped_by_its_copy(
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
         assert echo.listening
+
+
+# -- who is interrupted -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forks", [False, True], ids=["alone", "forked"])
+def test_an_interrupted_launch_stops_the_server_first(forks: bool, family: Family) -> None:
+    """By the keeper, too, for a program with threads: and a child that was forked meanwhile does not hold the launch."""
+    code = (
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "def fork():\n"
+        "    hear()\n"
+        f"    child = os.fork() if {forks} else 1\n"
+        "    if not child:\n"
+        "        signal.pause()\n"
+        "    say(child)\n"
+        "threading.Thread(target=fork, daemon=True).start()\n"
+        "try:\n"
+        "    daemonize.launch(command, ready='log:never', stop_timeout=0.3)\n"
+        "except KeyboardInterrupt:\n"
+        "    say('interrupted')\n"
+        "    hear()\n"
+    )
+    with owning(code, *program("ignores_term")) as one:
+
+        def server() -> procs.Process:
+            found = [
+                process
+                for process in family.living()
+                if procs.command_line(process.pid).endswith("ignores_term.py")
+            ]
+            assert found
+            return found[0]
+
+        launched = procs.eventually(server)
+        one.tell()
+        [child] = one.says()
+        procs.send(one.pid, signal.SIGINT)
+        assert one.says() == ["interrupted"]
+        assert not procs.alive(launched.pid)
+        if forks:
+            procs.send(child, signal.SIGKILL)
+        one.tell()
+        assert one.finish()[0] == 0
+    all_ended(family)
+
+
+def test_an_interrupted_order_is_not_taken_for_the_beginning_of_the_next(family: Family) -> None:
+    """One too large to be sent at once (the environment), to a keeper that does not read: the next start goes well."""
+    code = (
+        "started().stop()\n"
+        "os.environ.update({f'LARGE{number}': 'x' * 100_000 for number in range(15)})\n"
+        "hear()\n"
+        "say('starts')\n"
+        "try:\n"
+        "    started(clear_env=True)\n"
+        "except KeyboardInterrupt:\n"
+        "    say('interrupted')\n"
+        "hear()\n"
+        "started(clear_env=True).stop()\n"
+    )
+    with owning(code) as one:
+        _, _, keeper, _ = one.says()
+        procs.send(keeper, signal.SIGSTOP)
+        one.tell()
+        assert one.says() == ["starts"]
+
+        def sends(sending: bool = True) -> None:
+            assert (procs.read(f"/proc/{one.pid}/wchan") == b"sock_alloc_send_pskb") is sending
+
+        procs.eventually(sends)
+        procs.send(one.pid, signal.SIGINT)
+        procs.eventually(lambda: sends(False))
+        procs.send(keeper, signal.SIGCONT)
+        assert one.says() == ["interrupted"]
+        one.tell()
+        assert one.says()
+        assert one.finish()[0] == 0
+    all_ended(family)

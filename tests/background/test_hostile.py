@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -131,6 +132,16 @@ def test_another_user_who_has_the_name_of_a_shared_server() -> None:
         assert failing.status == "not_running"
 
 
+def test_another_user_who_has_the_name_and_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SetupError after a while: nobody of ours is bound without listening."""
+    monkeypatch.setattr("daemonize.background.server._LONGEST_SILENCE", 0.2)
+    with stranger(f"bind({Place('silent')._address!r})", account=users.NOBODY):
+        failing = BackgroundServer(ECHO, shared="silent")
+        with pytest.raises(SetupError, match="has its name, and does not listen"):
+            failing.start()
+        assert failing.status == "not_running"
+
+
 def test_another_user_who_wants_to_share() -> None:
     """Is shown the door; who has the server has no harm."""
     address = Place("ours")._address
@@ -242,3 +253,30 @@ def test_a_shell_that_cannot_be_found(tmp_path: Path) -> None:
     assert failing.exit_status == 127
     assert "not found" in str(caught.value)
     assert failing.command[:2] == ["/bin/sh", "-c"]
+
+
+# -- owners -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_owner_that_has_blocked_all_signals(family: Family) -> None:
+    """As programs do that take theirs by sigwait(3): the keeper hears of the end of a wrapper, and leaves."""
+    code = (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+        "server = started()\n"
+        "server.stop()\n"
+        "say(server.exit_status)\n"
+    )
+    with owning(code) as one:
+        _, _, keeper, _ = one.says()
+        assert one.says() == [143]
+        assert procs.wait_ended(keeper, 10.0)
+        assert one.finish()[0] == 0
+    all_ended(family)
+
+
+@pytest.mark.parametrize("said", ["", None])
+def test_an_owner_that_knows_no_interpreter(said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Python is embedded: SetupError says what is missing."""
+    monkeypatch.setattr(sys, "executable", said)
+    with pytest.raises(SetupError, match=r"cannot start the keeper: sys\.executable does not say"):
+        BackgroundServer(ECHO).start()

@@ -10,16 +10,25 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from daemonize import BackgroundServer, CrashedOnStartup, InvalidState, NotExecuted, StrictFailure, TimedOut
+from daemonize import (
+    BackgroundServer,
+    CrashedOnStartup,
+    InvalidState,
+    NotExecuted,
+    StrictFailure,
+    TimedOut,
+    UsageError,
+)
 from daemonize.launcher import owner
 from tests.support import ports, procs
 from tests.support.listening import server
 from tests.support.owners import ECHO, owning, run
-from tests.support.programs import SHELL, Trigger, program
+from tests.support.programs import PYTHON, SHELL, Trigger, program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -181,6 +190,66 @@ def test_a_handler_may_stop_what_the_program_waits_for() -> None:
         "say(server.status)\n"
     )
     assert said[1:] == [[143], ["not_running"]]
+
+
+_AT_EACH_LINE = """
+def start_at(number, act):
+    # Start a server; act at the so many-th line of it. Whether there is such a line, what was raised, and what there is.
+    left = [number]
+    def trace(frame, event, _):
+        if not frame.f_code.co_filename.endswith(FILES):
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                sys.settrace(None)
+                act(server)
+        return trace
+    server = BackgroundServer(command, ready="started", term_timeout=0)
+    raised = None
+    sys.settrace(trace)
+    try:
+        server.start()
+    except BaseException as error:
+        raised = type(error).__name__
+    sys.settrace(None)
+    status = server.status
+    server.stop()
+    return left[0] <= 0, raised, status
+def interrupt(_server):
+    raise KeyboardInterrupt
+FILES = ("/background/link.py", "/posix/frames.py")
+first = BackgroundServer(command, ready="started")
+first.start()
+seen, number = set(), 1
+while True:
+    there, *outcome = start_at(number, {act})
+    if not there:
+        break
+    seen.add(tuple(outcome))
+    number += 1
+first.stop()
+say(number > 50, sorted(seen, key=repr))
+"""
+
+
+def test_a_handler_may_stop_it_at_any_line_of_a_wait() -> None:
+    """A signal handler comes between any two of them: start() says that it was stopped, and nothing runs."""
+    code = _AT_EACH_LINE.format(act="lambda server: server.stop()")
+    [[many, seen]] = run(code, "sleep", "1000")
+    assert many
+    assert seen in (
+        [["InvalidState", "not_running"]],
+        [["InvalidState", "not_running"], [None, "not_running"]],
+    )
+
+
+def test_a_start_may_be_interrupted_at_any_line_of_a_wait() -> None:
+    """KeyboardInterrupt goes on, no other error in its stead, and nothing runs."""
+    code = _AT_EACH_LINE.format(act="interrupt")
+    [[many, seen]] = run(code, "sleep", "1000")
+    assert many
+    assert seen == [["KeyboardInterrupt", "not_running"]]
 
 
 # -- how it ends ------------------------------------------------------------------------------------------------------
@@ -457,6 +526,67 @@ def test_a_start_that_is_cancelled_in_its_last_moment_leaves_nothing(family: Fam
     family.nobody()
 
 
+def test_cancelled_twice_it_is_waited_for(family: Family) -> None:
+    """Cancelled again while a deaf server is being stopped: the task ends when that is gone, and not before."""
+    deaf = BackgroundServer(program("ignores_term", "never"), ready="log:never", term_timeout=0.2)
+
+    async def enter() -> None:
+        async with deaf:
+            pytest.fail("it is not ready")
+
+    async def live() -> None:
+        entering = asyncio.create_task(enter())
+        await asyncio.to_thread(until_deaf)
+        for _ in range(3):
+            entering.cancel()
+            await asyncio.sleep(0.01)
+            assert deaf.running
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        assert deaf.exit_status == 137
+
+    def until_deaf() -> None:
+        def check() -> None:
+            assert deaf.stdout == "ignoring SIGTERM\n"
+
+        procs.eventually(check)
+
+    asyncio.run(live())
+    owner.dismiss()
+    family.nobody()
+
+
+def test_a_start_that_is_cancelled_twice_leaves_nothing(family: Family) -> None:
+    """Before it has begun, and while that is undone: a loop that closes cancels again, and scopes of anyio do so often."""
+
+    async def live() -> None:
+        busy = threading.Event()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        waiting = asyncio.create_task(asyncio.to_thread(busy.wait))
+        await asyncio.sleep(0)
+        echo = BackgroundServer(ECHO)
+
+        async def enter() -> None:
+            async with echo:
+                pytest.fail("it was cancelled")
+
+        entering = asyncio.create_task(enter())
+        for _ in range(3):
+            await asyncio.sleep(0)
+            entering.cancel()
+            await asyncio.sleep(0)
+        busy.set()
+        with pytest.raises(asyncio.CancelledError):
+            await entering
+        await waiting
+        await asyncio.to_thread(int)  # whatever was to be done before this has been done
+        assert echo.status == "not_running"
+
+    asyncio.run(live())
+    owner.dismiss()
+    family.nobody()
+
+
 def test_cancelled_in_the_block_it_is_stopped() -> None:
     """As by any other way out of it."""
     echo = BackgroundServer(ECHO)
@@ -556,3 +686,90 @@ def test_a_port_of_a_socket_is_free_again() -> None:
         client.sendall(b"x")
         assert client.recv(1) == b"x"
     socket.create_server(("127.0.0.1", echo.port or 0)).close()
+
+
+LEAVES_A_CHILD = """
+import os, signal, socket, sys
+def end(*_):
+    if os.fork():
+        os._exit(0)
+    signal.pause()
+signal.signal(signal.SIGTERM, end)
+kept = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    signal.pause()
+"""
+
+
+def test_who_is_told_to_end_leaves_nobody_in_its_place(family: Family) -> None:
+    """A server that forks when it ends has the status that it exited with, and its child is ended as well."""
+    server = BackgroundServer([*PYTHON, "-c", LEAVES_A_CHILD, "{port}"])
+    server.start()
+    server.stop()
+
+    assert server.exit_status == 0
+    owner.dismiss()
+    family.nobody()
+
+
+def test_another_signal_asks_it_to_end() -> None:
+    """stop_signal: postgres, say, waits for its clients on SIGTERM, and not on SIGINT."""
+    words = server(
+        "signal.signal(signal.SIGINT, lambda *_: os._exit(42))", "listen('127.0.0.1', int(sys.argv[1]))"
+    )
+    with BackgroundServer([*words, "{port}"], stop_signal=signal.SIGINT) as asked:
+        pass
+
+    assert asked.exit_status == 42
+
+
+def test_all_ports_can_be_asked_for() -> None:
+    """By their number; start() returns the server."""
+    two = "listen('127.0.0.1', int(sys.argv[1])); listen('127.0.0.1', int(sys.argv[2]))"
+    started = BackgroundServer(
+        [*server(two), "{port}", "{port2}"], ready=["port:{port}", "port:{port2}"]
+    ).start()
+    try:
+        assert len(started.ports) == 2
+        assert started.ports[0] == started.port
+        assert all(map(ports.accepts, started.ports))
+    finally:
+        started.stop()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"boot_timeout": 0}, "boot_timeout must be more than 0 seconds"),
+        ({"term_timeout": None}, "term_timeout must be 0 or more seconds"),
+        ({"stop_signal": 999}, "no signal 999"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(asked: dict[str, Any], said: str) -> None:
+    """UsageError, when the object is made."""
+    with pytest.raises(UsageError, match=said):
+        BackgroundServer(ECHO, **asked)
+
+
+def test_a_generator_cannot_be_decorated() -> None:
+    """Its server would have ended before the first of it is used."""
+    with pytest.raises(UsageError, match="generator"):
+
+        @BackgroundServer(ECHO)
+        def fixture(server: BackgroundServer) -> Any:
+            yield server
+
+
+def test_a_server_that_is_forgotten_at_the_end_says_nothing_odd() -> None:
+    """Python can import nothing any more when the last objects go; the server has been ended before."""
+    code = """
+class Held: pass
+Held.server = BackgroundServer(command).start()
+@BackgroundServer(command)
+def use(): pass
+use()
+say(Held.server.pid)
+"""
+    ((pid,),) = run(code)  # which has nothing on stderr
+
+    assert procs.wait_ended(pid)

@@ -111,7 +111,7 @@ def test_other_arguments_are_refused(name: str) -> None:
     """InvalidState, which names it; the server that there is is unharmed."""
     with BackgroundServer(ECHO, shared=name) as first:
         other = BackgroundServer(ECHO, shared=name, env={"A": "B"})
-        with pytest.raises(InvalidState, match=f"{name} was started with other arguments"):
+        with pytest.raises(InvalidState, match=f"{name} was started by another process with another env"):
             other.start()
         assert other.status == "not_running"
         assert first.listening
@@ -238,4 +238,43 @@ def test_a_starter_that_is_killed_while_it_starts(name: str, trigger: Trigger, f
             user.tell()
             assert user.says()[0] == "not_running"
             assert user.finish()[0] == 0
+    all_ended(family)
+
+
+def test_a_child_that_was_forked_while_it_starts_does_not_keep_its_name(
+    name: str, trigger: Trigger, family: Family
+) -> None:
+    """It has a copy of what others come to, where nobody would ever answer: the next start waited as long as it lived."""
+    code = (
+        f"def make(): return BackgroundServer(command, shared={name!r})\n"
+        "first = make()\n"
+        "starting = threading.Thread(target=first.start)\n"
+        "starting.start()\n"
+        "hear()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    signal.pause()\n"
+        "say(child)\n"
+        "starting.join()\n"
+        "first.stop()\n"
+        "with make() as second:\n"
+        "    say(second.status)\n"
+        "os.kill(child, signal.SIGKILL)\n"
+        "os.wait()\n"
+    )
+    slow = program("tcp_echo", "{port}", "holds", trigger.arg)
+    with owning(code, *slow) as one:
+
+        def begun() -> None:
+            assert [
+                process for process in family.living() if "tcp_echo.py" in procs.command_line(process.pid)
+            ]
+
+        procs.eventually(begun)
+        one.tell()
+        one.says()
+        trigger.release()
+        trigger.release()
+        assert one.says() == ["listening"]
+        assert one.finish()[0] == 0
     all_ended(family)

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import signal
 from typing import TYPE_CHECKING, Any
 
-from daemonize import BackgroundServer
-from tests.support import users
+import pytest
+
+from daemonize import BackgroundServer, UsageError
+from tests.support import procs, users
 from tests.support.listening import server
-from tests.support.owners import run
+from tests.support.owners import ECHO, all_ended, owning, run
 from tests.support.programs import program
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.family import Family
 
 REPORT = program("report_self")
 #: `report(...)` is what report_self.py says.
@@ -121,6 +126,50 @@ def test_the_user_is_the_owners() -> None:
     assert said == [[0, ["65534"] * 4, ["65534"] * 4, []]]
 
 
+def test_where_no_more_processes_can_be_had(family: Family) -> None:
+    """The keeper says so to whoever wants one, and goes on: it is the same one that starts the next server."""
+    users.become(users.MEMBER)
+    code = (
+        "os.setgroups([])\nos.setgid(54322)\nos.setuid(54321)\n"
+        "server = started()\n"
+        "keeper = parents(server)[1]\n"
+        "soft, hard = resource.prlimit(keeper, resource.RLIMIT_NPROC)\n"
+        "hear()\n"
+        "resource.prlimit(keeper, resource.RLIMIT_NPROC, (0, hard))\n"
+        "say('poor')\n"
+        "hear()\n"
+        "another = BackgroundServer(command)\n"
+        "try:\n"
+        "    another.start()\n"
+        "except daemonize.SetupError as error:\n"
+        "    say(str(error))\n"
+        "resource.prlimit(keeper, resource.RLIMIT_NPROC, (soft, hard))\n"
+        "started().stop()\n"
+        "server.stop()\n"
+    )
+    echo = users.program("tcp_echo", "{port}", "holds", "first")
+    environment = {**os.environ, **users.environ()}
+    with owning(code, *echo, python=users.python(), env=environment, cwd="/") as one:
+        _, wrapper, keeper, _ = one.says()
+
+        def spare() -> procs.Process:
+            found = [child for child in procs.children(keeper) if child.pid != wrapper]
+            assert found
+            return found[0]
+
+        waiting = procs.eventually(spare)
+        one.tell()
+        assert one.says() == ["poor"]
+        procs.send(waiting.pid, signal.SIGKILL)
+        assert procs.wait_ended(waiting.pid, start=waiting.start)
+        assert not procs.wait_ended(keeper, 0.2)  # it tries to have the next one
+        one.tell()
+        assert one.says() == ["cannot fork a wrapper: Resource temporarily unavailable"]
+        assert one.says()[2] == keeper
+        assert one.finish()[0] == 0
+    all_ended(family)
+
+
 def test_the_user_that_is_asked_for() -> None:
     """user='nobody': the server is nobody's, can be stopped, and can open its own output by name."""
     users.become(users.NOBODY)
@@ -173,3 +222,16 @@ def test_a_large_environment_and_command() -> None:
     words = [*server('say(len(os.environ["LARGE"]), len("".join(sys.argv[1:])))'), *["y" * 100_000] * 3]
     with BackgroundServer(words, env={"LARGE": "x" * 100_000}, ready="log:^\\d") as one:
         assert one.stdout == "100000 300000\n"
+
+
+def test_more_descriptors_than_can_be_handed_over() -> None:
+    """UsageError; the next start is not harmed by it."""
+    many = [os.dup(0) for _ in range(260)]
+    try:
+        with pytest.raises(UsageError, match="260 descriptors are too many"):
+            BackgroundServer(ECHO, keep_fds=many).start()
+    finally:
+        for fd in many:
+            os.close(fd)
+    with BackgroundServer(ECHO) as echo:
+        assert echo.listening

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import tempfile
@@ -172,7 +173,7 @@ def test_the_message_of_a_crash_carries_all() -> None:
     assert (error.status, error.exit_status, error.output) == (7, 7, b"starting\nboom\n")
     assert error.command == failing.command
     assert str(error).split("\n", 1)[1] == (
-        f"cmd: {' '.join(failing.command)}\nexit status: 7\nserver output:\n  out 0: starting\n  err 0: boom"
+        f"cmd: {shlex.join(failing.command)}\nexit status: 7\nserver output:\n  out 0: starting\n  err 0: boom"
     )
     assert failing.exit_status == 7
     assert failing.logs() == "  out 0: starting\n  err 0: boom"

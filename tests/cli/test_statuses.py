@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import daemonize
+from daemonize.launcher import owner
 from tests.support import cli, held, procs
 from tests.support.programs import PYTHON, SHELL, program
 
@@ -35,7 +36,7 @@ ENDINGS = [
 
 @contextlib.contextmanager
 def another_thread() -> Iterator[None]:
-    """A second thread lives while the block runs: `launch` must not fork this process."""
+    """A second thread lives while the block runs: `launch` must not fork this process. The keeper would stay."""
     over = threading.Event()
     thread = threading.Thread(target=over.wait)
     thread.start()
@@ -44,6 +45,7 @@ def another_thread() -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+        owner.dismiss()
 
 
 def launch(argv: list[str], **options: object) -> tuple[object, bytes, bytes]:

@@ -60,6 +60,9 @@ if __name__ == "__main__":
 _IMPORTS = "import os, signal, sys, unittest\nimport daemonize, pytest\nfrom echo import *\n"
 _TESTS = "test_inner.py"
 
+#: With these pytest says at the end all that it has said before (_pytest.compat.running_on_ci).
+_CI = ("CI", "BUILD_NUMBER")
+
 
 class Done(NamedTuple):
     """A run that has ended. said: on stdout and stderr."""
@@ -100,8 +103,9 @@ def run_unittest(directory: Path, code: str) -> Done:
 
 def run_words(directory: Path | str, *words: str, **environment: str) -> Done:
     """Any command, to its end and to the end of file of its output."""
+    surroundings = {name: value for name, value in os.environ.items() if name not in _CI}
     done = subprocess.run(
-        words, cwd=directory, env={**os.environ, **environment}, stdin=subprocess.DEVNULL,
+        words, cwd=directory, env={**surroundings, **environment}, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     return Done(done.returncode, done.stdout)

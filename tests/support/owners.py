@@ -24,6 +24,7 @@ import asyncio, json, os, resource, signal, socket, sys, threading, time
 import daemonize
 from daemonize import BackgroundServer
 command = sys.argv[1:]
+kept = []
 def say(*words):
     os.write(1, json.dumps(words).encode() + b"\\n")
 def hear():
@@ -31,6 +32,7 @@ def hear():
 def started(**settings):
     server = BackgroundServer(command, **settings)
     server.start()
+    kept.append(server)  # one that nobody holds any more is stopped
     wrapper, keeper = parents(server)
     say(server.pid, wrapper, keeper, server.port)
     return server
@@ -119,11 +121,6 @@ def above(pid: int | None) -> int:
 def shell(*commands: list[str]) -> str:
     """Text for the shell that starts each in its background, and waits."""
     return " & ".join([*(" ".join(words) for words in commands), "wait"])
-
-
-def spend(pid: int) -> float:
-    """Seconds of CPU time that a process has used, exactly (proc_pid_schedstat)."""
-    return int(procs.read(f"/proc/{pid}/schedstat").split()[0]) / 1e9
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -50,17 +50,17 @@ def test_ports_are_chosen_when_they_are_used() -> None:
         env={"A": "{port3}", "B": "x"},
         ready=["http://127.0.0.1:{port2}/", "log:a{2}"],
     )
-    assert made.port is None
+    assert made.ports == []
     request = made.request()
     first, second = (int(word) for word in request.command[1:])
     third = int(request.environment[b"A"])
 
     assert len({first, second, third}) == 3
-    assert (made.port, made.command) == (first, ["server", str(first), str(second)])
+    assert (made.ports, made.command) == ([first, second, third], ["server", str(first), str(second)])
     assert request.environment[b"B"] == b"x"
     assert request.ready == (f"http://127.0.0.1:{second}/", "log:a{2}")
     made.release_ports()
-    assert made.port == first  # also when it is over
+    assert made.ports[0] == first  # also when it is over
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_port_0_is_any() -> None:
     made = plan(port=0)
     request = made.request()
 
-    assert request.ready == (f"port:{made.port}",)
-    assert is_free(made.port or 0)
+    assert request.ready == (f"port:{made.ports[0]}",)
+    assert is_free(made.ports[0])
     made.release_ports()
 
 
@@ -99,7 +99,12 @@ def test_port_0_is_any() -> None:
         ({"listen": "127.0.0.1:0"}, "ready="),
         ({"listen": "127.0.0.1:0", "port": 80, "ready": "notify"}, "leave port away"),
         ({"ready": "prot"}, "prot"),
-        ({"command": []}, "list"),
+        ({"command": []}, "empty"),
+        ({"command": ["server", 8000]}, "8000"),
+        ({"command": None}, "a list of words"),
+        ({"env": ["A=1"]}, "mapping"),
+        ({"env": {"A": 1}}, "text"),
+        ({"ready": len}, "built-in function len"),
         ({"command": ["a\0b"]}, "NUL"),
         ({"env": {"A=B": "x"}}, "A=B"),
         ({"command": ["server", "{port101}"]}, "{port101}"),
@@ -159,12 +164,12 @@ def test_a_lost_port() -> None:
     error = Exited(1 << 8)
 
     assert not made.has_lost_port(error)
-    with socket.create_server(("127.0.0.1", made.port or 0)):
+    with socket.create_server(("127.0.0.1", made.ports[0])):
         assert made.has_lost_port(error)
-        assert made.has_lost_port(AlreadyRunning("port", str(made.port)))
+        assert made.has_lost_port(AlreadyRunning("port", str(made.ports[0])))
         assert not made.has_lost_port(NotExecuted("exec", 2, "server"))
     made.release_ports()
     fixed = plan(port=ports.free_port())
     fixed.request()
-    with socket.create_server(("127.0.0.1", fixed.port or 0)):
+    with socket.create_server(("127.0.0.1", fixed.ports[0])):
         assert not fixed.has_lost_port(error)  # that one was asked for
