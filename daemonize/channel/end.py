@@ -93,6 +93,10 @@ class End:
         self.sock.close()
         self.reader.close()
 
+    def __del__(self) -> None:
+        if "reader" in self.__dict__:
+            self.reader.close()  # of the socket, that itself complains
+
 
 def _owned(given: socket.socket | int) -> socket.socket:
     """A blocking socket that no program inherits. Raises UsageError, and then it is still the caller's."""

@@ -173,10 +173,6 @@ class Reader:
         self._head, self._arrived, self._parts, self._counted = None, [], [], (0, 0)
         _close(fds)
 
-    def __del__(self) -> None:
-        if self._head or self._arrived:
-            self.close()
-
 
 def _descriptors(arrived: Sequence[tuple[bytes, list[tuple[int, int, bytes]], int, Any]]) -> list[int]:
     found = array.array("i")

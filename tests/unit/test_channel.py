@@ -618,6 +618,19 @@ def test_closing_takes_descriptors_that_nobody_has_taken(what: str) -> None:
                     channel.read(timeout=0)
 
 
+def test_a_channel_that_nobody_closes_leaks_no_descriptor() -> None:
+    """It is complained of, as any socket is."""
+    with nothing_leaks():
+        ours, theirs = socket.socketpair()
+        channel = MessageChannel(ours)
+        with theirs:
+            socket.send_fds(theirs, [head(b"D", 0)], [0])
+            with pytest.raises(UnexpectedMessage):
+                channel.read()
+        with pytest.warns(ResourceWarning):
+            del channel
+
+
 # --- timeouts, and ends in the middle
 
 
