@@ -32,6 +32,16 @@ from launching import (
     seen_directly,
     seen_through,
 )
+from messages import (
+    echoed_as_bytes_by_channel,
+    echoed_as_bytes_by_pipe,
+    echoed_by_channel,
+    echoed_by_pipe,
+    handed_over_bare,
+    handed_over_by_channel,
+    through_channel,
+    through_pipe,
+)
 from paired import alternate, in_turn, quantile
 from specs import SPECS, seen_by_loop, seen_by_mirakuru, seen_by_us
 
@@ -270,6 +280,36 @@ def background_server(bench: Bench, rounds: int) -> Iterator[Result]:
         )
 
 
+def messages(_bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 9: a `MessageChannel` against `multiprocessing.Pipe`, and against descriptors without any message."""
+    sides = {
+        "echo of a list": (echoed_by_channel, echoed_by_pipe, "x multiprocessing.Pipe", "trips/s"),
+        "echo of 3 bytes": (
+            echoed_as_bytes_by_channel,
+            echoed_as_bytes_by_pipe,
+            "x multiprocessing.Pipe",
+            "trips/s",
+        ),
+        "messages of 1 MB": (through_channel, through_pipe, "x multiprocessing.Pipe", "MB/s"),
+        "descriptors": (handed_over_by_channel, handed_over_bare, "x socket.send_fds", "per s"),
+    }
+    for what, (ours, other, unit, absolute) in sides.items():
+        pairs = alternate(rounds, ours, other)
+        yield Result(
+            9,
+            f"MessageChannel, {what}",
+            unit,
+            0.8 if what != "descriptors" else 0.5,
+            pairs.ratio,
+            at_most=False,
+            facts={
+                f"ours {absolute}": median(pairs.left),
+                f"other {absolute}": median(pairs.right),
+                **pairs.spread,
+            },
+        )
+
+
 ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     1: (whole_launch, 300),
     2: (wrapper_gone, 150),
@@ -279,6 +319,7 @@ ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     6: (stop_returns, 60),
     7: (many_daemons, 10),
     8: (background_server, 60),
+    9: (messages, 41),
 }
 
 

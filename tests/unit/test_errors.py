@@ -16,21 +16,31 @@ from daemonize.errors import (
     AlreadyRunning,
     BadRecord,
     Cancelled,
+    ChannelBroken,
+    ChannelClosed,
+    ChannelError,
+    ChannelTimedOut,
     CrashedOnStartup,
     DaemonizeError,
+    DescriptorsLost,
     Exited,
     InvalidState,
     LaunchError,
     Lost,
+    MalformedMessage,
+    MessageTooLarge,
     NoSuchDaemon,
     NotExecuted,
     NotPossible,
     NotReloaded,
     NotYet,
+    PeerGone,
     SetupError,
     StillRunning,
     StrictFailure,
     TimedOut,
+    TruncatedMessage,
+    UnexpectedMessage,
     Unsafe,
     UsageError,
     printable,
@@ -108,6 +118,18 @@ def every_error() -> list[DaemonizeError]:
         NotYet("web", "is not ready after 90 s"),
         NotReloaded("web", "ended while it reloaded"),
         InvalidState("cannot start a server that has already been started"),
+        ChannelClosed(),
+        ChannelBroken(),
+        PeerGone(),
+        ChannelTimedOut("read", 0.5),
+        ChannelTimedOut("write", 0),
+        TruncatedMessage(3),
+        TruncatedMessage(3, 5),
+        MalformedMessage("no frame begins with 00"),
+        MalformedMessage(HOSTILE),
+        MessageTooLarge(5, 3),
+        UnexpectedMessage("list", "scalar"),
+        DescriptorsLost(),
     ]
     return [*(error for error, _ in launch_errors()), *others]
 
@@ -137,7 +159,7 @@ def test_no_error_is_forgotten_here() -> None:
     kinds = {kind for kind in subclasses(DaemonizeError) if kind.__module__ == errors.__name__}
     listed = {type(error) for error in every_error()}
 
-    assert kinds - {LaunchError} == listed
+    assert kinds - {LaunchError, ChannelError} == listed
     assert {kind.__name__ for kind in kinds} | {"DaemonizeError"} <= set(daemonize.__all__)
 
 
@@ -325,6 +347,14 @@ def test_usage_errors_are_value_errors() -> None:
     """So that a caller who knows nothing of us catches what he expects."""
     assert issubclass(UsageError, ValueError)
     assert UsageError.exit_status == 2
+
+
+def test_errors_of_channels_are_what_others_know() -> None:
+    """A time-out is a TimeoutError, with the status of one; nobody there is a BrokenPipeError, and closed a ValueError."""
+    assert issubclass(ChannelTimedOut, TimeoutError)
+    assert issubclass(PeerGone, BrokenPipeError)
+    assert issubclass(ChannelClosed, ValueError)
+    assert [ChannelTimedOut("read", 1).exit_status, PeerGone().exit_status] == [124, 125]
 
 
 def test_a_setup_error_keeps_errno() -> None:

@@ -43,7 +43,7 @@ def test_messages_arrive_as_they_were_sent(messages: list[bytes]) -> None:
 def test_a_message_that_was_cut_off_is_none(message: bytes, data: st.DataObject) -> None:
     """Its sender was killed in the middle of it, wherever that is."""
     ours, theirs = socket.socketpair()
-    whole = len(message).to_bytes(8, "little") + message
+    whole = b"K" + len(message).to_bytes(4, "big") + message
     with theirs:
         with ours:
             ours.sendall(whole[: data.draw(st.integers(0, len(whole) - 1))])
@@ -91,7 +91,7 @@ def test_descriptors_of_a_message_that_was_cut_off_are_closed(pair: Pair) -> Non
     """Nobody would know of them."""
     ours, theirs = pair
     read, write = os.pipe()
-    socket.send_fds(ours, [(100).to_bytes(8, "little") + b"not all of it"], [write])
+    socket.send_fds(ours, [b"K" + (100).to_bytes(4, "big") + b"not all of it"], [write])
     os.close(write)
     ours.shutdown(socket.SHUT_WR)
 

@@ -1,0 +1,99 @@
+"""What a message looks like in its frame, and what may be written."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+from daemonize.errors import MalformedMessage, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LENGTH = 4
+Bytes = bytes | bytearray | memoryview
+
+
+class HasFileno(Protocol):
+    """An open file, a socket."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+
+def body_of_list(strings: Sequence[str | bytes]) -> bytes:
+    """Each string's length (32 bit, network order), and its bytes. Raises UsageError."""
+    parts: list[bytes] = []
+    for string in strings:
+        data = _encoded(string)
+        parts += len(data).to_bytes(_LENGTH, "big"), data
+    return b"".join(parts)
+
+
+def _encoded(string: str | bytes) -> bytes:
+    if isinstance(string, bytes):
+        return string
+    try:
+        return string.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{string!r} cannot be written: {error}") from None
+    except AttributeError:
+        raise UsageError(f"a list is of str and bytes, and {string!r} is neither") from None
+
+
+def list_of(body: bytes) -> list[str]:
+    """What is not UTF-8 becomes surrogates, as in names of files (os.fsencode). Raises MalformedMessage."""
+    strings, at = [], 0
+    while at < len(body):
+        end = at + _LENGTH + int.from_bytes(body[at : at + _LENGTH], "big")
+        if end > len(body):
+            raise MalformedMessage(f"a string of the list is to end at byte {end} of {len(body)}")
+        strings.append(body[at + _LENGTH : end].decode("utf-8", "surrogateescape"))
+        at = end
+    return strings
+
+
+def body_of_scalar(data: Bytes) -> bytes | memoryview:
+    """The bytes themselves, and not a copy. Raises UsageError."""
+    if isinstance(data, bytes):
+        return data
+    try:
+        return memoryview(data).cast("B")
+    except TypeError:
+        raise UsageError(f"a scalar is a row of bytes, and {data!r} is not") from None
+
+
+def body_of_object(value: dict[str, Any]) -> bytes:
+    """JSON (RFC 8259). Raises UsageError."""
+    if not isinstance(value, dict):
+        raise UsageError(f"an object is a dict, and {value!r} is not")
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"this is no JSON object: {error}") from None
+
+
+def object_of(body: bytes) -> dict[str, Any]:
+    """Raises MalformedMessage."""
+    try:
+        value = json.loads(body.decode(), parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessage(f"it is no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise MalformedMessage("it is JSON, and no object")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def descriptor_of(file: HasFileno | int) -> int:
+    """Raises UsageError."""
+    try:
+        fd = file if isinstance(file, int) else file.fileno()
+    except (AttributeError, ValueError, OSError) as error:
+        raise UsageError(f"{file!r} has no descriptor that could be sent: {error}") from None
+    if not 0 <= fd < 1 << 31:
+        raise UsageError(f"{fd} is no descriptor")
+    return fd
