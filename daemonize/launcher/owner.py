@@ -22,7 +22,7 @@ from daemonize.launcher.orders import OWN, SHARED, Ended, Order
 from daemonize.launcher.ready import Ready
 from daemonize.posix import callers, frames
 from daemonize.posix.fds import Descriptors, occupy_standard
-from daemonize.posix.identity import Identity, pidfd_open, read_stat, wait_for_end
+from daemonize.posix.identity import pidfd_open, read_stat, wait_for_end
 from daemonize.posix.signals import SIGTERM
 from daemonize.registry.private import settled
 
@@ -67,7 +67,7 @@ class _Keeper:
             raise SetupError("start", "the keeper", OSError(0, "it was killed"))
         pid: int = pickle.loads(received[0])  # noqa: S301 (from our own child)
         stat = read_stat(pid)
-        self._identity = Identity.of(pid, stat.start if stat else 0)
+        self._pid, self._start = pid, stat.start if stat else 0
 
     def send(self, message: bytes, fds: Sequence[int]) -> bool:
         """Hand an order over; False if it has gone."""
@@ -83,14 +83,15 @@ class _Keeper:
 
     @property
     def is_there(self) -> bool:
-        """Whether it has not left."""
-        return self._identity.alive
+        """Whether it has not left: who is on his way out has not."""
+        stat = read_stat(self._pid)
+        return stat is not None and stat.start == self._start
 
     def wait(self) -> None:
         """Until it has left."""
         try:
             if self.is_there:
-                wait_for_end(self._identity.pid, _PATIENCE)
+                wait_for_end(self._pid, _PATIENCE)
         except ProcessLookupError:
             pass  # in this moment
 

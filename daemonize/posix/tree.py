@@ -172,11 +172,19 @@ class Offspring(Tree):
         self._reap = reap
 
     def living(self) -> list[Stat]:
-        """All members that have not ended, by pid."""
-        self._reap()
-        found = [read_stat(pid) for pid in descendants(os.getpid(), self.exclude)]
-        self.torn = not found and not _has_no_children()
-        return [stat for stat in found if stat]
+        """All members that have not ended, by pid.
+
+        Of one that forks and ends between being listed and being read, the child is ours by then: there is another look, as
+        long as there are children and nobody is seen.
+        """
+        found: list[Stat] = []
+        for _ in range(_MOST_LISTINGS):
+            self._reap()
+            found = [stat for stat in map(read_stat, descendants(os.getpid(), self.exclude)) if stat]
+            self.torn = not found and not _has_no_children()
+            if not self.torn:
+                break
+        return found
 
 
 def _has_no_children() -> bool:
