@@ -164,9 +164,9 @@ def test_a_check_under_way_ends_with_the_launch(
 ) -> None:
     """However that ends: the check and all that it has started are gone; a signal of the terminal's is not for it."""
     reached = fifo(tmp_path / "reached")
-    with launch(
-        *options, "-r", f"exec:trap 'echo >{tmp_path}/int' INT; {OFFSPRING}; echo >{reached}; sleep 99"
-    ) as wrapper:
+    check = f"exec:trap 'echo >{tmp_path}/int' INT; {OFFSPRING}; echo >{reached}; sleep 99"
+    # Not a server in Python: one that is still starting exits with status 1 on SIGINT, now and then.
+    with launch(*options, "-r", check, server=["sleep", "98"]) as wrapper:
         heard(reached)
         assert len(family.living({wrapper.pid})) > 5
         wrapper.send_signal(number)
