@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.channel import codec
 from daemonize.channel.end import MAX_SIZE, End
-from daemonize.errors import ChannelClosed
+from daemonize.channel_errors import ChannelClosed
 from daemonize.posix import frames
 
 if TYPE_CHECKING:

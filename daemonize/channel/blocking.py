@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.channel import codec
 from daemonize.channel.end import MAX_SIZE, End
-from daemonize.errors import ChannelTimedOut, InvalidState, UsageError
+from daemonize.channel_errors import ChannelTimedOut
+from daemonize.errors import InvalidState, UsageError
 from daemonize.posix import frames
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol
 
-from daemonize.errors import MalformedMessage, UsageError
+from daemonize.channel_errors import MalformedMessage
+from daemonize.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,15 +5,15 @@ from __future__ import annotations
 import errno
 import socket
 
-from daemonize.errors import (
+from daemonize.channel_errors import (
     ChannelBroken,
     ChannelClosed,
     MessageTooLarge,
     PeerGone,
     TruncatedMessage,
     UnexpectedMessage,
-    UsageError,
 )
+from daemonize.errors import UsageError
 from daemonize.posix import frames
 
 #: Bytes of a message that are read without being asked for more.

@@ -18,7 +18,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from daemonize.errors import (
+from daemonize.channel_errors import (
     ChannelError,
     DescriptorsLost,
     MalformedMessage,
