@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemonize.background.ports import Port, is_free
-from daemonize.errors import AlreadyRunning, Exited, UsageError, printable
+from daemonize.errors import AlreadyRunning, UsageError, printable
 from daemonize.launcher.placeholders import PORT, fill
 from daemonize.launcher.request import Request
+from daemonize.outcomes import Exited
 from daemonize.readiness import parse
 
 if TYPE_CHECKING:

@@ -28,13 +28,9 @@ from daemonize.background.shared import Place
 from daemonize.background.ways import Ways
 from daemonize.errors import (
     AlreadyRunning,
-    Cancelled,
-    CrashedOnStartup,
     DaemonizeError,
-    Exited,
     InvalidState,
     LaunchError,
-    NotExecuted,
     SetupError,
     StillRunning,
     UsageError,
@@ -42,6 +38,7 @@ from daemonize.errors import (
 )
 from daemonize.launcher import owner
 from daemonize.launcher.outputs import Targets
+from daemonize.outcomes import Cancelled, CrashedOnStartup, Exited, NotExecuted
 from daemonize.posix import stop
 from daemonize.posix.identity import Identity
 from daemonize.posix.loop import Loop

@@ -11,14 +11,8 @@ import click
 
 from daemonize.cli import named
 from daemonize.cli.asking import Converted, Name, NoReaderError, Verbs, parse_lines, parse_signal
-from daemonize.errors import (
-    STATUS_USAGE,
-    AlreadyRunning,
-    NoSuchDaemon,
-    NotPossible,
-    UsageError,
-    printable,
-)
+from daemonize.daemon_errors import NoSuchDaemon, NotPossible
+from daemonize.errors import STATUS_USAGE, AlreadyRunning, UsageError, printable
 from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED, Daemon
 from daemonize.registry.private import settled
 from daemonize.registry.record import Registry
@@ -296,7 +290,7 @@ def wait(name: str, mode: str, timeout: float | None) -> None:
     if mode == "ready":
         Daemon.wait_until_ready(name, _READY_TIMEOUT if timeout is None else timeout)
         return
-    from daemonize.errors import NotYet
+    from daemonize.daemon_errors import NotYet
 
     daemon = named.find(name)
     if not daemon.wait(timeout):

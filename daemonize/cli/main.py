@@ -6,15 +6,7 @@ import os
 import sys
 
 from daemonize.cli import fast
-from daemonize.errors import (
-    STATUS_FAILED,
-    DaemonizeError,
-    Exited,
-    LaunchError,
-    SetupError,
-    UsageError,
-    printable,
-)
+from daemonize.errors import STATUS_FAILED, DaemonizeError, LaunchError, SetupError, UsageError, printable
 from daemonize.launcher import words
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import Request
@@ -111,8 +103,13 @@ class Run:
         except OSError as error:
             outcome = SetupError("prepare", "the launch", error)
         self._report(outcome)
-        if self.request.foreground and isinstance(outcome, Exited) and outcome.signal:
-            signals.die_of(outcome.signal)  # whoever asks the kernel is told what it would be of the server
+        if self.request.foreground:
+            from daemonize.outcomes import Exited
+
+            if isinstance(outcome, Exited) and outcome.signal:
+                signals.die_of(
+                    outcome.signal
+                )  # whoever asks the kernel is told what it would be of the server
         return outcome.exit_status
 
     def _launch(self) -> Ready | LaunchError:
@@ -166,7 +163,7 @@ class Run:
     def _needs_words(self, outcome: DaemonizeError) -> bool:
         if self.verbose:
             return True
-        if self.request.foreground and isinstance(outcome, Exited) and not outcome.exit_status:
+        if self.request.foreground and not outcome.exit_status:
             return False  # in the foreground a command may simply come to its end
         return words.needs_words(outcome)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from daemonize.errors import DaemonizeError, NoSuchDaemon, NotPossible, printable
+from daemonize.daemon_errors import NoSuchDaemon, NotPossible
+from daemonize.errors import DaemonizeError, printable
 from daemonize.launcher import words
 from daemonize.launcher.members import main_of
 from daemonize.launcher.stopping import stop_all

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import NotPossible, printable
+from daemonize.daemon_errors import NotPossible
+from daemonize.errors import printable
 from daemonize.launcher.daemon import DEAD, RUNNING, STARTING, STOPPED
 from daemonize.launcher.details import memory
 from daemonize.launcher.members import left_of

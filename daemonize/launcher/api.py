@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from daemonize import outcomes  # noqa: F401 (everything is imported before the fork)
 from daemonize.errors import LaunchError, UsageError
 from daemonize.launcher import drain, foreground, owner  # noqa: F401 (everything is imported before the fork)
 from daemonize.launcher.daemon import Daemon

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, NotYet
+from daemonize.daemon_errors import BadRecord, NoSuchDaemon, NotPossible, NotYet
 from daemonize.posix.identity import Process
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.registry.record import Registry

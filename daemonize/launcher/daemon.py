@@ -6,16 +6,10 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
-from daemonize.errors import (
-    AlreadyRunning,
-    BadRecord,
-    Exited,
-    LaunchError,
-    NoSuchDaemon,
-    NotPossible,
-    SetupError,
-)
+from daemonize.daemon_errors import BadRecord, NoSuchDaemon, NotPossible
+from daemonize.errors import AlreadyRunning, LaunchError, SetupError
 from daemonize.launcher import stopping
+from daemonize.outcomes import Exited
 from daemonize.posix.identity import Process
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.posix.signals import SIGTERM

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from daemonize.errors import Exited, LaunchError, Lost, SetupError, StrictFailure, TimedOut
+from daemonize.errors import LaunchError, SetupError
 from daemonize.launcher.ready import Ready
 
 TYPE_CHECKING = False
@@ -43,6 +43,8 @@ class Decision:
                 return self._of_time(deadline)
             return self.of_end(family.ended) or self._of_time(deadline)
         if family.lost:
+            from daemonize.outcomes import Lost
+
             return Lost()
         if family.executed and not self._life.busy and self._probes.held:
             return self._of_ready(now)
@@ -50,6 +52,8 @@ class Decision:
 
     def of_end(self, status: int, *, served: bool = False) -> LaunchError | None:
         """The main process has ended: the outcome, unless a daemon may have been left behind. served: it had been ready."""
+        from daemonize.outcomes import Exited, StrictFailure
+
         family = self._family
         if family.lost:
             return Exited(status)
@@ -71,6 +75,8 @@ class Decision:
         """The outcome if the time is up."""
         if not deadline.passed:
             return None
+        from daemonize.outcomes import TimedOut
+
         left = self._request.on_timeout == "leave" and self._family.executed and self._family.lives
         outcome = TimedOut(
             self._probes.unmet, self._request.timeout, left=left, still_open=self._outputs.still_open,
@@ -94,6 +100,8 @@ class Decision:
 
     def _of_ready(self, now: float) -> Ready | LaunchError | None:
         if self._request.strict and self._outputs.spoke_on_stderr:
+            from daemonize.outcomes import StrictFailure
+
             if self.due is None:
                 self.due = now + STRICT_GRACE
             return StrictFailure() if now >= self.due else None

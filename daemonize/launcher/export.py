@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import NotPossible, printable
+from daemonize.daemon_errors import NotPossible
+from daemonize.errors import printable
 from daemonize.launcher import unittext
 from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT
 

@@ -15,7 +15,7 @@ import os
 from time import monotonic
 
 from daemonize import notify
-from daemonize.errors import Exited, LaunchError, SetupError
+from daemonize.errors import LaunchError, SetupError
 from daemonize.launcher.deadline import Deadline
 from daemonize.launcher.intermediate import Reaper
 from daemonize.launcher.outward import Outward
@@ -23,6 +23,7 @@ from daemonize.launcher.ready import Ready
 from daemonize.launcher.watchdog import Watchdog
 from daemonize.launcher.wrapper import Wrapper
 from daemonize.notify import SOCKET
+from daemonize.outcomes import Exited
 from daemonize.posix import child, prctl, signals
 from daemonize.posix.identity import is_below
 from daemonize.posix.signals import (

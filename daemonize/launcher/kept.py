@@ -15,7 +15,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import Cancelled, DaemonizeError, LaunchError, SetupError
+from daemonize.errors import DaemonizeError, LaunchError, SetupError
 from daemonize.launcher.environment import unmanaged
 from daemonize.launcher.files import STREAMS
 from daemonize.launcher.foreground import Foreground
@@ -23,6 +23,7 @@ from daemonize.launcher.orders import Began, Ended, Order
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import Request
 from daemonize.launcher.wrapper import Wrapper
+from daemonize.outcomes import Cancelled
 from daemonize.posix import child, fds, frames, signals
 from daemonize.posix.identity import has_proc, pidfd_open
 from daemonize.posix.loop import POLLIN

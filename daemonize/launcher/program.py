@@ -6,7 +6,7 @@ import os
 import stat
 from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 
-from daemonize.errors import NotExecuted, SetupError
+from daemonize.errors import SetupError
 from daemonize.launcher.environment import server_environment
 from daemonize.notify import ID, STDERR, STDOUT, STREAMS, streams_value
 from daemonize.posix import child
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Outputs
     from daemonize.launcher.request import Request
+    from daemonize.outcomes import NotExecuted
     from daemonize.posix.fds import Descriptors
 
 
@@ -111,6 +112,8 @@ def _open_to_read(path: bytes, owner: Descriptors) -> int:
 
 def not_executed(program: child.Program, root: bytes | None, stage: str, errno: int) -> NotExecuted:
     """The outcome for a step that failed, with what it failed on. root: the server's, where it is not ours."""
+    from daemonize.outcomes import NotExecuted
+
     if stage != "exec":
         on = os.fsdecode(program.fifo or b"") if stage == "stdin" else program.context.describe(stage)
         return NotExecuted(stage.partition(":")[0], errno, on)

@@ -6,9 +6,11 @@ import os
 from errno import ENOENT
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import BadRecord, NotExecuted, NotPossible, UsageError, printable
+from daemonize.daemon_errors import BadRecord, NotPossible
+from daemonize.errors import UsageError, printable
 from daemonize.launcher.request import Request
 from daemonize.notify import NAME
+from daemonize.outcomes import NotExecuted
 from daemonize.registry.entry import record_path
 from daemonize.registry.private import settled
 from daemonize.registry.record import Registry

@@ -10,7 +10,7 @@ import os
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from daemonize.errors import NotPossible, NotReloaded
+from daemonize.daemon_errors import NotPossible, NotReloaded
 from daemonize.notify import listen, receive
 from daemonize.posix.identity import GONE, is_below, read_file, read_stat, standing
 from daemonize.posix.loop import POLLIN, Loop

@@ -11,7 +11,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from daemonize.errors import Unsafe, user_name
+from daemonize.errors import user_name
+from daemonize.outcomes import Unsafe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from daemonize.errors import Exited, LaunchError
+from daemonize.errors import LaunchError
 from daemonize.posix.fds import write_all
 
 TYPE_CHECKING = False
@@ -76,6 +76,8 @@ def needs_words(failure: DaemonizeError) -> bool:
 
     A server that explained its own end on stderr is not explained again, unless one has to look into a file.
     """
+    from daemonize.outcomes import Exited
+
     return not isinstance(failure, Exited) or not (failure.spoke and not failure.log and failure.status)
 
 

@@ -16,15 +16,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from daemonize.errors import (
-    Cancelled,
-    Exited,
-    LaunchError,
-    SetupError,
-    TimedOut,
-    UsageError,
-    printable,
-)
+from daemonize.errors import LaunchError, SetupError, UsageError, printable
 from daemonize.launcher import intermediate, program
 from daemonize.launcher.claims import Claims
 from daemonize.launcher.deadline import Deadline
@@ -334,6 +326,8 @@ class Wrapper:
         elif isinstance(self.outcome, LaunchError):
             self._hurried = True
         else:
+            from daemonize.outcomes import Cancelled
+
             self._rewind()
             self.outcome = Cancelled(number)
 
@@ -408,7 +402,7 @@ class Wrapper:
 
     @property
     def _leaves_running(self) -> bool:
-        return isinstance(self.outcome, Ready) or (isinstance(self.outcome, TimedOut) and self.outcome.left)
+        return isinstance(self.outcome, Ready) or (self.outcome is not None and self.outcome.left)
 
     def _put_down(self) -> None:
         """Complete the pid file, and the record of a given name; another may wait."""
@@ -509,6 +503,8 @@ class Wrapper:
             outcome.pid_file_is_locked = self.claims.shares
             outcome.found = self.probes.found
             return outcome
+        from daemonize.outcomes import Exited
+
         outcome.told = dict(self.family.told)
         if isinstance(outcome, Exited):
             outcome.spoke, outcome.blind = self.outputs.spoke_on_stderr, self.family.blind

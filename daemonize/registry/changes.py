@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from time import sleep, time
 
-from daemonize.errors import BadRecord, NoSuchDaemon, NotPossible, SetupError
+from daemonize.daemon_errors import BadRecord, NoSuchDaemon, NotPossible
+from daemonize.errors import SetupError
 from daemonize.registry import content
 from daemonize.registry.entry import lock_path, new_path, open_lock, record_path
 from daemonize.registry.names import is_name

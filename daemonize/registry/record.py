@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from daemonize.errors import BadRecord, NoSuchDaemon, SetupError, printable
+from daemonize.daemon_errors import BadRecord, NoSuchDaemon
+from daemonize.errors import SetupError, printable
 from daemonize.posix.fds import is_locked
 from daemonize.posix.identity import Identity
 from daemonize.registry.content import VERSION, Head

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from daemonize.errors import Unsafe
 from daemonize.launcher.safe import check
+from daemonize.outcomes import Unsafe
 from tests.support import cli, users
 from tests.support.forked import need_root
 

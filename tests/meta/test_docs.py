@@ -14,7 +14,7 @@ import click
 import pytest
 
 import daemonize
-from daemonize import errors, listen, notify
+from daemonize import errors, listen, notify, outcomes
 from daemonize.cli import command, fast, report
 from daemonize.cli.command import make_command
 from daemonize.cli.options import OPTIONS
@@ -165,7 +165,7 @@ def real_settings() -> set[str]:
 
 def real_keys() -> set[str]:
     """Every key that a report of --json can have."""
-    failure = errors.Lost()
+    failure = outcomes.Lost()
     failure.survivors = [(1, "init")]
     return {*json.loads(report.json_line([], failure)), *report._FACTS}
 

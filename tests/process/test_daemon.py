@@ -12,17 +12,9 @@ import pytest
 
 import daemonize
 from daemonize import Daemon, Exited, TimedOut
-from daemonize.errors import (
-    AlreadyRunning,
-    BadRecord,
-    DaemonizeError,
-    NoSuchDaemon,
-    NotExecuted,
-    NotPossible,
-    NotReloaded,
-    SetupError,
-    StillRunning,
-)
+from daemonize.daemon_errors import BadRecord, NoSuchDaemon, NotPossible, NotReloaded
+from daemonize.errors import AlreadyRunning, DaemonizeError, SetupError, StillRunning
+from daemonize.outcomes import NotExecuted
 from daemonize.posix import identity
 from daemonize.posix.identity import Identity, current_boot_id
 from tests.support import callers, cli, click_server, control, ports, procs

@@ -10,7 +10,8 @@ import pytest
 
 from daemonize.background.plan import Plan
 from daemonize.background.ports import Port, is_free
-from daemonize.errors import AlreadyRunning, Exited, NotExecuted, UsageError
+from daemonize.errors import AlreadyRunning, UsageError
+from daemonize.outcomes import Exited, NotExecuted
 from tests.support import ports
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import daemonize
-from daemonize.errors import AlreadyRunning, BadRecord, NoSuchDaemon, NotPossible, SetupError, UsageError
+from daemonize.daemon_errors import BadRecord, NoSuchDaemon, NotPossible
+from daemonize.errors import AlreadyRunning, SetupError, UsageError
 from daemonize.posix import holders
 from daemonize.posix.fds import Descriptors
 from daemonize.registry import changes

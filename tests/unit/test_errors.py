@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import daemonize
-from daemonize import channel_errors, errors
+from daemonize import channel_errors, daemon_errors, errors, outcomes
 from daemonize.channel_errors import (
     ChannelBroken,
     ChannelClosed,
@@ -24,29 +24,27 @@ from daemonize.channel_errors import (
     TruncatedMessage,
     UnexpectedMessage,
 )
+from daemonize.daemon_errors import BadRecord, NoSuchDaemon, NotPossible, NotReloaded, NotYet
 from daemonize.errors import (
     AlreadyRunning,
-    BadRecord,
-    Cancelled,
-    CrashedOnStartup,
     DaemonizeError,
-    Exited,
     InvalidState,
     LaunchError,
-    Lost,
-    NoSuchDaemon,
-    NotExecuted,
-    NotPossible,
-    NotReloaded,
-    NotYet,
     SetupError,
     StillRunning,
-    StrictFailure,
-    TimedOut,
-    Unsafe,
     UsageError,
     printable,
     signal_name,
+)
+from daemonize.outcomes import (
+    Cancelled,
+    CrashedOnStartup,
+    Exited,
+    Lost,
+    NotExecuted,
+    StrictFailure,
+    TimedOut,
+    Unsafe,
 )
 
 if TYPE_CHECKING:
@@ -161,7 +159,8 @@ def test_no_error_is_forgotten_here() -> None:
     kinds = {
         kind
         for kind in subclasses(DaemonizeError)
-        if kind.__module__ in (errors.__name__, channel_errors.__name__)
+        if kind.__module__
+        in {module.__name__ for module in (errors, channel_errors, daemon_errors, outcomes)}
     }
     listed = {type(error) for error in every_error()}
 

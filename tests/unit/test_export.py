@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from daemonize.errors import NotPossible
+from daemonize.daemon_errors import NotPossible
 from daemonize.launcher.export import systemd_unit
 from daemonize.launcher.unittext import duration
 from tests.support.records import Record

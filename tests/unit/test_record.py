@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemonize.errors import BadRecord, UsageError
+from daemonize.daemon_errors import BadRecord
+from daemonize.errors import UsageError
 from daemonize.launcher.relaunch import request_of
 from daemonize.launcher.request import Request
 from daemonize.registry import content
