@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from daemonize.background.ports import Port, is_free
 from daemonize.errors import AlreadyRunning, UsageError, printable
+from daemonize.launcher import kinds
 from daemonize.launcher.placeholders import PORT, fill
 from daemonize.launcher.request import Request
 from daemonize.outcomes import Exited
 from daemonize.readiness import parse
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from daemonize.errors import DaemonizeError
     from daemonize.launcher.request import StrPath
 
@@ -79,8 +82,7 @@ class Plan:
     ) -> None:
         self._words = _words(command)
         self._port, self._environment, self._settings = port, _texts(env or {}), settings
-        self._listen = _list("listen", "an address", listen)
-        self._ready = _list("ready", "a readiness spec", ready)
+        self._listen, self._ready = kinds.several(listen), kinds.several(ready)
         self._ports = _Ports(port)
         self._last_command: list[str] = []
         self._last: list[int] = []
@@ -167,23 +169,11 @@ def _words(command: object) -> list[str]:
     return [os.fsdecode(word) for word in words]
 
 
-def _texts(env: object) -> dict[str, str]:
-    if not isinstance(env, Mapping):
-        raise UsageError(f"env must be a mapping of names to values, not {env!r}")
+def _texts(env: Mapping[Any, Any]) -> dict[str, str]:
     for name, value in env.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             raise UsageError(f"what is in env must be text, not {name!r}: {value!r}")
     return dict(env)
-
-
-def _list(keyword: str, what: str, given: object) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    if isinstance(given, str):
-        return (given,)
-    if not isinstance(given, Iterable):
-        raise UsageError(f"{keyword} must be {what}, or a list of them, not {given!r}")
-    return tuple(given)
 
 
 def _check_spec(asked: str, spec: str) -> None:

@@ -36,7 +36,7 @@ from daemonize.errors import (
     UsageError,
     printable,
 )
-from daemonize.launcher import owner
+from daemonize.launcher import kinds, owner
 from daemonize.launcher.outputs import Targets
 from daemonize.outcomes import Cancelled, CrashedOnStartup, Exited, NotExecuted
 from daemonize.posix import stop
@@ -112,24 +112,25 @@ class BackgroundServer(Ways):
         shared: str | None = None,
     ) -> None:
         self._asked: dict[str, Any] = {name: value for name, value in locals().items() if name != "self"}
-        _check_signal(stop_signal)
+        kinds.check(self._asked)
+        _check_signal("stop_signal", stop_signal)
         self._shared = shared
         self._pid = os.getpid()
         # While the order is given: a stop comes before or after it. A signal handler may stop it, too.
         self._ordering = threading.RLock()
         self._started = self._unwanted = False
         self._link: Link | None = None
-        self._ordered: Link | None = (
-            None  # before anybody may stop it: who has its other end is still ourselves
-        )
+        #: Before anybody may stop it: who has its other end is still ourselves.
+        self._ordered: Link | None = None
         self._logs: Logs | None = None
-        self._plan = Plan(
-            command, port, ready, env, listen,
-            timeout=float("inf") if boot_timeout is None else _seconds("boot_timeout", boot_timeout, above=True),
-            stop_timeout=_seconds("term_timeout", term_timeout),
-            directory=cwd, clear_environment=clear_env, stdin=stdin, keep_fds=tuple(keep_fds), user=user, chroot=chroot,
-            umask=umask, nice=nice, core=core, limits=limits, strict=strict,
-        )  # fmt: skip
+        with kinds.refusing("BackgroundServer()"):
+            self._plan = Plan(
+                command, port, ready, env, listen,
+                timeout=float("inf") if boot_timeout is None else _seconds("boot_timeout", boot_timeout, above=True),
+                stop_timeout=_seconds("term_timeout", term_timeout),
+                directory=cwd, clear_environment=clear_env, stdin=stdin, keep_fds=tuple(keep_fds), user=user,
+                chroot=chroot, umask=umask, nice=nice, core=core, limits=limits, strict=strict,
+            )  # fmt: skip
 
     # -- what it is ---------------------------------------------------------------------------------------------------
 
@@ -398,7 +399,7 @@ class BackgroundServer(Ways):
     def send_signal(self, number: int) -> None:
         """Send a signal to its main process; nothing happens if that has ended. Raises UsageError if it is none."""
         self._refuse_children()
-        _check_signal(number)
+        _check_signal("the signal", number)
         if self._link:
             self._link.send("signal", number)
 
@@ -421,9 +422,9 @@ class BackgroundServer(Ways):
         self._plan.release_ports()
 
 
-def _check_signal(number: object) -> None:
-    if number not in {0, *valid_signals()}:
-        raise UsageError(f"there is no signal {number!r}")
+def _check_signal(what: str, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number not in valid_signals():
+        raise UsageError(f"{what} must be one such as signal.SIGTERM, not {number!r}")
 
 
 def _seconds(keyword: str, duration: object, *, above: bool = False) -> float:

@@ -8,13 +8,11 @@ memory would be copied on write while the server starts) gets a wrapper of its o
 from __future__ import annotations
 
 import io
-import os
-from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from daemonize import outcomes  # noqa: F401 (everything is imported before the fork)
 from daemonize.errors import LaunchError, UsageError
-from daemonize.launcher import drain, foreground, owner  # noqa: F401 (everything is imported before the fork)
+from daemonize.launcher import drain, foreground, kinds, owner  # noqa: F401 (everything is imported before the fork)
 from daemonize.launcher.daemon import Daemon
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import START_TIMEOUT, STOP_TIMEOUT, Request
@@ -25,7 +23,7 @@ from daemonize.registry.record import parse
 from daemonize.units import parse_duration, parse_rotation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from daemonize.launcher.request import Limit, StrPath
 
@@ -33,22 +31,6 @@ if TYPE_CHECKING:
 KEPT_OUTPUT = 65536
 #: Resident bytes from which on a caller is not forked.
 LARGE = 256 << 20
-
-
-#: Keywords, the kinds of what they take, and how to call them.
-_KINDS = (
-    (
-        ("cwd", "stdout", "stderr", "stdin", "chroot", "pid_file", "lock_file"),
-        (str, bytes, os.PathLike),
-        "a path",
-    ),
-    (("env", "limits"), Mapping, "a mapping"),
-    (("keep_fds",), Iterable, "a list of descriptors"),
-    (("ready",), Iterable, "a readiness spec, or a list of them"),
-    (("listen",), Iterable, "an address to listen on, or a list of them"),
-    (("log_rotate",), (str, tuple), "text such as '10M:5', or (bytes, how many are kept)"),
-    (("timeout", "stop_timeout"), (int, float, str), "a number of seconds, or text such as '5s'"),
-)
 
 
 class HasDescriptor(Protocol):
@@ -111,11 +93,11 @@ def launch(
     of ours failed. If anything else is raised meanwhile (KeyboardInterrupt), the server is stopped first. Never exits,
     never forks a copy of the caller that lives on.
     """
-    _check_kinds(locals())
-    try:
+    kinds.check(locals())
+    with kinds.refusing("launch()"):
         request = Request(
             command,
-            ready=(ready,) if isinstance(ready, str) else tuple(ready or ()),
+            ready=kinds.several(ready),
             timeout=float("inf") if timeout is None else _seconds(timeout),
             on_timeout=on_timeout,
             stop_timeout=_seconds(stop_timeout),
@@ -130,7 +112,7 @@ def launch(
             timestamps=timestamps,
             stdin=stdin,
             keep_fds=keep_fds,
-            listen=(listen,) if isinstance(listen, str) else tuple(listen or ()),
+            listen=kinds.several(listen),
             user=user,
             chroot=chroot,
             umask=umask,
@@ -144,8 +126,6 @@ def launch(
         )
         out, err = _descriptor("relay_stdout", relay_stdout), _descriptor("relay_stderr", relay_stderr)
         targets = Targets(out, err, KEPT_OUTPUT)
-    except (TypeError, AttributeError) as error:  # a value of the wrong type, wherever it came to light
-        raise UsageError(f"an argument of launch() cannot be used: {error}") from error
     with signals.SigpipeBlocked():
         # A drain for life is a fork of the wrapper, and must not keep a copy of the caller's memory.
         is_apart = request.has_drain or _needs_keeper()
@@ -153,14 +133,6 @@ def launch(
     if isinstance(outcome, LaunchError):
         raise outcome
     return Daemon(parse(content.write(outcome.record)))
-
-
-def _check_kinds(given: Mapping[str, object]) -> None:
-    """Raises UsageError that names the first keyword whose value is of no use."""
-    for names, kinds, said in _KINDS:
-        for name in names:
-            if given[name] is not None and not isinstance(given[name], kinds):
-                raise UsageError(f"{name} must be {said}, not {given[name]!r}")
 
 
 def _seconds(duration: float | str) -> float:

@@ -64,7 +64,7 @@ def test_hold(number, running):
     with open(os.path.join(DIRECTORY, "held"), "wb", buffering=0) as file:
         file.write(b".")
     while True:
-        time.sleep(0.05)
+        time.sleep(0.05)  # execnet, which ends the worker when its controller is gone, interrupts between two lines
 """
 )
 
