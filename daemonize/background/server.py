@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import itertools
 import os
-import shlex
 import sys
 import threading
-import time
 import warnings
 import weakref
 from errno import EMFILE
 from signal import SIGTERM, valid_signals
 from typing import TYPE_CHECKING, Any
 
+from daemonize.background.explained import explained
 from daemonize.background.link import Link
 from daemonize.background.logs import Logs
 from daemonize.background.plan import Plan
@@ -38,7 +37,7 @@ from daemonize.errors import (
 )
 from daemonize.launcher import kinds, owner
 from daemonize.launcher.outputs import Targets
-from daemonize.outcomes import Cancelled, CrashedOnStartup, Exited, NotExecuted
+from daemonize.outcomes import Exited, NotExecuted
 from daemonize.posix import stop
 from daemonize.posix.identity import Identity
 from daemonize.posix.loop import Loop
@@ -57,10 +56,6 @@ if TYPE_CHECKING:
 BOOT_TIMEOUT, TERM_TIMEOUT = 10.0, 1.0
 #: So many times a server is started on another port, when somebody has taken the one that was free.
 _TRIES = 5
-#: Seconds between two tries to share a server that is just coming or going.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
-#: Seconds for which a name may be taken, and nobody listen: one of ours does so in the same breath.
-_LONGEST_SILENCE = 5.0
 
 
 _started: weakref.WeakValueDictionary[int, BackgroundServer] = weakref.WeakValueDictionary()
@@ -290,25 +285,13 @@ class BackgroundServer(Ways):
             raise self._failure_of(link)
 
     def _start_or_join(self, place: Place) -> None:
-        pause, since = _FIRST_PAUSE, time.monotonic()
-        while True:
-            self._refuse_unwanted()
-            listener = place.claim()
-            if listener:
-                with listener:
-                    self._start_own(listener)
+        for sock, is_first in place.meet(self._refuse_unwanted):
+            if is_first:
+                with sock:
+                    self._start_own(sock)
                 return
-            sock = place.connect()
-            if sock is None and time.monotonic() - since > _LONGEST_SILENCE:
-                raise SetupError(
-                    "share", place.name, OSError(0, "somebody has its name, and does not listen")
-                )
-            if sock:
-                since = time.monotonic()
-                if self._join(sock):
-                    return
-            time.sleep(pause)  # somebody binds that name, or lets go of it, in this moment: no event tells
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            if self._join(sock):
+                return
 
     def _join(self, sock: socket.socket) -> bool:
         """Use what somebody else has started; False if that has just gone."""
@@ -344,23 +327,7 @@ class BackgroundServer(Ways):
             self._end_lost(link)
             if not self._unwanted:  # else a signal handler has stopped it, and nobody could read how it ended
                 error = SetupError("keep", self.command[0], OSError(0, "its wrapper was killed"))
-        if error is None or isinstance(error, Cancelled):
-            error = InvalidState("it was stopped before it was ready")
-        if type(error) is Exited:
-            error = CrashedOnStartup.of(error)
-        if isinstance(error, LaunchError):
-            error.command = self.command
-            error.by_call = True
-            error.output = self._logs.bytes() if self._logs else b""
-            error.report = self._report()
-        elif isinstance(error, AlreadyRunning):
-            error.refused = printable(shlex.join(self.command))
-        return error
-
-    def _report(self) -> str:
-        status = "(unknown)" if self.exit_status is None else self.exit_status
-        words = printable(shlex.join(self.command))
-        return f"cmd: {words}\nexit status: {status}\nserver output:\n{self.logs()}"
+        return explained(error, self.command, self.exit_status, self._logs)
 
     def stop(self, timeout: float | str | None = None) -> None:
         """End it and everything that belongs to it; returns when all is gone. What is stopped may be stopped again.

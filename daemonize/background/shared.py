@@ -14,16 +14,25 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
-import struct
 import sys
+import time
 from errno import EADDRINUSE
+from typing import TYPE_CHECKING
 
 from daemonize.errors import SetupError
 from daemonize.launcher.owner import private
+from daemonize.posix.sockets import peer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 #: Set by pytest-xdist in the workers of one run, and inherited by what they start.
 _RUN = "PYTEST_XDIST_TESTRUNUID"
 _QUEUE = 128
+#: Seconds between two tries while somebody is just coming or going.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+#: Seconds for which a name may be taken, and nobody listen: one of ours does so in the same breath.
+_LONGEST_SILENCE = 5.0
 
 
 class Place:
@@ -35,7 +44,26 @@ class Place:
         key = hashlib.sha256(f"{os.environ.get(_RUN, '')}\0{name}".encode("utf-8", "surrogateescape"))
         self.name, self._address = name, f"\0daemonize/shared/{os.geteuid()}/{key.hexdigest()[:32]}"
 
-    def claim(self) -> socket.socket | None:
+    def meet(self, check: Callable[[], None]) -> Iterator[tuple[socket.socket, bool]]:
+        """A socket, and whether this process is the first: others are going to connect to it; else it is to whoever was.
+
+        Goes on with another one as long as the caller has no use for the one before. check: called before each, to raise
+        what ends this. Raises SetupError.
+        """
+        pause, since = _FIRST_PAUSE, time.monotonic()
+        while True:
+            check()
+            if listener := self._claim():
+                yield listener, True
+            elif sock := self._connect():
+                since = time.monotonic()
+                yield sock, False
+            elif time.monotonic() - since > _LONGEST_SILENCE:
+                raise SetupError("share", self.name, OSError(0, "somebody has its name, and does not listen"))
+            time.sleep(pause)  # somebody binds that name, or lets go of it, in this moment: no event tells
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _claim(self) -> socket.socket | None:
         """What others are going to connect to, if this process is the first; else None. Raises SetupError."""
         listener = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
@@ -48,7 +76,7 @@ class Place:
             raise SetupError("share", self.name, error) from None
         return listener
 
-    def connect(self) -> socket.socket | None:
+    def _connect(self) -> socket.socket | None:
         """To whoever was the first; None: it has just gone, or is not there yet. Raises SetupError if it is a stranger."""
         sock = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
@@ -56,7 +84,7 @@ class Place:
         except OSError:
             sock.close()
             return None
-        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        _, uid = peer_of(sock)
         if uid != os.geteuid():
             sock.close()
             raise SetupError("share", self.name, OSError(0, f"user {uid} has its name"))

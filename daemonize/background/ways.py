@@ -67,9 +67,8 @@ class Ways:
         chosen: Any = call_async if inspect.iscoroutinefunction(function) else call
         signature = inspect.signature(function)
         left = [parameter for name, parameter in signature.parameters.items() if name != "server"]
-        chosen.__signature__ = signature.replace(
-            parameters=left
-        )  # pytest would look for a fixture of that name
+        # Else pytest would look for a fixture of that name.
+        chosen.__signature__ = signature.replace(parameters=left)
         return chosen  # type: ignore[no-any-return]
 
 

@@ -12,7 +12,6 @@ import os
 import pickle
 import select
 import socket
-import struct
 from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import DaemonizeError, LaunchError, SetupError
@@ -27,6 +26,7 @@ from daemonize.outcomes import Cancelled
 from daemonize.posix import child, fds, frames, signals
 from daemonize.posix.identity import has_proc, pidfd_open
 from daemonize.posix.loop import POLLIN
+from daemonize.posix.sockets import peer_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,26 +167,25 @@ class Kept(Foreground):
         self._first, self._others = user, others
         self._began = Began(token, order.facts)
         self._logs = [fd for fd in (logs.stdout, logs.stderr) if fd is not None]
-        self._facts: Ready | None = None
+        self._ready: Ready | None = None
         # What is said through pipes is relayed to the logs; else the server writes there itself.
         targets = logs if "streams" in request.ready else Targets(None, None)
         super().__init__(
             request, targets, say=_unheard, warn=_unheard, on_ready=self._tell_ready, token=token
         )
-        opened = (
-            self.owner.add(os.dup(fd)) for fd in self._logs
-        )  # which are closed when the server has them
         self._remains.first = order.stop_signal
+        # These are closed when the server has them.
+        opened = (self.owner.add(os.dup(fd)) for fd in self._logs)
         self.outputs.use(dict(zip(STREAMS, opened, strict=True)))
 
     def keep(self) -> None:
         """Start it; returns when all of it has ended, and who is left has been told. Raises as `run` does."""
         self._add(self._first)
         _tell(self._first.sock, self._began)
-        if self._others:
-            self.loop.watch(self._others.fileno(), POLLIN, lambda _events: self._welcome())
+        if others := self._others:
+            self.loop.watch(others.fileno(), POLLIN, lambda _events: self._welcome(others))
         outcome = self.run()
-        error = outcome if isinstance(outcome, LaunchError) and self._facts is None else None
+        error = outcome if isinstance(outcome, LaunchError) and self._ready is None else None
         ended = Ended(error, self.family.ended, list(getattr(outcome, "survivors", ())))
         for user in self._users:
             _tell(user.sock, ended)
@@ -248,23 +247,22 @@ class Kept(Foreground):
         self._forget(user)
         self._stop(grace)
 
-    def _welcome(self) -> None:
+    def _welcome(self, others: socket.socket) -> None:
         """Somebody else wants to use it, and is told what the first one knows."""
-        sock, _ = self._others.accept() if self._others else (self._first.sock, None)
-        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        sock, _ = others.accept()
+        pid, uid = peer_of(sock)
         if uid != os.geteuid():
             sock.close()
             return
         self._add(User(sock, pidfd_open(pid)))
         _tell(sock, self._began, self._logs)
-        if self._facts:
-            _tell(sock, self._facts)
+        if self._ready:
+            _tell(sock, self._ready)
 
     def _stop(self, grace: float | None) -> None:
         if self._others:
-            self.loop.forget(
-                self._others.fileno()
-            )  # who comes now waits until we are gone, and starts another one
+            # Who comes now waits until we are gone, and starts another one.
+            self.loop.forget(self._others.fileno())
         if grace is not None:
             self._remains.grace = grace
         self.family.follows = False
@@ -273,7 +271,7 @@ class Kept(Foreground):
             self.outcome = Cancelled(signals.SIGTERM)
 
     def _tell_ready(self, outcome: Ready) -> None:
-        self._facts = outcome
+        self._ready = outcome
         self.outputs.unfollow()
         for user in self._users:
             _tell(user.sock, outcome)

@@ -268,9 +268,8 @@ def run(request: Request, targets: Targets, directory: str | None = None) -> Rea
     if received is None:
         raise SetupError("finish", "the launch", OSError(0, "its wrapper was killed"))
     told: Ready | DaemonizeError | Ended = pickle.loads(received[0])  # noqa: S301 (from a process of ours)
-    answer = (
-        told.error if isinstance(told, Ended) else told
-    )  # of an order that the keeper could not carry out
+    # `Ended` tells of an order that the keeper could not carry out.
+    answer = told.error if isinstance(told, Ended) else told
     if isinstance(answer, (Ready, LaunchError)):
         return answer
     raise answer or SetupError("finish", "the launch", OSError(0, "its wrapper ended"))

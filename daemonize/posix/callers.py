@@ -66,9 +66,10 @@ def surroundings() -> bytes:
     status = (read_file(f"{base}/status") or b"").splitlines() if base else []
     told += [line for line in status if line.partition(b":")[0] in _STATUS]
     told += [_link(f"{base}/ns/{name}") for name in _NAMESPACES] if base else []
-    ids = (os.getresuid(), os.getresgid(), os.getgroups()) if not base else ()
+    ids = (os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getgroups()) if not base else ()
+    scheduling = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else 0
     root = os.stat("/")
-    more = (ids, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), root.st_dev, root.st_ino)
+    more = (ids, os.getpriority(os.PRIO_PROCESS, 0), scheduling, root.st_dev, root.st_ino)
     return b"\n".join([*told, repr(more).encode()])
 
 

@@ -10,6 +10,7 @@ from daemonize.posix.sockdiag import listeners
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Collection, Iterable
 
     from daemonize.posix.sockdiag import Listener
@@ -28,6 +29,15 @@ def listeners_of(pids: Iterable[int]) -> list[Listener]:
         except OSError:
             pass  # it has ended, or is hidden
     return [there[inode] for inode in own]
+
+
+def peer_of(sock: socket.socket) -> tuple[int, int]:
+    """Pid and uid of who was at the other end of a UNIX socket when they were connected (SO_PEERCRED, unix(7)). Linux."""
+    import struct
+    from _socket import SO_PEERCRED, SOL_SOCKET
+
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(SOL_SOCKET, SO_PEERCRED, 12))
+    return pid, uid
 
 
 def resolve(host: str) -> list[str]:

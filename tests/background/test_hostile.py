@@ -134,7 +134,7 @@ def test_another_user_who_has_the_name_of_a_shared_server() -> None:
 
 def test_another_user_who_has_the_name_and_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
     """SetupError after a while: nobody of ours is bound without listening."""
-    monkeypatch.setattr("daemonize.background.server._LONGEST_SILENCE", 0.2)
+    monkeypatch.setattr("daemonize.background.shared._LONGEST_SILENCE", 0.2)
     with stranger(f"bind({Place('silent')._address!r})", account=users.NOBODY):
         failing = BackgroundServer(ECHO, shared="silent")
         with pytest.raises(SetupError, match="has its name, and does not listen"):

@@ -85,7 +85,7 @@ def test_a_server_that_does_not_start_is_told_in_the_test(tmp_path: Path) -> Non
 
     assert done.status == 1
     assert ">       background_server(CRASH, port=0)" in done.said
-    assert "daemonize.errors.CrashedOnStartup: " in done.said
+    assert "daemonize.outcomes.CrashedOnStartup: " in done.said
     assert done.said.count("out 0: no luck") == 1
     assert "pytest_plugin.py" not in done.said
     assert inner.noted(tmp_path, "ended") == ["echo"]
