@@ -263,7 +263,9 @@ class BackgroundServer(Ways):
                 keeps=True,
                 others=others,
                 facts=facts,
-                stop_signal=self._asked["stop_signal"],
+                stop_signal=int(
+                    self._asked["stop_signal"]
+                ),  # not an enum, whose module a wrapper would have to load
                 take=self._take,
             )
             self._link = self._ordered

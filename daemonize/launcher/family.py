@@ -87,7 +87,7 @@ class Family:
 
     def _note_report(self, words: list[bytes]) -> None:
         if words[0] == b"gate":
-            self._at_gate(int(words[1]))
+            self.let_through(int(words[1]))
         else:
             self.failed = (words[1].decode(), int(words[2]))
 
@@ -97,8 +97,8 @@ class Family:
         if self.executed:
             self._say(f"started pid {self.pid}")
 
-    def _at_gate(self, pid: int) -> None:
-        """The server is complete and waits. From here on it can be found and ended whatever happens."""
+    def let_through(self, pid: int) -> None:
+        """The server waits at its gate, or need not wait there. From here on it can be found and ended whatever happens."""
         if not self.gated:
             return  # the launch was given up in the meantime
         try:

@@ -8,7 +8,7 @@ be asked for his descriptors.
 from __future__ import annotations
 
 import os
-from time import thread_time
+from time import monotonic, thread_time
 from typing import TYPE_CHECKING
 
 from daemonize.errors import AlreadyRunning, SetupError, printable, user_name
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 #: Seconds between two looks: at first, the most in the first EARLY seconds, and the most afterwards.
 _FIRST, _OFTEN, _SELDOM, _EARLY = 0.001, 0.001, 0.02, 10.0
-#: So many times what a look costs pass before the next: looking never takes more than a tenth of the time.
-_REST = 9
+#: Of the time since the launch was prepared, looking never takes more than a tenth.
+_SHARE = 0.1
 
 
 class Listening(Probe):
     """what, shown: how an error names what is waited for; shown is empty where it may be any.
 
-    nothing: what is said if there is no such socket. asks_members: at every so many looks `there` is told of the server's
+    nothing: what is said if there is no such socket. asks_members: once in so many looks `there` is told of the server's
     tree.
     """
 
@@ -48,11 +48,12 @@ class Listening(Probe):
         self._seen: set[int] = set()
         self._told = False
         self._turn = 0
-        self._until, self._pause, self._most = 0.0, _FIRST, _OFTEN
+        self._began = self._until = self._spent = 0.0
+        self._pause, self._most = _FIRST, _OFTEN
 
     def prepare(self, launch: Launch) -> None:
         """Nobody else may be there. What the server is given by its caller is its own."""
-        self._launch = launch
+        self._launch, self._began = launch, monotonic()
         self._before = {socket.inode for socket in self.refuse_taken(launch.kept)}
 
     def refuse_taken(self, kept: Iterable[int]) -> Sequence[Listener | Bound]:
@@ -84,17 +85,15 @@ class Listening(Probe):
         try:
             self._look()
         finally:
-            self.due = (
-                None if self.held else now + self._rest(thread_time() - before, again=self._seen is not seen)
-            )
+            self._spent += thread_time() - before
             self._most = _OFTEN if now < self._until else _SELDOM
+            # What was found is looked at again at once, to see whether it stays.
+            self.due = None if self.held else now if self._seen is not seen else self._next(now)
 
-    def _rest(self, cost: float, *, again: bool) -> float:
-        """Seconds until the next look. again: to see whether what was found stays."""
-        if again:
-            return 0.0
+    def _next(self, now: float) -> float:
+        """When (monotonic) to look again."""
         pause, self._pause = self._pause, min(self._pause * 1.5, self._most)
-        return max(pause, _REST * cost)
+        return max(now + pause, self._began + self._spent / _SHARE)
 
     def there(self, members: Sequence[int], *, wide: bool = False) -> Sequence[Listener | Bound]:
         """The sockets that would do, if they were the server's. wide: those as well that leave it no place.
@@ -110,8 +109,8 @@ class Listening(Probe):
     # -- look ---------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        members: Sequence[int] = () if self._turn % self.asks_members else self._launch.members()
         self._turn += 1
+        members: Sequence[int] = () if self._turn % self.asks_members else self._launch.members()
         try:
             there = self.there(members)
         except SetupError as error:
@@ -120,16 +119,16 @@ class Listening(Probe):
         if not there:
             self.problem = self.nothing
             return
+        if stays := [socket for socket in there if socket.inode in self._seen]:
+            self._hold(", ".join(sorted({printable(str(socket)) for socket in stays})))
+            return
         members = members or self._launch.members()
         own, hider = self._own(members, {socket.inode for socket in there})
         sure = own or not hider
         found = [s for s in there if s.inode in own] if sure else self._possible(there, hider)
-        inodes = {socket.inode for socket in found}
-        if inodes & self._seen:
-            self._hold(", ".join(sorted({printable(str(socket)) for socket in found})))
-        elif found:
+        if found:
             # Many a program listens for a moment only to find out whether the port is free.
-            self._seen = inodes
+            self._seen = {socket.inode for socket in found}
         elif self.shown:
             self.problem = f"it is held by {self._call(there[0])}, not by the server"
         else:
