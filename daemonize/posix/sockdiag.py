@@ -14,6 +14,7 @@ from daemonize.errors import SetupError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _socket import socket
     from collections.abc import Iterator
 
 _NETLINK_SOCK_DIAG = 4
@@ -89,15 +90,61 @@ class Bound:
         return os.fsdecode(self.name.replace(b"\0", b"@"))
 
 
-def listeners(port: int = 0) -> list[Listener]:
+class Tables:
+    """A socket on which the kernel answers, for our network namespace. To make it is half of a look."""
+
+    def __init__(self) -> None:
+        self._socket: socket | None = None
+        self._turn = 0
+
+    def ask(self, request: bytes) -> Iterator[bytes]:
+        """The answers to a dump request, without their headers. Raises OSError."""
+        asking = self._socket = self._socket or _open()
+        # The kernel has answered by the time that sendto(2) returns: there is nothing to wait for.
+        self._turn += 1
+        size = _HEADER.size + len(request)
+        header = _HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, self._turn, 0)
+        asking.sendto(header + request, (0, 0))
+        while True:
+            data = asking.recv(65536)
+            while data:
+                size, kind, _, turn, _ = _HEADER.unpack_from(data)
+                answer, data = data[_HEADER.size : size], data[size + 3 & ~3 :]
+                if turn != self._turn:
+                    continue  # to an earlier request, which failed
+                if kind == _NLMSG_DONE:
+                    return
+                if kind == _NLMSG_ERROR:
+                    code = -struct.unpack_from("=i", answer)[0]
+                    raise OSError(code, os.strerror(code))
+                yield answer
+
+    def close(self) -> None:
+        """Give it back; the next request opens another one."""
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+
+
+def _open() -> socket:
+    from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, socket
+
+    return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, _NETLINK_SOCK_DIAG)
+
+
+def listeners(port: int = 0, tables: Tables | None = None) -> list[Listener]:
     """The TCP sockets of our network namespace that listen, on one port or (0) on any. Raises SetupError."""
+    asked = tables or Tables()
     try:
-        return [*_ask_inet(INET, port), *_ask_inet(INET6, port)]
+        return [*_ask_inet(asked, INET, port), *_ask_inet(asked, INET6, port)]
     except OSError:  # not compiled in, or not for us (a filter for system calls)
         try:
             return listeners_near("self", port)
         except OSError as error:
             raise SetupError("read", _TABLE, error) from None
+    finally:
+        if asked is not tables:
+            asked.close()
 
 
 def listeners_near(pid: int | str, port: int = 0) -> list[Listener]:
@@ -115,13 +162,16 @@ def bound(*, connected: bool = True) -> list[Bound]:
 
     connected: also datagram sockets that somebody has connected to: the kernel has to go through all connections for that.
     """
+    asked = Tables()
     try:
-        return list(_ask_unix(connected))
+        return list(_ask_unix(asked, connected))
     except OSError:
         try:
             return bound_near("self")
         except OSError as error:
             raise SetupError("read", _TABLE, error) from None
+    finally:
+        asked.close()
 
 
 def bound_near(pid: int | str) -> list[Bound]:
@@ -133,20 +183,20 @@ def bound_near(pid: int | str) -> list[Bound]:
 # -- sock_diag --------------------------------------------------------------------------------------------------------
 
 
-def _ask_inet(family: int, port: int) -> Iterator[Listener]:
+def _ask_inet(tables: Tables, family: int, port: int) -> Iterator[Listener]:
     asked = struct.pack("=BBBBI", family, _TCP, 0, 0, 1 << _LISTEN) + struct.pack("!H46x", port)
-    for answer in _ask(asked):
+    for answer in tables.ask(asked):
         sport, _, source = _INET_ID.unpack_from(answer)
         uid, inode = _INET_FACTS.unpack_from(answer)
         only = _attributes(answer[_INET_SIZE:]).get(_SKV6ONLY, b"\0") != b"\0"
         yield Listener(source[:4] if family == INET else source, sport, uid, inode, dual=not only)
 
 
-def _ask_unix(connected: bool) -> Iterator[Bound]:
+def _ask_unix(tables: Tables, connected: bool) -> Iterator[Bound]:
     # To connect to a datagram socket makes it "established" itself.
     states = 1 << _LISTEN | 1 << _CLOSE | connected << _ESTABLISHED
     asked = struct.pack("=BBHIII8x", _UNIX, 0, 0, states, 0, _SHOW_NAME | _SHOW_VFS | _SHOW_UID)
-    for answer in _ask(asked):
+    for answer in tables.ask(asked):
         kind, state, inode = _UNIX_FACTS.unpack_from(answer)
         if state != _LISTEN and kind != _DATAGRAM:
             continue
@@ -157,30 +207,6 @@ def _ask_unix(connected: bool) -> Iterator[Bound]:
             uid = int.from_bytes(more[_UID], byteorder) if _UID in more else None
             # A path may come with the NUL that ends it.
             yield Bound(name if name.startswith(b"\0") else name.rstrip(b"\0"), inode, file, uid)
-
-
-def _ask(request: bytes) -> Iterator[bytes]:
-    """The answers to a dump request, without their headers. Raises OSError."""
-    from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_RAW, socket
-
-    # The kernel has answered by the time that sendto(2) returns: there is nothing to wait for.
-    asking = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, _NETLINK_SOCK_DIAG)
-    try:
-        header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 1, 0)
-        asking.sendto(header + request, (0, 0))
-        while True:
-            data = asking.recv(65536)
-            while data:
-                size, kind, _, _, _ = _HEADER.unpack_from(data)
-                if kind == _NLMSG_DONE:
-                    return
-                if kind == _NLMSG_ERROR:
-                    code = -struct.unpack_from("=i", data, _HEADER.size)[0]
-                    raise OSError(code, os.strerror(code))
-                yield data[_HEADER.size : size]
-                data = data[size + 3 & ~3 :]
-    finally:
-        asking.close()
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:

@@ -145,6 +145,7 @@ class Listening(Probe):
 
     def _hold(self, found: str) -> None:
         self.held, self.found = True, found
+        self.close()  # in the foreground the launch goes on
 
     def _own(self, members: Sequence[int], inodes: set[int]) -> tuple[set[int], str]:
         """Which of the sockets the server's tree has open; and whose descriptors may not be read, as shown to people."""

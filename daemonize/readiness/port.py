@@ -35,6 +35,7 @@ class Port(Listening):
         self._host, self._port = parse_address(argument) if ":" in spec else ("", 0)
         self._addresses: list[str] = []
         self._packed: list[bytes] = []
+        self._tables: sockdiag.Tables | None = None
         if self._port:
             self.shown, self.nothing = str(self._port), "nobody listens there"
 
@@ -56,7 +57,7 @@ class Port(Listening):
 
     def there(self, members: Sequence[int], *, wide: bool = False) -> list[Listener]:
         """See Listening."""
-        found = sockdiag.listeners(self._port)
+        found = sockdiag.listeners(self._port, self._tables)
         for pid in elsewhere(members):
             try:
                 found += sockdiag.listeners_near(pid, self._port)
@@ -67,6 +68,16 @@ class Port(Listening):
     def _matches(self, listener: Listener, wide: bool) -> bool:
         fits = listener.overlaps if wide else listener.covers
         return not self._host or any(map(fits, self._packed))
+
+    def executed(self, now: float) -> None:
+        """From now on it looks often."""
+        self._tables = sockdiag.Tables()
+        super().executed(now)
+
+    def close(self) -> None:
+        """See Probe."""
+        if self._tables:
+            self._tables.close()
 
     def answers(self) -> str:
         """See Listening."""

@@ -36,7 +36,7 @@ def fail(*_: object) -> object:
 def launch(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
     """`launch()`, with the fast table and without it."""
     if request.param == "proc":
-        monkeypatch.setattr(sockdiag, "_ask", fail)
+        monkeypatch.setattr(sockdiag.Tables, "ask", fail)
     function: Callable[..., object] = api.launch
     return function
 
@@ -289,7 +289,7 @@ def test_a_network_of_its_own(tmp_path: Path, servers: Family) -> None:
 @pytest.mark.parametrize("kind", ["SOCK_STREAM", "SOCK_SEQPACKET", "SOCK_DGRAM"])
 def test_without_tables(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, servers: Family) -> None:
     """Where the kernel shows no sockets at all it is connected to."""
-    monkeypatch.setattr(sockdiag, "_ask", fail)
+    monkeypatch.setattr(sockdiag.Tables, "ask", fail)
     monkeypatch.setattr(sockdiag, "bound_near", fail)
     spec = f"unix:{tmp_path}/socket"
     listens = f"bind({spec[5:]!r}, socket.{kind})" + (".listen()" if kind != "SOCK_DGRAM" else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -115,5 +116,24 @@ def test_both_ways_show_the_same() -> None:
 
 def test_what_the_kernel_refuses_is_an_error() -> None:
     """A family that it does not know: OSError, and no answer."""
+    tables = sockdiag.Tables()
     with pytest.raises(OSError, match=os.strerror(errno.ENOENT) + "|" + os.strerror(errno.EINVAL)):
-        list(sockdiag._ask(bytes([99, 6, 0, 0, 0, 4, 0, 0]) + bytes(48)))
+        list(tables.ask(bytes([99, 6, 0, 0, 0, 4, 0, 0]) + bytes(48)))
+    tables.close()
+
+
+def test_tables_that_are_kept_answer_again_and_again() -> None:
+    """Also after a question that the kernel refused, and after they have been closed; closed, nothing is open."""
+    tables = sockdiag.Tables()
+    before = os.listdir("/proc/self/fd")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                list(tables.ask(bytes([99, 6, 0, 0, 0, 4, 0, 0]) + bytes(48)))
+            (found,) = sockdiag.listeners(port, tables)
+            assert found.inode == os.fstat(listener.fileno()).st_ino
+            tables.close()
+    assert sockdiag.listeners(port, tables) == []
+    tables.close()
+    assert os.listdir("/proc/self/fd") == before
