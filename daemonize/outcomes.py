@@ -133,6 +133,8 @@ class NotExecuted(LaunchError):
             return f"cannot start {self.shown}: {self.stage}{on}: {reason}"
         if not self.found:
             reason = "command not found" if "/" not in self.shown else reason
+            if " " in self.shown:
+                reason += " (all of that is one word: each argument must be a word of its own)"
         elif self.errno == errno.ENOENT:
             reason = "the interpreter of its #! line (or its loader) does not exist"
         elif self.errno == errno.ENOEXEC:

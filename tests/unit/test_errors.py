@@ -282,6 +282,17 @@ def test_a_missing_path_is_no_missing_command() -> None:
     assert str(error) == "cannot execute /no/such/server: No such file or directory"
 
 
+@pytest.mark.parametrize(
+    ("command", "hints"), [("sleep 60", True), ("/bin/sleep 60", True), ("sleep", False)]
+)
+def test_a_command_line_in_one_word_is_recognised(command: str, hints: bool) -> None:
+    """Who quotes too much is told so."""
+    error = NotExecuted("exec", errno.ENOENT)
+    error.command = [command]
+
+    assert ("a word of its own" in str(error)) == hints
+
+
 def test_a_timeout_says_how_to_do_better() -> None:
     """A server that never closes its streams needs another spec, and the line names some."""
     error = with_facts(TimedOut(["streams"], 90.0))
