@@ -82,6 +82,24 @@ def set_defaults() -> None:
             pass  # SIGKILL, SIGSTOP
 
 
+class Kept:
+    """A context in which signal handlers and the mask of this thread may be changed: they are put back. Main thread only.
+
+    All signals are blocked when it is entered. A handler that Python does not know is left to itself.
+    """
+
+    def __enter__(self) -> None:
+        self._mask = block_all()
+        self._handlers = {number: _signal.getsignal(number) for number in valid()}
+
+    def __exit__(self, *_exc: object) -> None:
+        block_all()
+        for number, handler in self._handlers.items():
+            if handler is not None and _signal.getsignal(number) is not handler:
+                _signal.signal(number, handler)
+        restore_mask(self._mask)
+
+
 class TimeLimit:
     """A context in which TimeoutError is raised when it has used so many seconds of CPU time. For the main thread."""
 
