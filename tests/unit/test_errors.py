@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import daemonize
-from daemonize import channel_errors, errors
+from daemonize import channel_errors, child_errors, errors
 from daemonize.channel_errors import (
     ChannelBroken,
     ChannelClosed,
@@ -21,9 +21,12 @@ from daemonize.channel_errors import (
     MalformedMessage,
     MessageTooLarge,
     PeerGone,
+    RemoteError,
     TruncatedMessage,
     UnexpectedMessage,
+    UnknownMessage,
 )
+from daemonize.child_errors import ServerAlreadyStarted, ServerError, ServerNotStarted
 from daemonize.errors import (
     AlreadyRunning,
     BadRecord,
@@ -132,6 +135,16 @@ def every_error() -> list[DaemonizeError]:
         MessageTooLarge(5, 3),
         UnexpectedMessage("list", "scalar"),
         DescriptorsLost(),
+        RemoteError("ValueError", "no such file", "open", "Traceback (most recent call last):\n"),
+        RemoteError("evil.Error", HOSTILE, HOSTILE),
+        RemoteError("KeyError", ""),
+        UnknownMessage.of("open", ["close", "read"]),
+        UnknownMessage.of(HOSTILE, []),
+        ServerError("Helper", "it exited with status 3 before it was initialised", 3, "", HOSTILE),
+        ServerError(HOSTILE, HOSTILE),
+        ServerAlreadyStarted("Helper", 4711),
+        ServerAlreadyStarted(HOSTILE),
+        ServerNotStarted(HOSTILE),
     ]
     return [*(error for error, _ in launch_errors()), *others]
 
@@ -161,7 +174,7 @@ def test_no_error_is_forgotten_here() -> None:
     kinds = {
         kind
         for kind in subclasses(DaemonizeError)
-        if kind.__module__ in (errors.__name__, channel_errors.__name__)
+        if kind.__module__ in (errors.__name__, channel_errors.__name__, child_errors.__name__)
     }
     listed = {type(error) for error in every_error()}
 
