@@ -111,7 +111,7 @@ def _owned(given: socket.socket | int) -> socket.socket:
     """A blocking socket that no program inherits. Raises UsageError, and then it is still the caller's."""
     try:
         sock = socket.socket(fileno=given if isinstance(given, int) else given.fileno())
-    except (OSError, ValueError, OverflowError) as error:
+    except (AttributeError, OSError, ValueError, OverflowError) as error:
         raise UsageError(f"{given!r} is no open socket: {error}") from None
     if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
         sock.detach()

@@ -15,7 +15,7 @@ from daemonize.channel import codec
 from daemonize.child_server import body, report
 from daemonize.child_server.process import Child
 from daemonize.errors import SetupError, UsageError
-from daemonize.posix import callers, fds, signals
+from daemonize.posix import callers, fds, prctl, signals
 from daemonize.posix.child import fork_alone
 from daemonize.posix.identity import pidfd_open
 
@@ -44,6 +44,7 @@ def bear(
     Raises what its initialize_server has raised; ServerError, SetupError, UsageError. Nothing of it is left then.
     """
     kept = tuple(_checked(file) for file in keep)
+    prctl.prepare()
     threads = _has_threads()
     if threads:
         _warn(name)
@@ -61,7 +62,10 @@ def bear(
             owner = pidfd_open(os.getpid())
             if owner is not None:
                 owned.add(owner)
-            ends = body.Ends(client, tells, capture, (os.getpid(), owner), kept, gc.isenabled(), threads)
+            streams = body.streams()
+            ends = body.Ends(
+                client, tells, capture, (os.getpid(), owner), kept, gc.isenabled(), threads, streams
+            )
             child = _fork(server, ends, failing, grace)
         except OSError as error:
             raise SetupError("start", name, error) from None
@@ -99,10 +103,11 @@ def _text(capture: int) -> str:
 
 
 def _fork(server: Server, ends: body.Ends, failing: ExitStack, grace: float) -> Child:
+    _flush(ends)
     mask = signals.block_all()
     try:
-        # Handlers could fill them again, and the server would say it a second time.
-        _flush()
+        # A handler may have said something meanwhile. Only now could nobody interrupt it, where it has to wait.
+        _flush(ends)
         pid = _fork_quietly(ends)
         if pid == 0:
             body.live(server, ends)
@@ -123,7 +128,13 @@ def _fork_quietly(ends: body.Ends) -> int:
         return fork_alone()
 
 
-def _flush() -> None:
+def _flush(ends: body.Ends) -> None:
+    """What we have buffered is not to be said by the server as well.
+
+    Another thread may be writing just now, which has the lock: in the server, those streams are not used then.
+    """
+    if ends.threads:
+        return
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
         strict: bool
         stop_timeout: float
+        max_size: int
 
         def initialize_server(self) -> None:
             """Before the main loop."""
@@ -61,6 +62,7 @@ class Ends(NamedTuple):
     """What a server is given at its birth. capture: where descriptor 2 goes until it is initialised.
 
     owner: pid of who forks it, and a pidfd of that (None: this system has none). threads: whether more than one lived there.
+    streams: what is to be stdout and stderr.
     """
 
     client: socket.socket
@@ -70,6 +72,7 @@ class Ends(NamedTuple):
     keep: tuple[int, ...]
     collects: bool
     threads: bool
+    streams: tuple[io.TextIOWrapper, io.TextIOWrapper]
 
 
 #: What must not be finalized here: its descriptors have been closed, and their numbers may be another's.
@@ -97,7 +100,7 @@ def _live(server: Server, ends: Ends) -> int:
         os.dup2(ends.capture, 2)
         _settle(ends, stderr)
         owner = Owner(*ends.owner, server.stop_timeout)
-        body = Body(server, MessageChannel(ends.client), owner)
+        body = Body(server, MessageChannel(ends.client, max_size=server.max_size), owner)
         server._enter(body)  # noqa: SLF001 (of the same make)
         set_signals(server)
         owner.watch()
@@ -124,10 +127,10 @@ def _settle(ends: Ends, stderr: int) -> None:
         gc.enable()
     _leave_event_loop()
     fds.sweep({ends.client.fileno(), ends.report.fileno(), stderr, *_numbers(ends.owner[1]), *ends.keep})
-    _renew_streams(leave=ends.threads)
-    for name in ("random", "numpy.random"):
-        if module := sys.modules.get(name):
-            module.seed()
+    _take_streams(ends)
+    # Python has done that for its own (random).
+    if numpy := sys.modules.get("numpy.random"):
+        numpy.seed()
 
 
 def _numbers(fd: int | None) -> tuple[int, ...]:
@@ -148,22 +151,27 @@ def _leave_event_loop() -> None:
         policy._local = type(local)()  # noqa: SLF001 (as asyncio does itself from 3.12 on)
 
 
-def _renew_streams(*, leave: bool) -> None:
-    """Streams of our own, without a buffer. What the owner had buffered stays in the old ones.
+def streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
+    """For a server: stdout and stderr without a buffer. Made in the owner, whose memory it need not copy for that."""
+    return _stream(sys.stdout, 1, "strict"), _stream(sys.stderr, 2, "backslashreplace")
 
-    leave: another thread may have used those when it was forked; their locks are held for ever.
+
+def _stream(old: Any, number: int, errors: str) -> io.TextIOWrapper:
+    encoding, errors = getattr(old, "encoding", None) or "utf-8", getattr(old, "errors", None) or errors
+    raw: Any = io.FileIO(number, "w", closefd=False)
+    return io.TextIOWrapper(raw, encoding=encoding, errors=errors, write_through=True)
+
+
+def _take_streams(ends: Ends) -> None:
+    """What the owner had buffered stays in the old ones.
+
+    They are not touched where another thread may have used them at the fork: their locks would be held for ever.
     """
-    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+    for name, stream in zip(("stdout", "stderr"), ends.streams, strict=True):
         old = getattr(sys, name)
         _inherited.append(old)
-        if isinstance(old, io.TextIOWrapper) and not leave:
+        if isinstance(old, io.TextIOWrapper) and not ends.threads:
             old.reconfigure(line_buffering=True)  # for whoever has kept it, as logging does
-        stream = io.TextIOWrapper(
-            io.FileIO(number, "w", closefd=False),
-            encoding=getattr(old, "encoding", None) or "utf-8",
-            errors=getattr(old, "errors", None) or errors,
-            write_through=True,
-        )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
@@ -202,18 +210,11 @@ def _status_of(error: BaseException) -> int:
 
 
 def set_signals(server: Server) -> None:
-    """Every signal at its default, but for those that Python ignores, SIGHUP, and what the user has defined.
-
-    What is at its default is left alone: another than Python (faulthandler) may have set a handler that nobody could put
-    back.
-    """
-    for number in signals.valid():
-        if signal.getsignal(number) not in (None, signal.SIG_DFL):
-            signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP):
-        signals.ignore(number)
+    """Ignore those that Python ignores, and SIGHUP; then what the user has defined. All others are at their default."""
+    for ignored in (signals.SIGPIPE, signals.SIGXFSZ, signals.SIGHUP):
+        signals.ignore(ignored)
     for number, handler in server._handled_signals().items():  # noqa: SLF001 (of the same make)
-        signal.signal(number, handler)
+        signals.handle(number, handler)
 
 
 class Body:

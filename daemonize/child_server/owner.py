@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from daemonize.child_server.handlers import OWNER_ENDED
-from daemonize.posix import prctl
+from daemonize.posix import prctl, signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ class Owner:
         """From now on; once more, when this process may have become another user's: the kernel forgets it then."""
         if OWNER_ENDED is None:
             return
-        signal.signal(OWNER_ENDED, self._look)
+        signals.handle(OWNER_ENDED, self._look)
         prctl.die_with_parent(OWNER_ENDED)
         if self.ended:
             self._end()

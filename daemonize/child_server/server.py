@@ -108,7 +108,7 @@ class ChildServer:
         """What is not said is as when it was made without a word. Raises UsageError."""
         self.strict = bool(strict)
         self.stop_timeout = seconds_of("stop_timeout", stop_timeout)
-        self._max_size = _checked_size(max_size)
+        self.max_size = _checked_size(max_size)
         try:
             self._keep = tuple(keep_fds)
         except TypeError:
@@ -247,10 +247,10 @@ class ChildServer:
         with self._lock:
             if self._running or self._starting or self._body:
                 raise ServerAlreadyStarted(self._name, self.server_pid)
-            body = Body(self, MessageChannel(sock, max_size=self._max_size))
+            body = Body(self, MessageChannel(sock, max_size=self.max_size))
             self._body = body
         try:
-            with signals.Kept() if main else nullcontext():
+            with signals.AllDefault() if main else nullcontext():
                 if main:
                     set_signals(self)
                     signals.restore_mask(())
@@ -302,7 +302,7 @@ class ChildServer:
     # -- what its body asks for ---------------------------------------------------------------------------------------
 
     def _take(self, child: Child, sock: socket.socket) -> None:
-        self._running = _Running(child, MessageChannel(sock, max_size=self._max_size))
+        self._running = _Running(child, MessageChannel(sock, max_size=self.max_size))
         self._status = None
 
     def _enter(self, body: Body) -> None:

@@ -14,7 +14,7 @@ from daemonize.posix import prctl
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from types import FrameType
     from typing import Any
@@ -82,15 +82,19 @@ def set_defaults() -> None:
             pass  # SIGKILL, SIGSTOP
 
 
-class Kept:
-    """A context in which signal handlers and the mask of this thread may be changed: they are put back. Main thread only.
+class AllDefault:
+    """A context in which every signal is blocked, and at its default; both may be changed. Main thread only.
 
-    All signals are blocked when it is entered. A handler that Python does not know is left to itself.
+    Handlers, and the mask of this thread, are put back. A handler that Python does not know (faulthandler) is left alone,
+    since nobody could do that.
     """
 
     def __enter__(self) -> None:
         self._mask = block_all()
         self._handlers = {number: _signal.getsignal(number) for number in valid()}
+        for number, handler in self._handlers.items():
+            if handler not in (None, _signal.SIG_DFL):
+                _signal.signal(number, _signal.SIG_DFL)
 
     def __exit__(self, *_exc: object) -> None:
         block_all()
@@ -157,6 +161,11 @@ def handled() -> list[int]:
 def ignore(number: int) -> None:
     """Ignore the signal from now on."""
     _signal.signal(number, _signal.SIG_IGN)
+
+
+def handle(number: int, handler: Callable[[int, FrameType | None], object] | int) -> None:
+    """Set a handler, or what `signal` calls SIG_DFL or SIG_IGN. For the main thread."""
+    _signal.signal(number, handler if callable(handler) else int(handler))
 
 
 def end_on_interrupt() -> None:
