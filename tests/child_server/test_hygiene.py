@@ -1,4 +1,4 @@
-"""A server is a process of its own: signals, descriptors, randomness, streams, loop. Nothing of its owner's goes on there."""
+"""A server is a process of its own: signals, descriptors, randomness, streams. Nothing of its owner's goes on there."""
 
 from __future__ import annotations
 
