@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import traceback
+import weakref
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -217,6 +218,18 @@ def set_signals(server: Server) -> None:
         signals.handle(number, handler)
 
 
+_bodies: weakref.WeakSet[Body] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked child of a server's: the client is to see the end of it, also where that child lives on."""
+    for body in list(_bodies):
+        body.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 class Body:
     """What makes a server of its process. client: its end of the channel. owner: None for a synchronous run."""
 
@@ -226,6 +239,7 @@ class Body:
         self._quitting = False
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
+        _bodies.add(self)
 
     def quit(self) -> None:
         """Leave the main loop after the message that is being handled. Also for signal handlers, and other threads."""
@@ -237,6 +251,7 @@ class Body:
 
     def close(self) -> None:
         """Give everything back."""
+        _bodies.discard(self)
         self.client.close()
         os.close(self._woken)
         os.close(self._wake)

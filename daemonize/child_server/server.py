@@ -346,6 +346,7 @@ def _let_go() -> None:
     for child in _lost:
         child.close()
     _lost.clear()
+    birth.harmless.clear()
 
 
 os.register_at_fork(after_in_child=_let_go)

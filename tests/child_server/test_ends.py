@@ -329,3 +329,73 @@ def test_survivors_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert server.alive
     server.stop()
     assert server.exit_status == 137
+
+
+# --- processes of the server's own -----------------------------------------------------------------------------------
+
+
+def test_a_child_of_the_server_does_not_hide_its_end() -> None:
+    """It was forked by a handler, and lives on: the owner sees the end of the server all the same."""
+
+    class Forks(Echo):
+        @message_handler
+        def fork(self) -> None:
+            pid = os.fork()
+            if pid == 0:
+                signal.pause()
+            self.client.write(str(pid))
+
+    with Forks() as server:
+        (pid,) = ask(server, "fork") or [""]
+        assert server.server_pid
+        os.kill(server.server_pid, signal.SIGKILL)
+        assert server.server.read(timeout=10) is None
+        procs.stop(int(pid))
+
+
+def test_a_server_of_a_server() -> None:
+    """Is its owner's alone: it ends with that, also when that is killed."""
+
+    class Outer(Echo):
+        @message_handler
+        def inner(self) -> None:
+            self.nested = Echo().start()
+            self.client.write(str(self.nested.server_pid), *(ask(self.nested, "echo", "from within") or ()))
+
+    with Outer() as server:
+        pid, answer = ask(server, "inner") or ("", "")
+        assert answer == "from within"
+        assert server.server_pid
+        os.kill(server.server_pid, signal.SIGKILL)
+        assert procs.wait_ended(int(pid))
+
+
+def test_a_server_that_has_become_another_user_dies_with_its_owner() -> None:
+    """The kernel forgets the signal when a process changes its user: it is asked once more after initialize_server."""
+    forked.need_root()
+
+    class Drops(Echo):
+        def initialize_server(self) -> None:
+            os.setgroups([])
+            os.setgid(forked.NOBODY)
+            os.setuid(forked.NOBODY)
+
+    def start(channel: MessageChannel) -> None:
+        server = Drops(stop_timeout=0.1).start()
+        channel.write(str(server.server_pid), *(ask(server, "hang") or ()))
+
+    with owned(start) as (owner, channel):
+        pid, _ = channel.read() or ("", "")
+        os.kill(owner, signal.SIGKILL)
+        assert procs.wait_ended(int(pid))
+
+
+def test_two_servers_of_one_owner_know_nothing_of_each_other() -> None:
+    """The first ends, though the second was forked while it lived."""
+    first, second = Echo(stop_timeout=60).start(), Echo(stop_timeout=60).start()
+    channel = procs.descriptors(os.getpid())[first.server.fileno()]
+    assert second.server_pid
+    assert channel not in procs.descriptors(second.server_pid).values()
+    first.stop()
+    assert ask(second, "echo", "a") == ["a"]
+    second.stop()
