@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from daemonize.channel import codec
-from daemonize.child_server import body, report
+from daemonize.child_server import live, report
 from daemonize.child_server.process import Child
 from daemonize.errors import SetupError, UsageError
 from daemonize.posix import callers, fds, prctl, signals
@@ -62,8 +62,8 @@ def bear(
             owner = pidfd_open(os.getpid())
             if owner is not None:
                 owned.add(owner)
-            streams = body.streams()
-            ends = body.Ends(
+            streams = live.streams()
+            ends = live.Ends(
                 client, tells, capture, (os.getpid(), owner), kept, gc.isenabled(), threads, streams
             )
             child = _fork(server, ends, failing, grace)
@@ -102,7 +102,7 @@ def _text(capture: int) -> str:
     return os.pread(capture, size, 0).decode("utf-8", "backslashreplace") if size else ""
 
 
-def _fork(server: Server, ends: body.Ends, failing: ExitStack, grace: float) -> Child:
+def _fork(server: Server, ends: live.Ends, failing: ExitStack, grace: float) -> Child:
     _flush(ends)
     mask = signals.block_all()
     try:
@@ -110,7 +110,7 @@ def _fork(server: Server, ends: body.Ends, failing: ExitStack, grace: float) -> 
         _flush(ends)
         pid = _fork_quietly(ends)
         if pid == 0:
-            body.live(server, ends)
+            live.live(server, ends)
         child = Child(pid)
         failing.callback(child.close)
         failing.callback(child.end, grace)
@@ -119,7 +119,7 @@ def _fork(server: Server, ends: body.Ends, failing: ExitStack, grace: float) -> 
     return child
 
 
-def _fork_quietly(ends: body.Ends) -> int:
+def _fork_quietly(ends: live.Ends) -> int:
     """Python has warned of threads by now, in our words (3.12 and later do so in their own as well)."""
     if not ends.threads or sys.version_info < (3, 12):
         return fork_alone()
@@ -128,7 +128,7 @@ def _fork_quietly(ends: body.Ends) -> int:
         return fork_alone()
 
 
-def _flush(ends: body.Ends) -> None:
+def _flush(ends: live.Ends) -> None:
     """What we have buffered is not to be said by the server as well.
 
     Another thread may be writing just now, which has the lock: in the server, those streams are not used then.

@@ -1,19 +1,13 @@
-"""The server's side: what a forked process is made fit by, and the main loop."""
+"""The server's side: its main loop, in a process of its own (live.py) or in the caller's."""
 
 from __future__ import annotations
 
-import gc
-import io
 import os
 import select
-import signal
-import sys
-import traceback
 import weakref
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING
 
-from daemonize.channel import MessageChannel
 from daemonize.channel_errors import (
     ChannelClosed,
     MessageTooLarge,
@@ -22,15 +16,14 @@ from daemonize.channel_errors import (
     UnexpectedMessage,
     UnknownMessage,
 )
-from daemonize.child_server import report
 from daemonize.child_server.owner import Owner, OwnerEndedError
-from daemonize.posix import fds, signals
+from daemonize.posix import signals
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
     from typing import Protocol
 
+    from daemonize.channel import MessageChannel
     from daemonize.child_server.handlers import SignalHandler
 
     class Server(Protocol):
@@ -59,155 +52,9 @@ if TYPE_CHECKING:
             """Those that the user has defined."""
 
 
-class Ends(NamedTuple):
-    """What a server is given at its birth. capture: where descriptor 2 goes until it is initialised.
-
-    owner: pid of who forks it, and a pidfd of that (None: this system has none). threads: whether more than one lived there.
-    streams: what is to be stdout and stderr.
-    """
-
-    client: socket.socket
-    report: socket.socket
-    capture: int
-    owner: tuple[int, int | None]
-    keep: tuple[int, ...]
-    collects: bool
-    threads: bool
-    streams: tuple[io.TextIOWrapper, io.TextIOWrapper]
-
-
-#: What must not be finalized here: its descriptors have been closed, and their numbers may be another's.
-_inherited: list[object] = []
-
-
-def live(server: Server, ends: Ends) -> NoReturn:
-    """Be the server, in a process just forked with all signals blocked, to its end."""
-    status = 1
-    try:
-        status = _live(server, ends)
-    except BaseException as error:  # noqa: BLE001 (nothing returns into the caller's stack)
-        status = _status_of(error)
-    finally:
-        try:
-            _flush()
-        finally:
-            os._exit(status)
-
-
-def _live(server: Server, ends: Ends) -> int:
-    signals.set_defaults()
-    try:
-        stderr = os.dup(2)
-        os.dup2(ends.capture, 2)
-        _settle(ends, stderr)
-        owner = Owner(*ends.owner, server.stop_timeout)
-        body = Body(server, MessageChannel(ends.client, max_size=server.max_size), owner)
-        server._enter(body)  # noqa: SLF001 (of the same make)
-        set_signals(server)
-        owner.watch()
-        signals.restore_mask(())
-        body.initialize()
-        owner.watch()
-    except Exception as error:  # noqa: BLE001 (the owner raises it)
-        signals.restore_mask(())
-        report.tell(ends.report, error)
-        # The owner looks first for whom this process has forked: then it ends them all.
-        ends.report.recv(1)
-        return 1
-    _release(stderr)
-    report.tell(ends.report)
-    ends.report.close()
-    body.serve()
-    return 0
-
-
-def _settle(ends: Ends, stderr: int) -> None:
-    """Make of the copy of another process one that stands for itself."""
-    gc.freeze()
-    if ends.collects:
-        gc.enable()
-    _leave_event_loop()
-    fds.sweep({ends.client.fileno(), ends.report.fileno(), stderr, *_numbers(ends.owner[1]), *ends.keep})
-    _take_streams(ends)
-    # Python has done that for its own (random).
-    if numpy := sys.modules.get("numpy.random"):
-        numpy.seed()
-
-
-def _numbers(fd: int | None) -> tuple[int, ...]:
+def numbers(fd: int | None) -> tuple[int, ...]:
+    """What is there of it."""
     return () if fd is None else (fd,)
-
-
-def _leave_event_loop() -> None:
-    """The owner may be in one: it is none of ours, nor is the descriptor that tells it of signals."""
-    signal.set_wakeup_fd(-1)
-    asyncio: Any = sys.modules.get("asyncio")
-    if asyncio is None or not hasattr(asyncio, "_get_running_loop"):
-        return
-    _inherited.append(asyncio._get_running_loop())  # noqa: SLF001 (for those who make loops)
-    asyncio._set_running_loop(None)  # noqa: SLF001 (likewise)
-    policy: Any = getattr(asyncio.events, "_event_loop_policy", None)
-    if local := getattr(policy, "_local", None):
-        _inherited.append(local)
-        policy._local = type(local)()  # noqa: SLF001 (as asyncio does itself from 3.12 on)
-
-
-def streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
-    """For a server: stdout and stderr without a buffer. Made in the owner, whose memory it need not copy for that."""
-    return _stream(sys.stdout, 1, "strict"), _stream(sys.stderr, 2, "backslashreplace")
-
-
-def _stream(old: Any, number: int, errors: str) -> io.TextIOWrapper:
-    encoding, errors = getattr(old, "encoding", None) or "utf-8", getattr(old, "errors", None) or errors
-    raw: Any = io.FileIO(number, "w", closefd=False)
-    return io.TextIOWrapper(raw, encoding=encoding, errors=errors, write_through=True)
-
-
-def _take_streams(ends: Ends) -> None:
-    """What the owner had buffered stays in the old ones.
-
-    They are not touched where another thread may have used them at the fork: their locks would be held for ever.
-    """
-    for name, stream in zip(("stdout", "stderr"), ends.streams, strict=True):
-        old = getattr(sys, name)
-        _inherited.append(old)
-        if isinstance(old, io.TextIOWrapper) and not ends.threads:
-            old.reconfigure(line_buffering=True)  # for whoever has kept it, as logging does
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-
-
-def _release(stderr: int) -> None:
-    """Descriptor 2 is again what it was, and what has been said meanwhile is said there."""
-    size = os.fstat(2).st_size
-    said = os.pread(2, size, 0) if size else b""
-    os.dup2(stderr, 2)
-    os.close(stderr)
-    try:
-        fds.write_all(2, said)
-    except OSError:
-        pass  # nobody is there to read it
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:  # noqa: BLE001, S112 (whatever the user has put there)
-            continue
-
-
-def _status_of(error: BaseException) -> int:
-    """The exit status of a server that ends with an exception, which is shown, unless it means just that."""
-    if isinstance(error, OwnerEndedError):
-        return 0
-    if isinstance(error, SystemExit):
-        if error.code is None or isinstance(error.code, int):
-            return (error.code or 0) & 0xFF
-        print(error.code, file=sys.stderr)  # noqa: T201 (as Python does)
-        return 1
-    traceback.print_exception(error)
-    return 1
 
 
 def set_signals(server: Server) -> None:
@@ -236,7 +83,7 @@ class Body:
     def __init__(self, server: Server, client: MessageChannel, owner: Owner | None = None) -> None:
         self.client, self.pid = client, os.getpid()
         self._server, self._owner = server, owner
-        self._quitting = False
+        self.initialized = self._quitting = False
         self._woken, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
         _bodies.add(self)
@@ -256,23 +103,30 @@ class Body:
         os.close(self._woken)
         os.close(self._wake)
 
-    def initialize(self) -> None:
-        """Raises whatever it raises."""
-        with self._owner.interrupts() if self._owner else nullcontext():
-            self._server.initialize_server()
+    def run(self, begin: Callable[[], object] = lambda: None) -> None:
+        """From initialize_server to finalize_server, which runs if the former has come to its end.
 
-    def serve(self) -> None:
-        """Until the end. Raises what a handler of a signal has raised, and a handler of a message, if that is strict."""
+        begin: called between that and the main loop. Raises what the hooks raise, what a handler of a signal raises, and a
+        handler of a message, if that is strict.
+        """
         try:
+            self._initialize()
+            begin()
             self._loop()
         except OwnerEndedError:
             pass
         finally:
-            self._server.finalize_server()
+            if self.initialized:
+                self._server.finalize_server()
+
+    def _initialize(self) -> None:
+        with self._owner.interrupts() if self._owner else nullcontext():
+            self._server.initialize_server()
+            self.initialized = True
 
     def _loop(self) -> None:
         poll = select.poll()
-        for fd in (self.client.fileno(), self._woken, *_numbers(self._owner.fd if self._owner else None)):
+        for fd in (self.client.fileno(), self._woken, *numbers(self._owner.fd if self._owner else None)):
             poll.register(fd, select.POLLIN)
         while self._awaits_message(poll):
             try:

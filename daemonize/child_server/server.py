@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import warnings
-import weakref
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,6 +15,7 @@ from daemonize.channel.end import MAX_SIZE
 from daemonize.child_errors import ServerAlreadyStarted, ServerNotStarted
 from daemonize.child_server import birth, handlers
 from daemonize.child_server.body import Body, set_signals
+from daemonize.child_server.running import Running, lost, reap_lost
 from daemonize.errors import InvalidState, UsageError
 from daemonize.posix import signals
 from daemonize.units import seconds_of
@@ -30,22 +30,6 @@ if TYPE_CHECKING:
 
 #: Seconds for each step of a stop.
 STOP_TIMEOUT = 3.0
-
-
-class _Running:
-    """A server that has been started. foreign: this process is not its owner, but has been forked from that."""
-
-    def __init__(self, child: Child, channel: MessageChannel) -> None:
-        self.child, self.channel, self.owner = child, channel, os.getpid()
-        _all.add(self)
-
-    @property
-    def foreign(self) -> bool:
-        return os.getpid() != self.owner
-
-    def close(self) -> None:
-        self.channel.close()
-        self.child.close()
 
 
 class ChildServer:
@@ -69,7 +53,7 @@ class ChildServer:
     _declared: ClassVar[dict[str, str]] = {}
     _messages: dict[str, Callable[..., object] | str]
     _signals: dict[int, SignalHandler]
-    _running: _Running | None
+    _running: Running | None
     _starting: bool
     _body: Body | None
     _status: int | None
@@ -210,7 +194,7 @@ class ChildServer:
             self._starting = True
             try:
                 self.before_fork()
-                _reap_lost()
+                reap_lost()
                 birth.bear(self, self._name, self._keep, self.stop_timeout, self._take)
             except BaseException:
                 self._running = None
@@ -254,8 +238,7 @@ class ChildServer:
                 if main:
                     set_signals(self)
                     signals.restore_mask(())
-                body.initialize()
-                body.serve()
+                body.run()
         finally:
             self._body = None
             body.close()
@@ -278,13 +261,13 @@ class ChildServer:
         warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
         self._running = None
         running.channel.close()
-        _lost.append(running.child)
+        lost.append(running.child)
 
     @property
     def _name(self) -> str:
         return type(self).__name__
 
-    def _owned(self, running: _Running | None) -> _Running:
+    def _owned(self, running: Running | None) -> Running:
         self._refuse_elsewhere()
         if running is None:
             raise ServerNotStarted(self._name)
@@ -302,7 +285,7 @@ class ChildServer:
     # -- what its body asks for ---------------------------------------------------------------------------------------
 
     def _take(self, child: Child, sock: socket.socket) -> None:
-        self._running = _Running(child, MessageChannel(sock, max_size=self.max_size))
+        self._running = Running(child, MessageChannel(sock, max_size=self.max_size))
         self._status = None
 
     def _enter(self, body: Body) -> None:
@@ -325,28 +308,3 @@ def _checked_size(size: object) -> int:
     if not isinstance(size, int) or size < 0:
         raise UsageError(f"max_size is a number of bytes, and not {size!r}")
     return size
-
-
-_all: weakref.WeakSet[_Running] = weakref.WeakSet()
-#: Children that nobody has stopped; they end by themselves.
-_lost: list[Child] = []
-
-
-def _reap_lost() -> None:
-    for child in list(_lost):
-        if child.look():
-            child.close()
-            _lost.remove(child)
-
-
-def _let_go() -> None:
-    """In a forked child: the servers are not its own, and must not wait for it when their owner closes their channels."""
-    for running in list(_all):
-        running.close()
-    for child in _lost:
-        child.close()
-    _lost.clear()
-    birth.harmless.clear()
-
-
-os.register_at_fork(after_in_child=_let_go)

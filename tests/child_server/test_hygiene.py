@@ -139,6 +139,7 @@ def test_descriptors_are_swept() -> None:
     os.set_inheritable(secret, True)
     try:
         with Echo(keep_fds=[kept]) as server:
+            ask(server, "echo")  # what it tells of its start, it has closed by then
             assert server.server_pid
             found = procs.descriptors(server.server_pid)
             ours = procs.descriptors(os.getpid())
