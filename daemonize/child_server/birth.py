@@ -68,6 +68,8 @@ def bear(
             )
             child = _fork(server, ends, failing, grace)
         except OSError as error:
+            if error.errno is None:
+                raise  # TimeoutError, say, of a signal handler of the caller's
             raise SetupError("start", name, error) from None
         tells.close()
         told = report.hear(hears, child)

@@ -57,7 +57,7 @@ def hear(sock: socket.socket, child: Child) -> bytes | None:
         except BlockingIOError:
             if ended:
                 return None
-        except (ChannelError, OSError):
+        except ChannelError:
             return None
         poll.poll(_LOOK if child.fd is None else None)
         ended = child.look()

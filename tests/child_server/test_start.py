@@ -282,6 +282,41 @@ def test_a_start_that_is_interrupted() -> None:
     os.close(tell)
 
 
+@pytest.mark.parametrize("seconds", [0.00001, 0.001, 0.002, 0.003, 0.004, 0.3])
+def test_a_handler_that_raises_while_the_server_starts(seconds: float) -> None:
+    """Whatever it raises comes through as it is, wherever start() is; the child is ended, and a second start works."""
+    wait = [True]
+
+    def work() -> None:
+        if wait:
+            signal.pause()
+
+    def too_late(_number: int, _frame: object) -> None:
+        raise TimeoutError
+
+    server = Initializes(work)
+    before = signal.signal(signal.SIGVTALRM, too_late)
+    which = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGVTALRM))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            with pytest.raises(TimeoutError):
+                _start_between(which, server)
+    finally:
+        which.cancel()
+        which.join()
+        signal.signal(signal.SIGVTALRM, before)
+    assert not server.started
+    wait.clear()
+    with server:
+        assert ask(server, "echo", "a") == ["a"]
+
+
+def _start_between(timer: threading.Timer, server: ChildServer) -> None:
+    timer.start()
+    server.start()
+
+
 @pytest.mark.parametrize("what", ["socketpair", "memfd_create", "fork"])
 def test_a_system_that_gives_no_more(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """One line, and nothing leaks."""
