@@ -71,6 +71,19 @@ def test_stop_is_told_though_another_process_has_a_copy_of_the_channel() -> None
     assert server.exit_status == 0
 
 
+def test_control_an_end_of_file_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: where stop only closes its own end, such a copy keeps the server, and a signal has to end it."""
+    monkeypatch.setattr(MessageChannel, "hang_up", MessageChannel.close)
+    server = Echo(stop_timeout=0.2).start()
+    copy = os.dup(server.server.fileno())
+    try:
+        server.stop()
+    finally:
+        os.close(copy)
+
+    assert server.exit_status == 143
+
+
 def test_a_forked_child_has_no_copy_of_the_channel() -> None:
     """It may not stop the server of its parent, nor use it, nor wait for its end."""
     with Echo() as server:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from daemonize import ChildServer, message_handler
+from daemonize.child_server import live
 from tests.support import procs
 from tests.support.child_servers import Echo, ask
 
@@ -153,6 +154,14 @@ def test_descriptors_are_swept() -> None:
     assert {fd: found[fd] for fd in (0, 1, 2)} == {fd: ours[fd] for fd in (0, 1, 2)}
 
 
+def test_control_descriptors_that_are_not_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: without that, what its owner has open is open in the server."""
+    monkeypatch.setattr(live.fds, "sweep", lambda _keep: None)
+    with open("/etc/passwd"), Echo() as server:
+        assert server.server_pid
+        assert "/etc/passwd" in procs.descriptors(server.server_pid).values()
+
+
 def test_an_owner_without_standard_streams() -> None:
     """None of the server's own becomes one of them, by chance."""
     script = (
@@ -224,7 +233,9 @@ def test_numpy_is_seeded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
             drawn.update(ask(server, "draw") or ())
 
     assert len(drawn) == 3
-    assert str(random.Random(1).random()) not in drawn
+    numpy.seed = lambda: None  # negative control: a copy of the owner's generator is what it is there
+    with Draws() as server:
+        assert ask(server, "draw") == [str(random.Random(1).random())]
 
 
 def test_an_owner_in_an_event_loop() -> None:
