@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import threading
@@ -49,8 +50,10 @@ class Child:
                 result = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
             except ChildProcessError:
                 raise
-            except OSError:
-                pass  # a kernel before 5.4
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                # A kernel before 5.4 has no P_PIDFD.
             else:
                 if result is not None:
                     exited = result.si_code == os.CLD_EXITED
