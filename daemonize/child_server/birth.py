@@ -45,32 +45,39 @@ def bear(
     """
     kept = tuple(_checked(file) for file in keep)
     prctl.prepare()
-    threads = _has_threads()
+    with signals.Blocked():
+        threads = _has_threads()
     if threads:
         _warn(name)
+    _flush(threads=threads)
     with ExitStack() as always, ExitStack() as failing:
-        try:
-            owned = fds.Descriptors()
-            always.callback(owned.close)
-            # Else a socket would be 0, 1 or 2, where the server does not look for one.
-            fds.occupy_standard(owned)
-            ours, client = socket.socketpair()
-            failing.enter_context(ours)
-            always.enter_context(client)
-            hears, tells = map(always.enter_context, socket.socketpair())
-            capture = _unnamed(owned)
-            owner = pidfd_open(os.getpid())
-            if owner is not None:
-                owned.add(owner)
-            streams = live.streams()
-            ends = live.Ends(
-                client, tells, capture, (os.getpid(), owner), kept, gc.isenabled(), threads, streams
-            )
-            child = _fork(server, ends, failing, grace)
-        except OSError as error:
-            if error.errno is None:
-                raise  # TimeoutError, say, of a signal handler of the caller's
-            raise SetupError("start", name, error) from None
+        with signals.Blocked():
+            try:
+                owned = fds.Descriptors()
+                always.callback(owned.close)
+                # Else a socket would be 0, 1 or 2, where the server does not look for one.
+                fds.occupy_standard(owned)
+                ours, client = socket.socketpair()
+                failing.enter_context(ours)
+                always.enter_context(client)
+                hears, tells = map(always.enter_context, socket.socketpair())
+                capture = _unnamed(owned)
+                owner = pidfd_open(os.getpid())
+                if owner is not None:
+                    owned.add(owner)
+                ends = live.Ends(
+                    client,
+                    tells,
+                    capture,
+                    (os.getpid(), owner),
+                    kept,
+                    gc.isenabled(),
+                    threads,
+                    live.streams(),
+                )
+                child = _fork(server, ends, failing, grace)
+            except OSError as error:
+                raise SetupError("start", name, error) from None
         tells.close()
         told = report.hear(hears, child)
         if told is None:
@@ -105,19 +112,14 @@ def _text(capture: int) -> str:
 
 
 def _fork(server: Server, ends: live.Ends, failing: ExitStack, grace: float) -> Child:
-    _flush(ends)
-    mask = signals.block_all()
-    try:
-        # A handler may have said something meanwhile. Only now could nobody interrupt it, where it has to wait.
-        _flush(ends)
-        pid = _fork_quietly(ends)
-        if pid == 0:
-            live.live(server, ends)
-        child = Child(pid)
-        failing.callback(child.close)
-        failing.callback(child.end, grace)
-    finally:
-        signals.restore_mask(mask)
+    # A handler may have said something meanwhile. Only now could nobody interrupt it, where it has to wait.
+    _flush(threads=ends.threads)
+    pid = _fork_quietly(ends)
+    if pid == 0:
+        live.live(server, ends)
+    child = Child(pid)
+    failing.callback(child.close)
+    failing.callback(child.end, grace)
     return child
 
 
@@ -130,12 +132,12 @@ def _fork_quietly(ends: live.Ends) -> int:
         return fork_alone()
 
 
-def _flush(ends: live.Ends) -> None:
+def _flush(*, threads: bool) -> None:
     """What we have buffered is not to be said by the server as well.
 
     Another thread may be writing just now, which has the lock: in the server, those streams are not used then.
     """
-    if ends.threads:
+    if threads:
         return
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -54,6 +54,24 @@ def restore_mask(mask: Iterable[int]) -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
+class Blocked:
+    """A context in which every signal is blocked in this thread: what is done in here is done, or not begun."""
+
+    def __enter__(self) -> None:
+        mask = block(())
+        try:
+            block_all()
+        except (
+            BaseException
+        ):  # of the handler of a signal that had come before, which is called by the call that blocks it
+            restore_mask(mask)
+            raise
+        self._mask = mask
+
+    def __exit__(self, *_exc: object) -> None:
+        restore_mask(self._mask)
+
+
 class SigpipeBlocked:
     """A context in which writing to a closed pipe is an error (EPIPE), and never a signal.
 
