@@ -17,6 +17,7 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
+from children import child_server, process_with_pipe
 from controlling import Registered, reaped, stopped
 from keeping import CYCLES, cycles, first_start, memory, taken_in_turn
 from launching import (
@@ -310,6 +311,20 @@ def messages(_bench: Bench, rounds: int) -> Iterator[Result]:
         )
 
 
+def children(_bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 10: a `ChildServer` from its start to its end, one question in between, against `multiprocessing.Process`."""
+    pairs = alternate(rounds, child_server, process_with_pipe)
+    yield Result(
+        10,
+        "ChildServer, start, echo, stop",
+        "x multiprocessing.Process",
+        0.8,
+        pairs.ratio,
+        at_most=False,
+        facts={"ours per s": median(pairs.left), "other per s": median(pairs.right), **pairs.spread},
+    )
+
+
 ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     1: (whole_launch, 300),
     2: (wrapper_gone, 150),
@@ -320,6 +335,7 @@ ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     7: (many_daemons, 10),
     8: (background_server, 60),
     9: (messages, 41),
+    10: (children, 41),
 }
 
 

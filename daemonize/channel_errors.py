@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from daemonize.errors import STATUS_TIMED_OUT, DaemonizeError, printable
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Self
+
 
 class ChannelError(DaemonizeError):
     """Something about a `MessageChannel`, or a message of it."""
@@ -98,6 +103,41 @@ class UnexpectedMessage(ChannelError):
     def __str__(self) -> str:
         """One line."""
         return f"the next message is of the kind '{self.found}', and not '{self.wanted}'"
+
+
+class RemoteError(ChannelError):
+    """Instead of an answer, the other end sent an error (`MessageChannel.write_error`), which has been taken off.
+
+    type: of the error there, with its module unless that is Python's own. text: what it says. message: the name of the
+    message that it answers, "" if none was told. traceback: as Python shows it, of the other process, in the middle of
+    which something may be left out.
+    """
+
+    def __init__(self, type: str, text: str, message: str = "", traceback: str = "") -> None:  # noqa: A002 (its name)
+        self.type, self.text, self.message, self.traceback = type, text, message, traceback
+        super().__init__(type, text, message, traceback)
+
+    def __str__(self) -> str:
+        """One line."""
+        what = f"the message '{printable(self.message)}'" if self.message else "a message"
+        text = " ".join(self.text.split())
+        return (
+            f"{what} was answered with an error: {printable(f'{self.type}: {text}' if text else self.type)}"
+        )
+
+
+class UnknownMessage(RemoteError):
+    """The server has no handler for a message of this name."""
+
+    @classmethod
+    def of(cls, message: str, known: Iterable[str]) -> Self:
+        """known: the names of those for which it has one."""
+        handled = ", ".join(sorted(known)) or "none"
+        return cls(cls.__name__, f"messages with a handler: {handled}", message)
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"there is no handler for the message '{printable(self.message)}' ({printable(self.text)})"
 
 
 class DescriptorsLost(ChannelError):

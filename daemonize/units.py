@@ -43,6 +43,15 @@ def parse_timeout(text: str) -> float:
     return seconds
 
 
+def seconds_of(keyword: str, duration: object, *, above: bool = False) -> float:
+    """The value of an argument: a number of seconds, or text. above: 0 is not enough. Raises UsageError."""
+    seconds = parse_duration(duration) if isinstance(duration, str) else duration
+    if not isinstance(seconds, (int, float)) or not (seconds > 0 or (seconds == 0 and not above)):
+        least = "more than 0" if above else "0 or more"
+        raise UsageError(f"{keyword} must be {least} seconds, or text such as '5s', not {duration!r}")
+    return seconds
+
+
 def parse_amount(text: str) -> int:
     """A number, with K, M, G or T for powers of 1024; -1 for `unlimited` (or `infinity`). Raises UsageError."""
     if text in ("unlimited", "infinity"):

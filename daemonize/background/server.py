@@ -42,7 +42,7 @@ from daemonize.posix import stop
 from daemonize.posix.identity import Identity
 from daemonize.posix.loop import Loop
 from daemonize.posix.tree import Tree
-from daemonize.units import parse_duration
+from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
     import socket
@@ -121,8 +121,8 @@ class BackgroundServer(Ways):
         with kinds.refusing("BackgroundServer()"):
             self._plan = Plan(
                 command, port, ready, env, listen,
-                timeout=float("inf") if boot_timeout is None else _seconds("boot_timeout", boot_timeout, above=True),
-                stop_timeout=_seconds("term_timeout", term_timeout),
+                timeout=float("inf") if boot_timeout is None else seconds_of("boot_timeout", boot_timeout, above=True),
+                stop_timeout=seconds_of("term_timeout", term_timeout),
                 directory=cwd, clear_environment=clear_env, stdin=stdin, keep_fds=tuple(keep_fds), user=user,
                 chroot=chroot, umask=umask, nice=nice, core=core, limits=limits, strict=strict,
             )  # fmt: skip
@@ -342,7 +342,7 @@ class BackgroundServer(Ways):
             link = self._link
         if link is None:
             return
-        link.send("stop", None if timeout is None else _seconds("timeout", timeout))
+        link.send("stop", None if timeout is None else seconds_of("timeout", timeout))
         link.wait(lambda: False)
         self._plan.release_ports()
         if link.ended is None and not link.left:
@@ -353,7 +353,7 @@ class BackgroundServer(Ways):
     def _end_lost(self, link: Link) -> None:
         """The wrapper was killed, and the keeper may have been, too."""
         if link.began is not None:
-            plan = stop.default_plan(_seconds("term_timeout", self._asked["term_timeout"]))
+            plan = stop.default_plan(seconds_of("term_timeout", self._asked["term_timeout"]))
             survivors = stop.run(Loop(), Tree((), tokens=[link.began.token]), None, plan)
             if survivors:
                 raise StillRunning(survivors)
@@ -394,15 +394,6 @@ class BackgroundServer(Ways):
 def _check_signal(what: str, number: object) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or number not in valid_signals():
         raise UsageError(f"{what} must be one such as signal.SIGTERM, not {number!r}")
-
-
-def _seconds(keyword: str, duration: object, *, above: bool = False) -> float:
-    """above: 0 is not enough. Raises UsageError."""
-    seconds = parse_duration(duration) if isinstance(duration, str) else duration
-    if not isinstance(seconds, (int, float)) or not (seconds > 0 or (seconds == 0 and not above)):
-        least = "more than 0" if above else "0 or more"
-        raise UsageError(f"{keyword} must be {least} seconds, or text such as '5s', not {duration!r}")
-    return seconds
 
 
 def _ports_of(ready: Ready | None) -> list[int]:

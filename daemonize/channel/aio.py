@@ -44,7 +44,8 @@ class AsyncMessageChannel:
     async def read(self, *, max_size: int | None = None) -> list[str] | None:
         """The next message, a list; None: there will be none.
 
-        Every read raises UnexpectedMessage, MessageTooLarge, TruncatedMessage, MalformedMessage, ChannelClosed.
+        Every read raises UnexpectedMessage, MessageTooLarge, TruncatedMessage, MalformedMessage, ChannelClosed; and
+        RemoteError, also UnknownMessage, where the other end has sent an error.
         """
         received = await self._receive(frames.LIST, max_size)
         return None if received is None else codec.list_of(received[0])
@@ -75,6 +76,13 @@ class AsyncMessageChannel:
         """The next message, a descriptor, which is the caller's to close; None: there will be none. Also DescriptorsLost."""
         received = await self._receive(frames.DESCRIPTOR, None)
         return None if received is None else received[1][0]
+
+    async def write_error(self, error: BaseException, *, message: str = "") -> None:
+        """Send an exception, with its traceback, instead of an answer: the other end's next read raises RemoteError.
+
+        message: the name of the message that it answers.
+        """
+        await self._send(frames.ERROR, codec.body_of_error(error, message))
 
     async def skip(self) -> bool:
         """Throw the next message away, whatever its kind and its size; False: there will be none."""

@@ -95,7 +95,7 @@ class MessageChannel:
         """The next message, a list; None: there will be none. Bytes that are not UTF-8 are surrogates (os.fsencode).
 
         Every read raises UnexpectedMessage, MessageTooLarge, TruncatedMessage, MalformedMessage, ChannelTimedOut,
-        ChannelClosed.
+        ChannelClosed; and RemoteError, also UnknownMessage, where the other end has sent an error.
         """
         received = self._receive(frames.LIST, max_size, timeout)
         return None if received is None else codec.list_of(received[0])
@@ -129,6 +129,13 @@ class MessageChannel:
         """
         received = self._receive(frames.DESCRIPTOR, None, timeout)
         return None if received is None else received[1][0]
+
+    def write_error(self, error: BaseException, *, message: str = "", timeout: Timeout = ...) -> None:
+        """Send an exception, with its traceback, instead of an answer: the other end's next read raises RemoteError.
+
+        message: the name of the message that it answers.
+        """
+        self._send(frames.ERROR, codec.body_of_error(error, message), timeout)
 
     def skip(self, *, timeout: Timeout = ...) -> bool:
         """Throw the next message away, whatever its kind and its size; False: there will be none."""
@@ -200,6 +207,11 @@ class MessageChannel:
         self._end.close()
         for turn in turns:
             turn.release()
+
+    def hang_up(self) -> None:
+        """As `close`, and for every copy of this end, too: the other side is told that this is the end of it."""
+        self._end.hang_up(socket.SHUT_RDWR)
+        self.close()
 
     def renew_turns(self) -> None:
         """In a forked child: the threads that were in a call are not there."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import traceback
 from typing import TYPE_CHECKING, Any, Protocol
 
-from daemonize.channel_errors import MalformedMessage
+from daemonize.channel_errors import MalformedMessage, RemoteError, UnknownMessage
 from daemonize.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LENGTH = 4
+#: Characters of each part of an error that are sent, at most: of a traceback, both ends say most.
+_MOST = {"type": 200, "text": 4000, "message": 1000, "traceback": 16_000}
+#: Bytes of an error, at most: as many as so many characters can become in JSON.
+MOST_OF_ERROR = 12 * sum(_MOST.values()) + 1000
 Bytes = bytes | bytearray | memoryview
 
 
@@ -87,6 +92,50 @@ def object_of(body: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no number")
+
+
+def body_of_error(error: object, message: object) -> bytes:
+    """An exception as JSON, shortened. message: the name of the message that it answers. Raises UsageError."""
+    if not isinstance(error, BaseException) or not isinstance(message, str):
+        raise UsageError(f"an error is an exception and the name of a message, not {error!r} and {message!r}")
+    if isinstance(error, RemoteError):
+        parts = dict(zip(_MOST, error.args, strict=True))
+    else:
+        parts = {
+            "type": type_of(error),
+            "text": text_of(error),
+            "message": message,
+            "traceback": "".join(traceback.format_exception(error)),
+        }
+    return json.dumps({name: _shortened(text, _MOST[name]) for name, text in parts.items()}).encode()
+
+
+def type_of(error: BaseException) -> str:
+    """The name of its class, with its module unless that is Python's own."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def text_of(error: BaseException) -> str:
+    """What it says; nothing where it cannot."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 (another's __str__)
+        return ""
+
+
+def _shortened(text: str, most: int) -> str:
+    half = most // 2 - 10
+    return text if len(text) <= most else f"{text[:half]}\n[...]\n{text[-half:]}"
+
+
+def error_of(body: bytes) -> RemoteError:
+    """Raises MalformedMessage."""
+    parts = object_of(body)
+    if parts.keys() != _MOST.keys() or not all(isinstance(part, str) for part in parts.values()):
+        raise MalformedMessage("an error has a type, a text, a message and a traceback")
+    kind = UnknownMessage if parts["type"] == UnknownMessage.__name__ else RemoteError
+    return kind(**parts)
 
 
 def descriptor_of(file: HasFileno | int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 
+from daemonize.channel import codec
 from daemonize.channel_errors import (
     ChannelBroken,
     ChannelClosed,
@@ -30,7 +31,10 @@ class End:
         self._going: frames.Sending | None = None
 
     def receive(self, kind: bytes | None, most: int, flags: int) -> tuple[bytes, list[int]] | None:
-        """The next message, of this kind (None: any, which is thrown away). Raises BlockingIOError: it has not all come."""
+        """The next message, of this kind (None: any, which is thrown away).
+
+        An error is raised, whatever the kind. Raises BlockingIOError: it has not all come.
+        """
         try:
             head = self.reader.head(flags)
             if head is None:
@@ -39,11 +43,16 @@ class End:
             if kind is None:
                 self.reader.skip(flags)
                 return b"", []
-            if head.kind != kind:
+            if head.kind == frames.ERROR:
+                most = codec.MOST_OF_ERROR
+            elif head.kind != kind:
                 raise UnexpectedMessage(frames.KINDS[kind][0], frames.KINDS[head.kind][0])
             if head.size > most:
                 raise MessageTooLarge(head.size, most)
-            return self.reader.take(flags)
+            received = self.reader.take(flags)
+            if head.kind == frames.ERROR:
+                raise codec.error_of(received[0])
+            return received
         except (OSError, TruncatedMessage):
             self.check()
             raise
@@ -102,7 +111,7 @@ def _owned(given: socket.socket | int) -> socket.socket:
     """A blocking socket that no program inherits. Raises UsageError, and then it is still the caller's."""
     try:
         sock = socket.socket(fileno=given if isinstance(given, int) else given.fileno())
-    except (OSError, ValueError, OverflowError) as error:
+    except (AttributeError, OSError, ValueError, OverflowError) as error:
         raise UsageError(f"{given!r} is no open socket: {error}") from None
     if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
         sock.detach()

@@ -8,13 +8,14 @@ import time
 from daemonize.posix.identity import has_proc, has_sleeper, read_file
 
 
-def has_threads(patience: float = 0.0) -> bool:
+def has_threads(patience: float = 0.0, besides: int = 0) -> bool:
     """Whether this process has more than one thread, of Python's or not: another may hold any lock when it is forked.
 
     patience: seconds that one is given which may be on its way out. Python has seen a thread off (join) before it is gone.
+    besides: so many that are known to hold none do not count.
     """
     until, pause = time.monotonic() + patience, 0.001
-    while _counts_several():
+    while _count() > 1 + besides:
         # No event tells of its end. Whoever waits for something is not on his way out.
         if time.monotonic() >= until or has_sleeper(os.getpid()):
             return True
@@ -23,13 +24,13 @@ def has_threads(patience: float = 0.0) -> bool:
     return False
 
 
-def _counts_several() -> bool:
+def _count() -> int:
     count = _status(b"Threads")
     if count is None:
         import threading
 
-        return threading.active_count() > 1
-    return int(count) > 1
+        return threading.active_count()
+    return int(count)
 
 
 def resident() -> int:

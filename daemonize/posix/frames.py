@@ -29,7 +29,7 @@ from daemonize.channel_errors import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LIST, SCALAR, OBJECT, DESCRIPTOR, KEEPERS = b"L", b"S", b"J", b"D", b"K"
+LIST, SCALAR, OBJECT, DESCRIPTOR, ERROR, KEEPERS = b"L", b"S", b"J", b"D", b"E", b"K"
 #: More the kernel does not take at once (SCM_MAX_FD, unix(7)).
 MOST_DESCRIPTORS = 253
 #: Name of each kind, and how many descriptors a frame of it may have: what is more is closed.
@@ -38,10 +38,11 @@ KINDS = {
     SCALAR: ("scalar", 0),
     OBJECT: ("object", 0),
     DESCRIPTOR: ("descriptor", 1),
+    ERROR: ("error", 0),
     KEEPERS: ("keeper's message", MOST_DESCRIPTORS),
 }
 #: What is spoken on a channel.
-CHANNELS = frozenset({LIST, SCALAR, OBJECT, DESCRIPTOR})
+CHANNELS = frozenset({LIST, SCALAR, OBJECT, DESCRIPTOR, ERROR})
 MOST_BYTES = (1 << 32) - 1
 _HEAD, _LENGTH = 5, 4
 _ROOM = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)

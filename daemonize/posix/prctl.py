@@ -16,8 +16,25 @@ _PTRACE_DETACH = 17
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+def prepare() -> None:
+    """Load what it takes: for one that is about to fork children that need it, each of which would load it itself."""
+    try:
+        _function("prctl")
+    except (ImportError, OSError, AttributeError):
+        pass  # there it does nothing anyway
+
+
+_found: dict[str, Callable[..., int]] = {}
+
+
 def _function(name: str) -> Callable[..., int]:
     """A function of the C library. Raises OSError or AttributeError where there is none."""
+    if name not in _found:
+        _found[name] = _look_up(name)
+    return _found[name]
+
+
+def _look_up(name: str) -> Callable[..., int]:
     try:
         from _ctypes import call_function, dlopen, dlsym
 

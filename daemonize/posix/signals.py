@@ -14,7 +14,7 @@ from daemonize.posix import prctl
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from types import FrameType
     from typing import Any
@@ -54,6 +54,24 @@ def restore_mask(mask: Iterable[int]) -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
+class Blocked:
+    """A context in which every signal is blocked in this thread: what is done in here is done, or not begun."""
+
+    def __enter__(self) -> None:
+        mask = block(())
+        try:
+            block_all()
+        except (
+            BaseException
+        ):  # of the handler of a signal that had come before, which is called by the call that blocks it
+            restore_mask(mask)
+            raise
+        self._mask = mask
+
+    def __exit__(self, *_exc: object) -> None:
+        restore_mask(self._mask)
+
+
 class SigpipeBlocked:
     """A context in which writing to a closed pipe is an error (EPIPE), and never a signal.
 
@@ -80,6 +98,28 @@ def set_defaults() -> None:
             _signal.signal(number, _signal.SIG_DFL)
         except OSError:
             pass  # SIGKILL, SIGSTOP
+
+
+class AllDefault:
+    """A context in which every signal is blocked, and at its default; both may be changed. Main thread only.
+
+    Handlers, and the mask of this thread, are put back. A handler that Python does not know (faulthandler) is left alone,
+    since nobody could do that.
+    """
+
+    def __enter__(self) -> None:
+        self._mask = block_all()
+        self._handlers = {number: _signal.getsignal(number) for number in valid()}
+        for number, handler in self._handlers.items():
+            if handler not in (None, _signal.SIG_DFL):
+                _signal.signal(number, _signal.SIG_DFL)
+
+    def __exit__(self, *_exc: object) -> None:
+        block_all()
+        for number, handler in self._handlers.items():
+            if handler is not None and _signal.getsignal(number) is not handler:
+                _signal.signal(number, handler)
+        restore_mask(self._mask)
 
 
 class TimeLimit:
@@ -139,6 +179,11 @@ def handled() -> list[int]:
 def ignore(number: int) -> None:
     """Ignore the signal from now on."""
     _signal.signal(number, _signal.SIG_IGN)
+
+
+def handle(number: int, handler: Callable[[int, FrameType | None], object] | int) -> None:
+    """Set a handler, or what `signal` calls SIG_DFL or SIG_IGN. For the main thread."""
+    _signal.signal(number, handler if callable(handler) else int(handler))
 
 
 def end_on_interrupt() -> None:

@@ -32,8 +32,10 @@ from daemonize import (
     MessageChannel,
     MessageTooLarge,
     PeerGone,
+    RemoteError,
     TruncatedMessage,
     UnexpectedMessage,
+    UnknownMessage,
     UsageError,
 )
 from daemonize.channel import codec
@@ -414,15 +416,125 @@ def test_a_large_message_is_skipped(pair: Pair) -> None:
         written.result()
 
 
+# --- errors
+
+
+READS: dict[str, Callable[[MessageChannel], object]] = {
+    "read": MessageChannel.read,
+    "read_scalar": MessageChannel.read_scalar,
+    "read_json": MessageChannel.read_json,
+    "recv_io": MessageChannel.recv_io,
+}
+
+
+class Odd(Exception):
+    """What cannot say what it is."""
+
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def failure() -> Exception:
+    """One with a traceback."""
+    try:
+        int("no number")
+    except ValueError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize("read", READS)
+def test_an_error_is_raised_by_whatever_is_read_next(pair: Pair, read: str) -> None:
+    """With type, text, message and traceback; it has been taken off then."""
+    pair[0].write_error(failure(), message="count")
+    pair[0].write("next")
+    with pytest.raises(RemoteError) as caught:
+        READS[read](pair[1])
+
+    assert (caught.value.type, caught.value.message) == ("ValueError", "count")
+    assert "no number" in caught.value.text
+    assert 'int("no number")' in caught.value.traceback
+    assert str(caught.value).startswith("the message 'count' was answered with an error: ValueError: invalid")
+    assert pair[1].read() == ["next"]
+
+
+def test_an_error_is_skipped(pair: Pair) -> None:
+    """As any message."""
+    pair[0].write_error(failure())
+    pair[0].write("next")
+
+    assert pair[1].skip()
+    assert pair[1].read() == ["next"]
+
+
+def test_an_error_comes_whatever_the_limit(pair: Pair) -> None:
+    """The limit of a read is for what was asked for."""
+    pair[0].write_error(failure())
+
+    with pytest.raises(RemoteError):
+        pair[1].read_scalar(max_size=3)
+
+
+def test_an_unknown_message_is_told_from_other_errors(pair: Pair) -> None:
+    """By its class."""
+    pair[0].write_error(UnknownMessage.of("frobnicate", ["open", "close"]))
+    with pytest.raises(UnknownMessage) as caught:
+        pair[1].read()
+
+    assert caught.value.message == "frobnicate"
+    assert (
+        str(caught.value)
+        == "there is no handler for the message 'frobnicate' (messages with a handler: close, open)"
+    )
+
+
+def test_an_error_is_shortened(pair: Pair) -> None:
+    """However long it is: both ends of its traceback are there. One that cannot be shown has its type."""
+
+    def deep(level: int) -> None:
+        if level:
+            deep(level - 1)
+        raise ValueError("\U0001f600" * 100_000)
+
+    with pytest.raises(ValueError) as caught:
+        deep(300)
+    with ThreadPoolExecutor() as pool:
+        pool.submit(pair[0].write_error, caught.value, message="m" * 10_000)
+        with pytest.raises(RemoteError) as received:
+            pair[1].read(max_size=0)
+    pair[0].write_error(Odd())
+    with pytest.raises(RemoteError) as odd:
+        pair[1].read()
+
+    assert len(received.value.text) < 4001
+    assert len(received.value.traceback) < 16_001
+    assert received.value.traceback.startswith("Traceback")
+    assert (odd.value.type.rpartition(".")[2], odd.value.text) == ("Odd", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [("text", ""), (None, ""), (ValueError, ""), (ValueError(), 3)]
+)
+def test_what_is_no_error(pair: Pair, error: Any, message: Any) -> None:
+    """Nothing has been sent then."""
+    with pytest.raises(UsageError, match="an error is an exception and the name of a message"):
+        pair[0].write_error(error, message=message)
+    pair[0].write("next")
+
+    assert pair[1].read() == ["next"]
+
+
 # --- the codec: any split, truncation, surplus descriptors, nonsense
 
 
-Sent = list[str] | bytes | dict[str, Any]
+Sent = list[str] | bytes | dict[str, Any] | RemoteError
 STRINGS = st.lists(st.binary(max_size=40).map(os.fsdecode), max_size=5)
 OBJECTS = st.dictionaries(
     st.text(max_size=5), st.one_of(st.integers(), st.text(max_size=9), st.none()), max_size=4
 )
-SENT = st.lists(st.one_of(STRINGS, st.binary(max_size=300), OBJECTS), max_size=6)
+TEXTS = st.text(max_size=20)
+ERRORS = st.builds(RemoteError, TEXTS, TEXTS, TEXTS, TEXTS)
+SENT = st.lists(st.one_of(STRINGS, st.binary(max_size=300), OBJECTS, ERRORS), max_size=6)
 
 
 def frame_of(message: Sent) -> bytes:
@@ -432,6 +544,9 @@ def frame_of(message: Sent) -> bytes:
         return head(frames.LIST, len(body)) + body
     if isinstance(message, bytes):
         return head(frames.SCALAR, len(message)) + message
+    if isinstance(message, RemoteError):
+        body = codec.body_of_error(message, "")
+        return head(frames.ERROR, len(body)) + body
     body = codec.body_of_object(message)
     return head(frames.OBJECT, len(body)) + body
 
@@ -442,14 +557,16 @@ def test_any_split(sent: list[Sent], data: st.DataObject) -> None:
     whole = b"".join(map(frame_of, sent))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
     ours, theirs = socket.socketpair()
-    received: list[messages.Message | None] = []
+    received: list[messages.Message | RemoteError | None] = []
 
     def try_all(channel: MessageChannel) -> None:
         while len(received) < len(sent):
             kind = sent[len(received)]
-            reads = {list: channel.read, bytes: channel.read_scalar, dict: channel.read_json}
+            reads: dict[Any, Any] = {list: channel.read, bytes: channel.read_scalar, dict: channel.read_json}
             try:
-                received.append(reads[type(kind)](timeout=0))
+                received.append(reads.get(type(kind), channel.read)(timeout=0))
+            except RemoteError as error:
+                received.append(error)
             except ChannelTimedOut:
                 return
 
@@ -459,11 +576,19 @@ def test_any_split(sent: list[Sent], data: st.DataObject) -> None:
             try_all(channel)
         theirs.close()
 
-        assert received == sent
+        assert list(map(comparable, received)) == list(map(comparable, sent))
         assert channel.read() is None
 
 
-@given(st.one_of(STRINGS, st.binary(max_size=300), OBJECTS), st.data())
+def comparable(message: object) -> object:
+    """Errors are alike if all they say is."""
+    if isinstance(message, RemoteError):
+        kind = UnknownMessage if message.type == "UnknownMessage" else RemoteError
+        return kind.__name__, *message.args
+    return message
+
+
+@given(st.one_of(STRINGS, st.binary(max_size=300), OBJECTS, ERRORS), st.data())
 def test_any_truncation(message: Sent, data: st.DataObject) -> None:
     """What was cut off is not the end of file, and not a message: again and again, whatever is asked."""
     whole = frame_of(message)
@@ -472,7 +597,8 @@ def test_any_truncation(message: Sent, data: st.DataObject) -> None:
     with MessageChannel(ours) as channel:
         with theirs:
             theirs.sendall(whole[:size])
-        read = {list: channel.read, bytes: channel.read_scalar, dict: channel.read_json}[type(message)]
+        reads: dict[Any, Any] = {list: channel.read, bytes: channel.read_scalar, dict: channel.read_json}
+        read = reads.get(type(message), channel.read)
         for _ in range(2):
             with pytest.raises(TruncatedMessage) as caught:
                 read()
@@ -520,8 +646,9 @@ def test_random_bodies(body: bytes) -> None:
     """A body that is no list, or no object, is named; the next message is read."""
     ours, theirs = socket.socketpair()
     with MessageChannel(ours) as channel, theirs:
-        theirs.sendall(head(b"L", len(body)) + body + head(b"J", len(body)) + body + frame_of(["next"]))
-        for read in (channel.read, channel.read_json):
+        theirs.sendall(head(b"L", len(body)) + body + head(b"J", len(body)) + body)
+        theirs.sendall(head(b"E", len(body)) + body + frame_of(["next"]))
+        for read in (channel.read, channel.read_json, channel.read):
             with contextlib.suppress(MalformedMessage):
                 read()
 

@@ -19,6 +19,7 @@ from daemonize import (
     MessageChannel,
     MessageTooLarge,
     PeerGone,
+    RemoteError,
     TruncatedMessage,
     UnexpectedMessage,
     UsageError,
@@ -87,6 +88,9 @@ def test_the_errors_are_the_same() -> None:
             with pytest.raises(MessageTooLarge):
                 await theirs.read_scalar(max_size=4)
             assert await theirs.read_scalar() == b"12345"
+            await ours.write_error(LookupError("not here"), message="find")
+            with pytest.raises(RemoteError, match="'find' was answered with an error: LookupError: not here"):
+                await theirs.read_json()
             with pytest.raises(UsageError):
                 await ours.write("\ud800")
             theirs.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import daemonize
-from daemonize import channel_errors, daemon_errors, errors, outcomes
+from daemonize import channel_errors, child_errors, daemon_errors, errors, outcomes
 from daemonize.channel_errors import (
     ChannelBroken,
     ChannelClosed,
@@ -21,9 +21,12 @@ from daemonize.channel_errors import (
     MalformedMessage,
     MessageTooLarge,
     PeerGone,
+    RemoteError,
     TruncatedMessage,
     UnexpectedMessage,
+    UnknownMessage,
 )
+from daemonize.child_errors import ServerAlreadyStarted, ServerError, ServerNotStarted
 from daemonize.daemon_errors import BadRecord, NoSuchDaemon, NotPossible, NotReloaded, NotYet
 from daemonize.errors import (
     AlreadyRunning,
@@ -56,6 +59,10 @@ HOSTILE = "evil\x1b[2J\nsecond line\r\x07\x9b\u202ename\udcff"
 def exited(code: int) -> int:
     """The wait status of a process that exited with a code."""
     return code << 8
+
+
+#: Where errors are.
+MODULES = (errors, channel_errors, child_errors, daemon_errors, outcomes)
 
 
 def launch_errors() -> list[tuple[LaunchError, int]]:
@@ -130,6 +137,16 @@ def every_error() -> list[DaemonizeError]:
         MessageTooLarge(5, 3),
         UnexpectedMessage("list", "scalar"),
         DescriptorsLost(),
+        RemoteError("ValueError", "no such file", "open", "Traceback (most recent call last):\n"),
+        RemoteError("evil.Error", HOSTILE, HOSTILE),
+        RemoteError("KeyError", ""),
+        UnknownMessage.of("open", ["close", "read"]),
+        UnknownMessage.of(HOSTILE, []),
+        ServerError("Helper", "it exited with status 3 before it was initialised", 3, "", HOSTILE),
+        ServerError(HOSTILE, HOSTILE),
+        ServerAlreadyStarted("Helper", 4711),
+        ServerAlreadyStarted(HOSTILE),
+        ServerNotStarted(HOSTILE),
     ]
     return [*(error for error, _ in launch_errors()), *others]
 
@@ -159,8 +176,7 @@ def test_no_error_is_forgotten_here() -> None:
     kinds = {
         kind
         for kind in subclasses(DaemonizeError)
-        if kind.__module__
-        in {module.__name__ for module in (errors, channel_errors, daemon_errors, outcomes)}
+        if kind.__module__ in {module.__name__ for module in MODULES}
     }
     listed = {type(error) for error in every_error()}
 

@@ -1,0 +1,106 @@
+"""The child, as its owner sees it: whether it lives, how it ended, and the end of it. Nobody else's child is touched."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+from time import monotonic, sleep
+
+from daemonize.errors import STATUS_SIGNAL, StillRunning
+from daemonize.posix import stop, tree
+from daemonize.posix.identity import pidfd_open, read_stat
+from daemonize.posix.loop import Loop
+
+#: Seconds between two looks, where the kernel tells nothing of an end: the first, and the longest.
+_FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
+_DAY = 86400.0
+
+
+class Child:
+    """A child of this process, just forked. status: when it has ended, its exit status, 128+N if it died of signal N.
+
+    It is None as well if somebody else has reaped it. died_of: the signal. fd: a pidfd, None where there is none.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid, self.fd = pid, pidfd_open(pid)
+        self.status: int | None = None
+        self.died_of: int | None = None
+        self._ended = False
+        self._reaping = threading.RLock()
+
+    def look(self) -> bool:
+        """Whether it has ended; it is reaped then."""
+        with self._reaping:
+            if not self._ended:
+                try:
+                    self._reap()
+                except ChildProcessError:
+                    self._ended = (
+                        True  # by os.wait() of somebody's, or by the kernel, where SIGCHLD is ignored
+                    )
+            return self._ended
+
+    def _reap(self) -> None:
+        # By the pidfd: if somebody else has reaped it, another child may have its pid by now.
+        if self.fd is not None and hasattr(os, "P_PIDFD"):
+            try:
+                result = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                raise
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                # A kernel before 5.4 has no P_PIDFD.
+            else:
+                if result is not None:
+                    exited = result.si_code == os.CLD_EXITED
+                    self._set(result.si_status if exited else -result.si_status)
+                return
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            self._set(os.waitstatus_to_exitcode(status))
+
+    def _set(self, code: int) -> None:
+        """code: as `subprocess` has it."""
+        if code < 0:
+            self.died_of = -code
+        self.status = STATUS_SIGNAL - code if code < 0 else code
+        self._ended = True
+
+    def wait(self, timeout: float) -> bool:
+        """Until it has ended, at most so many seconds; whether it has."""
+        until, pause = monotonic() + timeout, _FIRST_WAIT
+        while not self.look():
+            left = until - monotonic()
+            if left <= 0:
+                return False
+            if self.fd is None:
+                sleep(min(pause, left))
+                pause = min(pause * 2, _LONGEST_WAIT)
+            else:
+                poll = select.poll()
+                poll.register(self.fd, select.POLLIN)
+                poll.poll(min(left, _DAY) * 1000)
+        return True
+
+    def end(self, grace: float) -> None:
+        """SIGTERM, `grace` seconds, SIGKILL, to it and to what is below it; it is reaped. Raises StillRunning."""
+        if self.look():
+            return
+        # When it has ended, nothing tells any longer whose children it had.
+        below = tree.descendants(self.pid)
+        stat = read_stat(self.pid)
+        main = self.pid, stat.start if stat else 0
+        survivors = stop.run(Loop(), tree.Tree({self.pid, *below}), main, stop.default_plan(grace), self.look)
+        if survivors:
+            raise StillRunning(survivors)
+        self.wait(stop.KILL_GRACE)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        fd, self.fd = self.fd, None
+        if fd is not None:
+            os.close(fd)
