@@ -51,19 +51,19 @@ class Stat:
 
 def read_file(path: str) -> bytes | None:
     """A whole small file of /proc; None if it is not there or may not be read."""
+    opened: list[int] = []
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
+        # By one call into C: after os.open() a signal handler may raise, before anybody has the descriptor.
+        opened.extend(map(os.open, (path,), (os.O_RDONLY | os.O_CLOEXEC,)))
         chunks = []
-        while chunk := os.read(fd, 65536):
+        while chunk := os.read(opened[0], 65536):
             chunks.append(chunk)
         return b"".join(chunks)
-    except OSError:  # ESRCH: it ended between open and read
+    except OSError:  # there is none, or (ESRCH) it ended between open and read
         return None
     finally:
-        os.close(fd)
+        for fd in opened:
+            os.close(fd)
 
 
 def read_stat(pid: int, task: int | None = None) -> Stat | None:
