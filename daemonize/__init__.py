@@ -1,6 +1,6 @@
 """Start servers in the background, truthfully. The public names; each is loaded when it is first used.
 
-What brings a plugin for pytest is asserted anew by it, unless it says that there is no need (PYTEST_DONT_REWRITE).
+pytest would rewrite the assertions of whatever brings it a plugin; there are none in here: PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations

@@ -107,9 +107,8 @@ class Run:
             from daemonize.outcomes import Exited
 
             if isinstance(outcome, Exited) and outcome.signal:
-                signals.die_of(
-                    outcome.signal
-                )  # whoever asks the kernel is told what it would be of the server
+                # Whoever asks the kernel is told what it would be of the server.
+                signals.die_of(outcome.signal)
         return outcome.exit_status
 
     def _launch(self) -> Ready | LaunchError:

@@ -51,9 +51,8 @@ def _fork_again(write: int, kept: Collection[int], work: Callable[[], None], ign
                 signals.ignore(number)  # a log that cannot be written to is an error, and no more
             signals.restore_mask(())
             fds.point_at_null(0, 1, 2)
-            fds.sweep(
-                {*kept, write}
-            )  # first: a copy of a write end would delay an end of file in the wrapper
+            # First: a copy of a write end would delay an end of file in the wrapper.
+            fds.sweep({*kept, write})
             os.write(write, b"%d" % os.getpid())
             os.close(write)
             work()

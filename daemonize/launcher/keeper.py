@@ -235,9 +235,8 @@ def main(arguments: list[str]) -> None:
     if os.fork():
         os._exit(0)  # whoever waits for us does so no longer, and the other is nobody's child
     sys.stdin = sys.stdout = sys.stderr = None
-    signals.restore_mask(
-        ()
-    )  # a program that takes its signals by sigwait(3) has blocked them, and we are told by ours
+    # A program that takes its signals by sigwait(3) has blocked them, and we are told by ours.
+    signals.restore_mask(())
     requests = socket.socket(fileno=requests_fd)
     frames.send(requests, pickle.dumps(os.getpid()))
     Keeper(requests, None if owner < 0 else owner).run()

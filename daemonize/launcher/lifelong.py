@@ -81,11 +81,10 @@ class LifelongDrain:
         told, self._tell = owner.pipe()
         self._inputs = _Inputs(told)
         limit, keep = request.log_rotate or (0, 0)
+        # Reversed: of one file for both, that of stdout has the place.
         logs = {
             fd: Log(fd, place=files.places.get(stream), limit=limit, keep=keep, stamped=request.timestamps)
-            for stream, fd in reversed(
-                files.logs.items()
-            )  # one file for both: that of stdout, which has the place
+            for stream, fd in reversed(files.logs.items())
         }
         self._logs = {stream: logs[fd] for stream, fd in files.logs.items()}
         self._inputs.logs = list(logs.values())

@@ -144,9 +144,8 @@ def _enter(settings: Settings) -> None:
             context.open()
         except OSError as error:
             what = f"{context.stage.partition(':')[0]} {context.describe(context.stage)}".strip()
-            reason = OSError(
-                error.errno, os.strerror(error.errno or 0)
-            )  # setrlimit(2) has only a number for it
+            # setrlimit(2) has only a number for it.
+            reason = OSError(error.errno, os.strerror(error.errno or 0))
             raise SetupError("set", what, reason) from None
     _become_server()
 

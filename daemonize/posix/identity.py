@@ -119,9 +119,8 @@ def standing(pid: int) -> str:
     """
     tasks = _tasks(pid)
     if tasks is None:
-        return (
-            UNKNOWN if _exists(pid) else GONE
-        )  # no /proc, or one that hides other users' processes (hidepid)
+        # There is no /proc, or one that hides other users' processes (hidepid).
+        return UNKNOWN if _exists(pid) else GONE
     living = [task for task in tasks if not task.exiting]
     if not living:
         return EXITING

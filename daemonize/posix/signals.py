@@ -61,9 +61,8 @@ class Blocked:
         mask = block(())
         try:
             block_all()
-        except (
-            BaseException
-        ):  # of the handler of a signal that had come before, which is called by the call that blocks it
+        except BaseException:
+            # The call that blocks calls the handler of a signal that had come before, which may raise.
             restore_mask(mask)
             raise
         self._mask = mask
