@@ -352,11 +352,15 @@ class BackgroundServer(Ways):
 
     def _end_lost(self, link: Link) -> None:
         """The wrapper was killed, and the keeper may have been, too."""
-        if link.began is not None:
-            plan = stop.default_plan(seconds_of("term_timeout", self._asked["term_timeout"]))
-            survivors = stop.run(Loop(), Tree((), tokens=[link.began.token]), None, plan)
-            if survivors:
-                raise StillRunning(survivors)
+        if link.began is None:
+            return
+        plan = stop.default_plan(seconds_of("term_timeout", self._asked["term_timeout"]))
+        # It bears no mark before it is executed, nor on its way out, which is waited for.
+        main = link.forked if link.forked and link.forked.start else None
+        roots = {main.pid} if main and Identity.of(*main).alive else ()
+        survivors = stop.run(Loop(), Tree(roots, tokens=[link.began.token]), main, plan)
+        if survivors:
+            raise StillRunning(survivors)
 
     def wait(self, timeout: float | None = None) -> int | None:
         """Wait until it has ended by itself, at most `timeout` seconds: its exit status, None if it still runs."""

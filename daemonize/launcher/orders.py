@@ -45,6 +45,13 @@ class Began(NamedTuple):
     facts: object
 
 
+class Forked(NamedTuple):
+    """What is told of a server that is kept before it is let through its gate. Nothing marks it yet."""
+
+    pid: int
+    start: int
+
+
 class Ended(NamedTuple):
     """What is told at last of a server that was kept.
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from daemonize import BackgroundServer, InvalidState
+from daemonize import BackgroundServer, InvalidState, SetupError
 from daemonize.launcher import owner
 from tests.support import ports, procs
 from tests.support.owners import ECHO, above, all_ended, owning, run, shell
 from tests.support.programs import SHELL, program
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.family import Family
 
 #: A shell with a server and one who does not listen to SIGTERM below it.
@@ -193,6 +196,39 @@ def test_a_wrapper_that_is_killed_while_it_starts_is_told(family: Family) -> Non
         assert status == "not_running"
         assert procs.wait_ended(server.pid, 0)
         assert one.finish()[0] == 0
+
+
+def test_a_server_that_is_not_executed_yet_goes_with_its_wrapper(tmp_path: Path, family: Family) -> None:
+    """It waits for a writer of its stdin, with all signals blocked, and bears no mark: start() raises, and it is gone."""
+    stdin = tmp_path / "stdin"
+    os.mkfifo(stdin)
+    held = BackgroundServer(ECHO, stdin=stdin, term_timeout=0.1)
+    starting = threading.Thread(target=lambda: raised.append(attempt(held)))
+    raised: list[str] = []
+    starting.start()
+    server = procs.eventually(lambda: unexecuted(family))
+    procs.send(server.ppid, signal.SIGKILL)
+    starting.join()
+
+    assert "its wrapper was killed" in raised[0]
+    assert procs.wait_ended(server.pid, 0)
+    owner.dismiss()
+    family.nobody()
+
+
+def attempt(server: BackgroundServer) -> str:
+    """What start() says that fails."""
+    with pytest.raises(SetupError) as failed:
+        server.start()
+    return str(failed.value)
+
+
+def unexecuted(family: Family) -> procs.Process:
+    """What a wrapper has forked."""
+    parents = {process.pid: process.ppid for process in family.living()}
+    found = [process for process in family.living() if parents.get(process.ppid) in parents]
+    assert found, "there is no server yet"
+    return found[0]
 
 
 # -- the keeper ---------------------------------------------------------------------------------------------------------
