@@ -44,7 +44,8 @@ def _encoded(string: str | bytes) -> bytes:
     except UnicodeEncodeError as error:
         raise UsageError(f"{string!r} cannot be written: {error}") from None
     except AttributeError:
-        raise UsageError(f"a list is of str and bytes, and {string!r} is neither") from None
+        hint = "; write(*strings) takes one by one"
+        raise UsageError(f"a list is of str and bytes, and {string!r} is neither{hint}") from None
 
 
 def list_of(body: bytes) -> list[str]:
@@ -135,7 +136,10 @@ def error_of(body: bytes) -> RemoteError:
     if parts.keys() != _MOST.keys() or not all(isinstance(part, str) for part in parts.values()):
         raise MalformedMessage("an error has a type, a text, a message and a traceback")
     kind = UnknownMessage if parts["type"] == UnknownMessage.__name__ else RemoteError
-    return kind(**parts)
+    error = kind(**parts)
+    if error.traceback:
+        error.add_note(f"in the other process:\n{error.traceback.rstrip()}")
+    return error
 
 
 def descriptor_of(file: HasFileno | int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import warnings
 import weakref
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -50,6 +51,9 @@ if TYPE_CHECKING:
 
         def _handled_signals(self) -> Mapping[int, SignalHandler]:
             """Those that the user has defined."""
+
+
+_RETURNED = "what the handler of '{name}' returns is not sent: write the answer to self.client"
 
 
 def numbers(fd: int | None) -> tuple[int, ...]:
@@ -162,13 +166,14 @@ class Body:
             return
         try:
             with self._owner.interrupts() if self._owner else nullcontext():
-                handler(*arguments)
+                if handler(*arguments) is not None:
+                    warnings.warn(_RETURNED.format(name=name), RuntimeWarning, stacklevel=1)
         except Exception as error:  # noqa: BLE001 (it is the answer)
             here = error.__traceback__
             self._answer(error.with_traceback(here.tb_next if here and here.tb_next else here), name)
 
     def _answer(self, error: Exception, name: str) -> None:
-        if isinstance(error, (PeerGone, ChannelClosed)) and (self.client.closed or self._is_left()):
+        if isinstance(error, (PeerGone, ChannelClosed)) and (self.client.closed or not self.client.has_peer):
             return  # the next look shows that it is over
         if self._server.strict:
             raise error
@@ -176,8 +181,3 @@ class Body:
             self.client.write_error(error, message=name)
         except (PeerGone, ChannelClosed):
             pass  # likewise
-
-    def _is_left(self) -> bool:
-        poll = select.poll()
-        poll.register(self.client.fileno(), 0)
-        return any(events & select.POLLHUP for _, events in poll.poll(0))

@@ -87,9 +87,11 @@ class ChildServerCollection(Generic[S]):
         with entry.busy:
             if entry.removed or (unused_since is not None and entry.used > unused_since):
                 return False
-            self._remove(key, entry)
-            if entry.server:
-                _stop(entry.server)
+            try:
+                if entry.server:
+                    _stop(entry.server)
+            finally:
+                self._remove(key, entry)  # not before: who stops all of them waits for this one as well
             return True
 
     def _remove(self, key: Hashable, entry: _Entry[S]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., object]")
 _MARK = "_daemonize_messages"
+_LATER = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 #: The kernel sends it to a server when its owner has ended; None: this system does not.
 OWNER_ENDED: int | None = getattr(signal, "SIGRTMAX", None)
 
@@ -21,24 +23,34 @@ OWNER_ENDED: int | None = getattr(signal, "SIGRTMAX", None)
 @overload
 def message_handler(name: F) -> F: ...
 @overload
-def message_handler(name: str) -> Callable[[F], F]: ...
-def message_handler(name: Any) -> Any:
+def message_handler(name: str | None = None) -> Callable[[F], F]: ...
+def message_handler(name: Any = None) -> Any:
     """Decorate a method of a `ChildServer` that handles messages of this name; without one, of the method's own.
 
-    A method that overrides it handles them then. Raises UsageError.
+    What it returns is not sent: it writes its answer to `client`. A method that overrides it handles them then. Raises
+    UsageError.
     """
     if callable(name):
         return _marked(name, getattr(name, "__name__", None))
-    return lambda function: _marked(function, name)
+    return lambda function: _marked(function, getattr(function, "__name__", None) if name is None else name)
 
 
 def _marked(function: Any, name: object) -> Any:
+    refuse_async(function)
     names = [*getattr(function, _MARK, ()), checked_name(name)]
     try:
         setattr(function, _MARK, names)
     except AttributeError:
         raise UsageError(f"message_handler decorates a method, and {function!r} is none") from None
     return function
+
+
+def refuse_async(handler: object) -> None:
+    """Raises UsageError: what a handler begins, nobody would go on with."""
+    if any(test(handler) for test in _LATER):
+        raise UsageError(
+            f"a handler is called, and done when it returns; {handler!r} is async, or a generator"
+        )
 
 
 def declared(kind: type) -> dict[str, str]:

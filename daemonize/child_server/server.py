@@ -41,8 +41,8 @@ class ChildServer:
     raises (RemoteError, UnknownMessage); it names the message that it answers. The server goes on, unless strict.
 
     strict: the first of those ends the server, with status 1. stop_timeout: seconds (or "5s") for each step of `stop`.
-    keep_fds: descriptors, or files, that the server is to have beside 0, 1, 2 and its own. max_size: bytes of a message
-    that is read.
+    keep_fds: descriptors, or files, that the server is to have beside 0, 1, 2 and its own. timeout: seconds (or "5s") that
+    a call of the owner's end may wait, None: for ever. max_size: bytes of a message that is read.
 
     In the server, every signal has its default, but for SIGPIPE and SIGXFSZ, which Python ignores, and SIGHUP; random
     generators are seeded anew; what the owner has registered for its exit never runs. It ends with its owner, also when
@@ -57,10 +57,17 @@ class ChildServer:
     _starting: bool
     _body: Body | None
     _status: int | None
+    _stopped: bool
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         cls._declared = handlers.declared(cls)
+        for method in cls._declared.values():
+            if hasattr(ChildServer, method):
+                raise UsageError(
+                    f"{method} is something else of a ChildServer: name the method otherwise, and the message as it "
+                    f"pleases you: @message_handler({method!r})"
+                )
 
     def __new__(cls, *_args: object, **_settings: object) -> Self:
         """Not in __init__, which subclasses forget to call."""
@@ -68,6 +75,7 @@ class ChildServer:
         self._messages, self._signals = {}, {}
         self._lock, self._starting = threading.RLock(), False
         self._running = self._body = self._status = None
+        self._stopped = False
         ChildServer._configure(self)
         return self
 
@@ -77,9 +85,12 @@ class ChildServer:
         strict: bool = False,
         stop_timeout: float | str = STOP_TIMEOUT,
         keep_fds: Sequence[HasFileno | int] = (),
+        timeout: float | str | None = None,
         max_size: int = MAX_SIZE,
     ) -> None:
-        self._configure(strict=strict, stop_timeout=stop_timeout, keep_fds=keep_fds, max_size=max_size)
+        self._configure(
+            strict=strict, stop_timeout=stop_timeout, keep_fds=keep_fds, timeout=timeout, max_size=max_size
+        )
 
     def _configure(
         self,
@@ -87,11 +98,13 @@ class ChildServer:
         strict: bool = False,
         stop_timeout: float | str = STOP_TIMEOUT,
         keep_fds: Sequence[HasFileno | int] = (),
+        timeout: float | str | None = None,
         max_size: int = MAX_SIZE,
     ) -> None:
         """What is not said is as when it was made without a word. Raises UsageError."""
         self.strict = bool(strict)
         self.stop_timeout = seconds_of("stop_timeout", stop_timeout)
+        self.timeout = None if timeout is None else seconds_of("timeout", timeout)
         self.max_size = _checked_size(max_size)
         try:
             self._keep = tuple(keep_fds)
@@ -114,8 +127,10 @@ class ChildServer:
 
         What is defined while the server runs holds from the next start on; in the server itself, at once.
         """
-        if not callable(handler if not isinstance(handler, str) else getattr(self, handler, None)):
+        function = getattr(self, handler, None) if isinstance(handler, str) else handler
+        if not callable(function):
             raise UsageError(f"a handler is a function, or the name of a method, and {handler!r} is neither")
+        handlers.refuse_async(function)
         self._messages[handlers.checked_name(name)] = handler
 
     def define_signal_handler(self, number: int | str, handler: SignalHandler) -> None:
@@ -140,7 +155,9 @@ class ChildServer:
     @property
     def _here(self) -> Body:
         if self._body is None or self._body.pid != os.getpid():
-            raise InvalidState(f"only {self._name} itself, in its own process, has a client and a main loop")
+            raise InvalidState(
+                f"only {self._name} itself, in its own process, has a client and a main loop; its owner has `server`"
+            )
         return self._body
 
     # -- what its owner has -------------------------------------------------------------------------------------------
@@ -152,9 +169,11 @@ class ChildServer:
 
     @property
     def alive(self) -> bool:
-        """Whether it has been started, and lives."""
+        """Whether it has been started, and lives; one that has closed its end of the channel is about to end."""
         running = self._running
-        return running is not None and not running.foreign and not running.child.look()
+        if running is None or running.foreign or running.child.look():
+            return False
+        return running.channel.closed or running.channel.has_peer
 
     @property
     def server_pid(self) -> int | None:
@@ -165,10 +184,10 @@ class ChildServer:
     def exit_status(self) -> int | None:
         """Of the last server, 128+N if it died of signal N.
 
-        None: it runs, there has been none, or somebody else has reaped it.
+        None: it runs, there has been none, or somebody else has reaped it. (Of a start that failed: ServerError.status.)
         """
-        if self.alive:
-            return None
+        if self._running and not self._running.foreign:
+            self._running.child.look()
         return self._running.child.status if self._running else self._status
 
     @property
@@ -215,7 +234,7 @@ class ChildServer:
             running.channel.hang_up()
             if not running.child.wait(self.stop_timeout):
                 running.child.end(self.stop_timeout)
-            self._status, self._running = running.child.status, None
+            self._status, self._running, self._stopped = running.child.status, None, True
             running.close()
 
     def start_synchronously(self, sock: socket.socket | int) -> None:
@@ -270,12 +289,14 @@ class ChildServer:
     def _owned(self, running: Running | None) -> Running:
         self._refuse_elsewhere()
         if running is None:
-            raise ServerNotStarted(self._name)
+            raise ServerNotStarted(self._name, stopped=self._stopped)
         return running
 
     def _refuse_elsewhere(self) -> None:
         if self._body and self._body.pid == os.getpid():
-            raise InvalidState(f"this is {self._name} itself: only its owner can start and stop it")
+            raise InvalidState(
+                f"this is {self._name} itself: only its owner starts, stops, and has `server`; here it is `client`"
+            )
         if self._running and self._running.foreign:
             raise InvalidState(
                 f"{self._name} is the server of process {self._running.owner}, from which this one was forked: "
@@ -285,7 +306,7 @@ class ChildServer:
     # -- what its body asks for ---------------------------------------------------------------------------------------
 
     def _take(self, child: Child, sock: socket.socket) -> None:
-        self._running = Running(child, MessageChannel(sock, max_size=self.max_size))
+        self._running = Running(child, MessageChannel(sock, timeout=self.timeout, max_size=self.max_size))
         self._status = None
 
     def _enter(self, body: Body) -> None:

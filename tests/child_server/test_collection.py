@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daemonize import ChildServerCollection, UsageError
+from daemonize import ChannelClosed, ChildServerCollection, UsageError
 from tests.support import procs
 from tests.support.child_servers import Echo, ask
 
@@ -95,6 +95,35 @@ def test_an_idle_server_is_stopped() -> None:
         thread.join(10)
         assert not thread.is_alive()
         assert len(servers) == 0
+
+
+def test_one_that_is_being_stopped_is_waited_for() -> None:
+    """By who leaves the block: nothing is left then. It is busy when its time is over."""
+    held, release = os.pipe()
+
+    class Busy(Echo):
+        def finalize_server(self) -> None:
+            os.read(held, 1)
+
+    with ChildServerCollection[Busy](max_idle_time=0.001) as servers:
+        server = servers.lookup_or_add("one", lambda: Busy(keep_fds=[held]))
+        with pytest.raises(ChannelClosed):
+            server.server.read()  # until its time is over, and it is being stopped
+        assert "one" in servers
+        os.write(release, b"x")
+    assert (server.started, server.exit_status) == (False, 0)
+    os.close(held)
+    os.close(release)
+
+
+def test_one_that_has_closed_its_end_is_replaced() -> None:
+    """Whoever has read the end of file need not wait for the process to be gone."""
+    with ChildServerCollection[Echo]() as servers:
+        for _ in range(20):
+            server = servers.lookup_or_add("one", Echo)
+            assert ask(server, "echo", "a") == ["a"]
+            os.kill(server.server_pid or 0, signal.SIGKILL)
+            assert server.server.read() is None
 
 
 def test_nothing_is_stopped_without_a_time() -> None:

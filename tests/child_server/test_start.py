@@ -18,7 +18,7 @@ from tests.support import procs
 from tests.support.child_servers import Echo, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class CustomError(Exception):
@@ -406,7 +406,7 @@ def test_handlers_that_are_none() -> None:
     for handler in ("no_such_method", "started", 3, None):
         with pytest.raises(UsageError, match="a handler is a function, or the name of a method"):
             Echo().define_message_handler("a", handler)  # type: ignore[arg-type]
-    for name in (3, None, b"bytes"):
+    for name in (3, b"bytes"):
         with pytest.raises(UsageError, match="the name of a message is text"):
             Echo().define_message_handler(name, print)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="the name of a message is text"):
@@ -419,3 +419,40 @@ def test_handlers_that_are_none() -> None:
 
             @message_handler("a")
             def two(self) -> None: ...
+
+
+def test_handlers_that_nobody_would_go_on_with() -> None:
+    """async, generators: a call of them does nothing; and methods that a server has for something else."""
+
+    async def later() -> None:
+        """Never."""
+
+    def piecemeal() -> Iterator[int]:
+        yield 1
+
+    for function in (later, piecemeal):
+        for define in (
+            message_handler,
+            message_handler("a"),
+            lambda f: Echo().define_message_handler("a", f),
+        ):
+            with pytest.raises(UsageError, match="is async, or a generator"):
+                define(function)
+    with pytest.raises(UsageError, match=r"stop is something else .* @message_handler\('stop'\)"):
+
+        class Stops(Echo):
+            @message_handler
+            def stop(self) -> None:
+                """Not this one."""
+
+
+def test_a_handler_named_after_its_method() -> None:
+    """With and without brackets."""
+
+    class Both(Echo):
+        @message_handler()
+        def one(self) -> None:
+            self.client.write("1")
+
+    with Both() as server:
+        assert ask(server, "one") == ["1"]

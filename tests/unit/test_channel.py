@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemonize import (
+    AsyncMessageChannel,
     ChannelBroken,
     ChannelClosed,
     ChannelError,
@@ -1176,3 +1177,38 @@ def test_errors_can_be_sent_over_a_channel(pair: Pair) -> None:
     pair[0].write_scalar(pickle.dumps(TruncatedMessage(3, 5)))
 
     assert str(pickle.loads(pair[1].read_scalar() or b"")) == str(TruncatedMessage(3, 5))  # noqa: S301 (our own)
+
+
+def test_a_channel_is_not_made_of_another() -> None:
+    """That one would lose its descriptor, and close a stranger's: nothing is taken. A copy of the descriptor will do."""
+    one, other = MessageChannel.pair()
+    with one, other:
+        for kind in (MessageChannel, AsyncMessageChannel):
+            with pytest.raises(UsageError, match="is made of a socket or a descriptor"):
+                kind(one)  # type: ignore[arg-type]
+        with MessageChannel(os.dup(one.fileno())) as copy:
+            copy.write("a")
+        one.write("b")
+        assert (other.read(), other.read()) == (["a"], ["b"])
+
+
+def test_whether_somebody_has_the_other_end() -> None:
+    """Also where what he has written has not been read."""
+    one, other = MessageChannel.pair()
+    with one:
+        other.write("a")
+        assert one.has_peer
+        other.close()
+        assert not one.has_peer
+        assert one.read() == ["a"]
+
+
+@pytest.mark.parametrize("timeout", ["soon", -1, [], float("nan"), "-1s"])
+def test_timeouts_that_cannot_be(timeout: Any) -> None:
+    """UsageError; text with a unit can."""
+    one, other = MessageChannel.pair()
+    with one, other:
+        with pytest.raises(UsageError, match=r"timeout|duration|'soon'"):
+            one.read(timeout=timeout)
+        with pytest.raises(ChannelTimedOut):
+            one.read(timeout="1ms")
