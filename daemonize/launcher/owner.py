@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from daemonize.errors import DaemonizeError, LaunchError, SetupError, UsageError
 from daemonize.launcher import interpreter
-from daemonize.launcher.orders import OWN, SHARED, Ended, Order
+from daemonize.launcher.orders import OWN, SHARED, Ended, Order, packed
 from daemonize.launcher.ready import Ready
 from daemonize.posix import callers, frames
 from daemonize.posix.fds import Descriptors, occupy_standard
@@ -236,7 +236,7 @@ def order(
         wanted = Order(
             keeps, others is not None, request, targets, facts, stop_signal, environment, callers.umask()
         )
-        _owner.send((SHARED if others else OWN) + pickle.dumps(wanted), fds)
+        _owner.send((SHARED if others else OWN) + packed(wanted), fds)
     except OSError as error:
         raise SetupError("prepare", "the launch", error) from None
     finally:

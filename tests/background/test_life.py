@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from tests.support.family import Family
 
 
+#: Half of a character: no file name, no environment and no command has it.
+HALF = "\ud800"
+
+
 def together(*actions: Any) -> list[BaseException | None]:
     """Do them in a thread each, at the same time; what each has raised."""
     outcomes: list[BaseException | None] = [None] * len(actions)
@@ -761,12 +765,47 @@ def test_all_ports_can_be_asked_for() -> None:
         ({"ready": [5]}, "a readiness spec must be text"),
         ({"listen": 80}, "listen must be an address to listen on"),
         ({"user": []}, "user must be USER"),
+        ({"strict": "no"}, "strict must be True or False, not 'no'"),
+        ({"clear_env": len}, "clear_env must be True or False"),
+        ({"term_timeout": 10**400}, "term_timeout is more seconds than can be counted"),
+        ({"user": HALF}, r"an argument of BackgroundServer\(\) cannot be used: .* surrogates not allowed"),
+        ({"cwd": HALF}, "surrogates not allowed"),
+        ({"env": {"A": HALF}}, "surrogates not allowed"),
+        ({"ready": f"unix:{HALF}"}, "surrogates not allowed"),
     ],
 )
 def test_settings_that_cannot_be_are_named(asked: dict[str, Any], said: str) -> None:
     """UsageError, when the object is made."""
     with pytest.raises(UsageError, match=said):
         BackgroundServer(ECHO, **asked)
+
+
+def test_arguments_of_its_methods_that_cannot_be_are_named() -> None:
+    """UsageError, and the server goes on; a moment that has passed is no time to wait."""
+    with BackgroundServer(ECHO) as one:
+        for wrong in ("soon", float("nan"), 10**400, [], object()):
+            for method in (one.wait, one.stop):
+                with pytest.raises(UsageError, match=r"timeout|duration"):
+                    method(wrong)  # type: ignore[operator]
+        assert (one.wait(-1), one.wait("10ms"), one.listening) == (None, None, True)
+
+
+def test_text_and_numbers_may_be_of_classes_of_the_callers() -> None:
+    """As the members of an enum: the plain value goes to the wrapper, which has not the caller's modules."""
+    said = run(
+        "import enum\n"
+        "class Number(enum.IntEnum):\n"
+        "    NICE, LIMIT = 3, 100\n"
+        "class Text(str):\n"
+        "    def __str__(self):\n"
+        "        return 'not this'\n"
+        "limits = {Text('nofile'): (Number.LIMIT, Number.LIMIT)}\n"
+        "settings = {'nice': Number.NICE, 'limits': limits, 'listen': Text('127.0.0.1:0')}\n"
+        "with BackgroundServer(map(Text, command), ready=Text('exec:true'), **settings) as server:\n"
+        "    say(os.getpriority(os.PRIO_PROCESS, server.pid), resource.prlimit(server.pid, resource.RLIMIT_NOFILE))\n",
+        *PYTHON, "-c", "import time; time.sleep(60)",
+    )  # fmt: skip
+    assert said == [[3, [100, 100]]]
 
 
 def test_a_generator_cannot_be_decorated() -> None:
