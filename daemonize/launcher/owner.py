@@ -85,15 +85,26 @@ class _Keeper:
     def is_there(self) -> bool:
         """Whether it has not left: who is on his way out has not."""
         stat = read_stat(self._pid)
-        return stat is not None and stat.start == self._start
+        if stat is None or stat.start != self._start:
+            return False
+        if stat.state == "Z":
+            self._reap()
+        return stat.state != "Z"
 
     def wait(self) -> None:
         """Until it has left."""
         try:
-            if self.is_there:
-                wait_for_end(self._pid, _PATIENCE)
+            if self.is_there and wait_for_end(self._pid, _PATIENCE):
+                self._reap()
         except ProcessLookupError:
             pass  # in this moment
+
+    def _reap(self) -> None:
+        """Nobody's child is ours where we adopt orphans: as pid 1 of a container, or by PR_SET_CHILD_SUBREAPER."""
+        try:
+            os.waitpid(self._pid, os.WNOHANG)
+        except ChildProcessError:
+            pass  # it is another's, who has reaped it or will
 
 
 class _Owner:
