@@ -41,6 +41,7 @@ class _Keeper:
 
     def __init__(self, surroundings: bytes) -> None:
         self.surroundings = surroundings
+        self._is_sending = False
         self._sock, theirs = _pair()
         owner = pidfd_open(os.getpid())
         passed = [theirs.fileno(), *([] if owner is None else [owner])]
@@ -70,11 +71,15 @@ class _Keeper:
         self._pid, self._start = pid, stat.start if stat else 0
 
     def send(self, message: bytes, fds: Sequence[int]) -> bool:
-        """Hand an order over; False if it has gone."""
+        """Hand an order over; False if it has gone, or (in a signal handler) is just being handed another one."""
+        if self._is_sending:
+            return False
+        self._is_sending = True
         try:
             frames.send(self._sock, message, fds)
         except OSError:
             return False
+        self._is_sending = False
         return True
 
     def part(self) -> None:
@@ -111,7 +116,8 @@ class _Owner:
     """This process, as one that may have a keeper."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler may start a server, too, whatever of this it comes between.
+        self._lock = threading.RLock()
         self._keeper: _Keeper | None = None
         self._parted: list[_Keeper] = []
         self._wrappers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -127,8 +133,10 @@ class _Owner:
                     sent = keeper.send(message, fds)
                 if not sent:
                     self._part()
-                    self._keeper = _Keeper(surroundings)
-                    sent = self._keeper.send(message, fds)
+                    keeper = _Keeper(surroundings)
+                    self._part()  # with that of a signal handler, if it has made one meanwhile
+                    self._keeper = keeper
+                    sent = keeper.send(message, fds)
             finally:
                 if not sent:
                     self._part()  # of a message that was cut off it would take the next one for the rest
@@ -172,7 +180,7 @@ class _Owner:
 
     def forget(self) -> None:
         """In a forked child: the keeper is the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._wrappers.clear()
         for sock in list(_private):
             sock.close()  # else its other side would not hear that the parent has closed it
