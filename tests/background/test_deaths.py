@@ -325,6 +325,27 @@ def test_an_owner_that_waits_for_any_child_never_sees_ours() -> None:
         os.waitpid(-1, os.WNOHANG)
 
 
+def test_an_owner_that_adopts_orphans_has_no_zombies_of_ours() -> None:
+    """As pid 1 of a container: each keeper that has left is reaped, when there is another or none is needed."""
+    said = run(
+        "import ctypes\n"
+        "from daemonize.launcher import owner\n"
+        "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER\n"
+        "def children():\n"
+        "    with open('/proc/thread-self/children') as file:\n"
+        "        return file.read().split()\n"
+        "for niceness in range(6):\n"
+        "    os.setpriority(os.PRIO_PROCESS, 0, niceness)\n"
+        "    with BackgroundServer(command):\n"
+        "        pass\n"
+        "say(len(children()))\n"
+        "owner.dismiss()\n"
+        "say(children())\n"
+    )
+    assert said[0][0] < 5  # the last one, and perhaps some that are on their way out
+    assert said[1] == [[]]
+
+
 def test_in_the_child_of_multiprocessing_a_server_cannot_be_stopped_by_its_copy() -> None:
     """As in any forked child; said here for one in this process."""
     with BackgroundServer(ECHO) as echo:
