@@ -359,7 +359,9 @@ def test_what_cannot_be_executed_is_told() -> None:
     failing = BackgroundServer(["/nonexistent/server", "{port}"])
     with pytest.raises(NotExecuted, match="/nonexistent/server") as caught:
         failing.start()
-    assert f"cmd: /nonexistent/server {failing.command[1]}\nexit status: (never executed)" in str(caught.value)
+    assert f"cmd: /nonexistent/server {failing.command[1]}\nexit status: (never executed)" in str(
+        caught.value
+    )
     assert (failing.status, failing.exit_status) == ("not_running", None)
 
 
