@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -412,3 +413,22 @@ def test_two_servers_of_one_owner_know_nothing_of_each_other() -> None:
     first.stop()
     assert ask(second, "echo", "a") == ["a"]
     second.stop()
+
+
+@pytest.mark.parametrize("spared", ["client", ""])
+def test_a_server_that_closes_all_its_descriptors_leaves(spared: str) -> None:
+    """Instead of asking for ever what happens on a number that is none."""
+
+    class Closer(Echo):
+        @message_handler
+        def close_all(self, spared: str) -> None:
+            client = self.client.fileno()
+            for fd in range(3, 100):
+                with contextlib.suppress(OSError):
+                    if not spared or fd != client:
+                        os.close(fd)
+
+    with Closer() as server:
+        assert ask(server, "close_all", spared) is None
+        assert procs.wait_ended(server.server_pid or 0)
+    assert server.exit_status == 0
