@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from daemonize.channel_errors import (
     ChannelClosed,
+    MalformedMessage,
     MessageTooLarge,
     PeerGone,
     RemoteError,
+    TruncatedMessage,
     UnexpectedMessage,
     UnknownMessage,
 )
@@ -136,6 +138,11 @@ class Body:
                 self._answer(error, "")
             except RemoteError as error:
                 self._answer(error, "")
+            except TruncatedMessage:
+                return  # the owner has been killed as it wrote: its end, and no fault of the server's
+            except MalformedMessage as error:
+                self._answer(error, "")
+                return  # whoever writes that may write anything next
             else:
                 if message is None:
                     return

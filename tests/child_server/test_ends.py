@@ -16,6 +16,7 @@ from daemonize import (
     ChildServer,
     InvalidState,
     MessageChannel,
+    RemoteError,
     StillRunning,
     message_handler,
 )
@@ -432,3 +433,31 @@ def test_a_server_that_closes_all_its_descriptors_leaves(spared: str) -> None:
         assert ask(server, "close_all", spared) is None
         assert procs.wait_ended(server.server_pid or 0)
     assert server.exit_status == 0
+
+
+def test_an_owner_that_is_killed_as_it_writes(capfd: pytest.CaptureFixture[str]) -> None:
+    """Half a message is its end, of which the server says nothing."""
+
+    def start(channel: MessageChannel) -> None:
+        server = Echo().start()
+        os.write(server.server.fileno(), b"L\0\0\0\x10half")
+        channel.write(str(server.server_pid))
+        channel.read()
+
+    with owned(start) as (owner, channel):
+        (pid,) = channel.read() or [""]
+        os.kill(owner, signal.SIGKILL)
+        assert procs.wait_ended(int(pid))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("garbage", [b"garbage" * 9, b"L\0\0\0\5\0\0\0\5x"])
+def test_garbage_is_answered_with_an_error(garbage: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    """And is the end: there is no telling where the next message begins."""
+    with Echo() as server:
+        os.write(server.server.fileno(), garbage)
+        with pytest.raises(RemoteError, match="MalformedMessage"):
+            server.server.read(timeout=10)
+        assert server.server.read(timeout=10) is None
+    assert server.exit_status == 0
+    assert capfd.readouterr().err == ""
