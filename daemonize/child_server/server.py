@@ -258,10 +258,12 @@ class ChildServer:
         running = self.__dict__.get("_running")
         if running is None or running.foreign or sys.is_finalizing():
             return
-        warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
-        self._running = None
-        running.channel.close()
-        lost.append(running.child)
+        try:
+            warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
+        finally:  # a warning may be an error
+            self._running = None
+            running.channel.close()
+            lost.append(running.child)
 
     @property
     def _name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -175,6 +176,21 @@ def test_a_server_that_nobody_stops() -> None:
     assert procs.wait_ended(pid)
     with Echo():
         assert not any(child.pid == pid for child in procs.children(os.getpid()))
+
+
+def test_a_server_that_nobody_stops_where_warnings_are_errors() -> None:
+    """Python can only show the error, and the server ends and is reaped all the same."""
+    server = Echo().start()
+    pid = server.server_pid or 0
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("error")
+        patch.setattr(sys, "unraisablehook", lambda _: None)
+        del server
+        gc.collect()
+    assert procs.wait_ended(pid)
+    Echo().start().stop()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def test_an_owner_that_just_exits() -> None:
