@@ -391,6 +391,8 @@ def test_descriptors_that_are_none(keep: Any) -> None:
         (999, "there is no signal 999"),
         ("SIGNOTHING", "there is no signal 'SIGNOTHING'"),
         (None, "there is no signal None"),
+        ("SIG_IGN", "there is no signal 'SIG_IGN'"),
+        ("_SETMASK", "there is no signal '_SETMASK'"),
     ],
 )
 def test_signals_that_cannot_be_handled(number: Any, words: str) -> None:
