@@ -124,8 +124,11 @@ class ChildServer:
         Handlers of signals run between two steps of whatever the server does; `quit_main` may be called in them.
         """
         number, handler = handlers.checked_signal(number), handlers.checked_handler(handler)
+        here = self._body is not None and self._body.pid == os.getpid()
+        if here and threading.current_thread() is not threading.main_thread():
+            raise UsageError("only the main thread of a server can set a handler of a signal")
         self._signals[number] = handler
-        if self._body and self._body.pid == os.getpid():
+        if here:
             signal.signal(number, handler)
 
     def quit_main(self) -> None:
