@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from daemonize.channel import MessageChannel
 from daemonize.channel.end import MAX_SIZE
@@ -256,6 +256,10 @@ class ChildServer:
     def __repr__(self) -> str:
         state = f"pid {self.server_pid}" if self.alive else "dead" if self.started else "not started"
         return f"<{self._name}: {state}>"
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        """Two objects for one process: what became of one of them would end the server of the other."""
+        raise TypeError(f"{self._name} stands for a process, and cannot be copied or pickled")
 
     def __del__(self) -> None:
         running = self.__dict__.get("_running")
