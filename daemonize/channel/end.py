@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import operator
 import socket
 
 from daemonize.channel import codec
@@ -110,14 +111,16 @@ class End:
 def _owned(given: socket.socket | int) -> socket.socket:
     """A blocking socket that no program inherits. Raises UsageError, and then it is still the caller's."""
     try:
-        sock = socket.socket(fileno=given if isinstance(given, int) else given.fileno())
-    except (AttributeError, OSError, ValueError, OverflowError) as error:
+        fd, detach = (given, None) if isinstance(given, int) else (given.fileno(), given.detach)
+        # Not None, which makes a new one.
+        sock = socket.socket(fileno=operator.index(fd))
+    except (AttributeError, TypeError, OSError, ValueError, OverflowError) as error:
         raise UsageError(f"{given!r} is no open socket: {error}") from None
     if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
         sock.detach()
         raise UsageError(f"a channel needs a UNIX stream socket, and {given!r} is none")
-    if not isinstance(given, int):
-        given.detach()
+    if detach:
+        detach()
     sock.settimeout(None)
     sock.set_inheritable(False)
     return sock
