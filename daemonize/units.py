@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from daemonize.errors import UsageError, printable
 
 _SECONDS = {
@@ -49,6 +51,9 @@ def seconds_of(keyword: str, duration: object, *, above: bool = False) -> float:
     if not isinstance(seconds, (int, float)) or not (seconds > 0 or (seconds == 0 and not above)):
         least = "more than 0" if above else "0 or more"
         raise UsageError(f"{keyword} must be {least} seconds, or text such as '5s', not {duration!r}")
+    if isinstance(seconds, int) and seconds > sys.float_info.max:
+        # Nothing could be added to it.
+        raise UsageError(f"{keyword} is no time that could pass: write 'infinity' for no limit")
     return seconds
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 from daemonize.channel import codec
 from daemonize.channel.end import MAX_SIZE, End
 from daemonize.channel_errors import ChannelTimedOut
-from daemonize.errors import InvalidState, UsageError
+from daemonize.errors import InvalidState
 from daemonize.posix import frames
+from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +31,8 @@ class _Deadline:
     """Until when a call may wait. action: `read` or `write`. timeout: seconds; None: for ever. Raises UsageError."""
 
     def __init__(self, action: str, timeout: float | None) -> None:
-        if timeout is not None and not timeout >= 0:
-            raise UsageError(f"a timeout is a number of seconds from 0 on, or None, and not {timeout!r}")
-        self._action, self._timeout = action, timeout
-        self._end = None if timeout is None else monotonic() + timeout
+        self._action, self._timeout = action, None if timeout is None else seconds_of("timeout", timeout)
+        self._end = None if self._timeout is None else monotonic() + self._timeout
         self.flags = 0 if timeout is None else socket.MSG_DONTWAIT
 
     @property

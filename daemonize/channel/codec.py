@@ -141,7 +141,7 @@ def error_of(body: bytes) -> RemoteError:
 def descriptor_of(file: HasFileno | int) -> int:
     """Raises UsageError."""
     try:
-        fd = file if isinstance(file, int) else file.fileno()
+        fd: object = file if isinstance(file, int) else file.fileno()
     except (AttributeError, TypeError, ValueError, OSError) as error:
         raise UsageError(f"{file!r} has no descriptor that could be sent: {error}") from None
     if not isinstance(fd, int) or not 0 <= fd < 1 << 31:

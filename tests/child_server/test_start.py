@@ -363,6 +363,7 @@ def test_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"stop_timeout": "soon"}, "'soon' is not a duration"),
         ({"stop_timeout": None}, "stop_timeout must be 0 or more seconds"),
         ({"stop_timeout": float("nan")}, "stop_timeout must be 0 or more seconds"),
+        ({"stop_timeout": 10**400}, "stop_timeout is no time that could pass: write 'infinity'"),
         ({"keep_fds": 3}, "keep_fds is a list of descriptors or files"),
         ({"max_size": -1}, "max_size is a number of bytes"),
         ({"max_size": "1K"}, "max_size is a number of bytes"),

@@ -310,6 +310,9 @@ def test_an_object_arrives_as_it_was_written(pair: Pair, value: dict[str, Any]) 
         lambda channel: channel.write("late", timeout=-1),
         lambda channel: channel.write("late", timeout=float("nan")),
         lambda channel: channel.read(timeout=-0.1),
+        lambda channel: channel.read(timeout=[]),
+        lambda channel: channel.read(timeout=1j),
+        lambda channel: channel.read(timeout=10**400),
     ],
 )
 def test_what_cannot_be_written_is_a_usage_error(
