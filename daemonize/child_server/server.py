@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from daemonize.channel import MessageChannel
-from daemonize.channel.end import MAX_SIZE
+from daemonize.channel.end import MAX_SIZE, checked_size
 from daemonize.child_errors import ServerAlreadyStarted, ServerNotStarted
 from daemonize.child_server import birth, handlers
 from daemonize.child_server.body import Body, set_signals
@@ -92,7 +92,7 @@ class ChildServer:
         """What is not said is as when it was made without a word. Raises UsageError."""
         self.strict = bool(strict)
         self.stop_timeout = seconds_of("stop_timeout", stop_timeout)
-        self.max_size = _checked_size(max_size)
+        self.max_size = checked_size(max_size)
         try:
             self._keep = tuple(keep_fds)
         except TypeError:
@@ -311,9 +311,3 @@ class ChildServer:
 
     def _handled_signals(self) -> Mapping[int, SignalHandler]:
         return self._signals
-
-
-def _checked_size(size: object) -> int:
-    if not isinstance(size, int) or size < 0:
-        raise UsageError(f"max_size is a number of bytes, and not {size!r}")
-    return size

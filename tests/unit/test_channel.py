@@ -311,6 +311,9 @@ def test_an_object_arrives_as_it_was_written(pair: Pair, value: dict[str, Any]) 
         lambda channel: channel.write("late", timeout=float("nan")),
         lambda channel: channel.read(timeout=-0.1),
         lambda channel: channel.read(timeout=[]),
+        lambda channel: channel.read(max_size="1K"),
+        lambda channel: channel.read_scalar(max_size=-1),
+        lambda _: MessageChannel.pair(max_size=1.5),  # type: ignore[arg-type]
         lambda channel: channel.read(timeout=1j),
         lambda channel: channel.read(timeout=10**400),
     ],
