@@ -97,6 +97,31 @@ def test_an_idle_server_is_stopped() -> None:
         assert len(servers) == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*while other threads live:RuntimeWarning")
+@pytest.mark.parametrize("asks", ["cleanup", "delete", "lookup_or_add"])
+def test_who_asks_for_a_server_that_is_being_stopped_waits(asks: str) -> None:
+    """Two servers never have one key, and nothing is left when everything has been stopped."""
+    stopping, go = threading.Event(), threading.Event()
+
+    class Late(Echo):
+        def stop(self) -> None:
+            stopping.set()
+            assert go.wait(10)
+            super().stop()
+
+    servers: ChildServerCollection[Echo] = ChildServerCollection(max_idle_time=0.001)
+    first = servers.lookup_or_add("a", Late)
+    assert stopping.wait(10)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(getattr(servers, asks), *{"cleanup": (), "delete": "a"}.get(asks, ("a", Echo)))
+        with pytest.raises(TimeoutError):
+            done.result(0.1)
+        go.set()
+        done.result(10)
+        assert not first.started
+    servers.cleanup()
+
+
 def test_nothing_is_stopped_without_a_time() -> None:
     """0 is never, and there is no thread."""
     with ChildServerCollection[Echo]() as servers:
