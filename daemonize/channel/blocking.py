@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.channel import codec
-from daemonize.channel.end import MAX_SIZE, End
+from daemonize.channel.end import MAX_SIZE, End, checked_size
 from daemonize.channel_errors import ChannelTimedOut
 from daemonize.errors import InvalidState
 from daemonize.posix import frames
@@ -72,14 +72,15 @@ class MessageChannel:
     def __init__(
         self, sock: socket.socket | int, *, timeout: float | str | None = None, max_size: int = MAX_SIZE
     ) -> None:
-        self.timeout, self.max_size = timeout, max_size
+        self.timeout, self.max_size = timeout, checked_size(max_size)
         self._end = End(sock)
         self.renew_turns()
         _channels.add(self)
 
     @classmethod
     def pair(cls, *, timeout: float | str | None = None, max_size: int = MAX_SIZE) -> tuple[Self, Self]:
-        """Both ends of a new channel. Raises OSError."""
+        """Both ends of a new channel. Raises OSError, UsageError."""
+        checked_size(max_size)  # before there is anything to close
         one, other = socket.socketpair()
         return cls(one, timeout=timeout, max_size=max_size), cls(other, timeout=timeout, max_size=max_size)
 
@@ -145,13 +146,14 @@ class MessageChannel:
         self, kind: bytes | None, most: int | None, timeout: Timeout
     ) -> tuple[bytes, list[int]] | None:
         deadline = _Deadline("read", self.timeout if timeout is ... else timeout)
+        most = self.max_size if most is None else checked_size(most)
         turn = _refuse_handlers(self._reading)
         try:
             deadline.take(turn)
             while True:
                 self._end.check()
                 try:
-                    return self._end.receive(kind, self.max_size if most is None else most, deadline.flags)
+                    return self._end.receive(kind, most, deadline.flags)
                 except BlockingIOError:
                     deadline.wait(self._end.fileno(), select.POLLIN)
         finally:

@@ -145,9 +145,9 @@ def error_of(body: bytes) -> RemoteError:
 def descriptor_of(file: HasFileno | int) -> int:
     """Raises UsageError."""
     try:
-        fd = file if isinstance(file, int) else file.fileno()
-    except (AttributeError, ValueError, OSError) as error:
+        fd: object = file if isinstance(file, int) else file.fileno()
+    except (AttributeError, TypeError, ValueError, OSError) as error:
         raise UsageError(f"{file!r} has no descriptor that could be sent: {error}") from None
-    if not 0 <= fd < 1 << 31:
+    if not isinstance(fd, int) or not 0 <= fd < 1 << 31:
         raise UsageError(f"{fd} is no descriptor")
     return fd

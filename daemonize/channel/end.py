@@ -22,6 +22,13 @@ from daemonize.posix import frames
 MAX_SIZE = 64 << 20
 
 
+def checked_size(size: object) -> int:
+    """Bytes of a message, at most. Raises UsageError."""
+    if not isinstance(size, int) or size < 0:
+        raise UsageError(f"max_size is a number of bytes, and not {size!r}")
+    return size
+
+
 class End:
     """sock: its socket, or the descriptor of one, which is the end's own from now on. Raises UsageError."""
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from daemonize.channel_errors import (
     ChannelClosed,
+    MalformedMessage,
     MessageTooLarge,
     PeerGone,
     RemoteError,
+    TruncatedMessage,
     UnexpectedMessage,
     UnknownMessage,
 )
@@ -140,6 +142,11 @@ class Body:
                 self._answer(error, "")
             except RemoteError as error:
                 self._answer(error, "")
+            except TruncatedMessage:
+                return  # the owner has been killed as it wrote: its end, and no fault of the server's
+            except MalformedMessage as error:
+                self._answer(error, "")
+                return  # whoever writes that may write anything next
             else:
                 if message is None:
                     return
@@ -148,7 +155,10 @@ class Body:
     def _awaits_message(self, poll: select.poll) -> bool:
         """Whether there is one, or the end of them."""
         while not (self._quitting or self.client.closed or (self._owner and self._owner.overdue)):
-            ready = {fd for fd, _ in poll.poll()}
+            ready = dict(poll.poll())
+            # A handler has closed what it did not open: a number may be another's next, and poll(2) never waits again.
+            if any(events & select.POLLNVAL for events in ready.values()):
+                return False
             if self._woken in ready:
                 continue
             # What the owner has still written comes before its end.

@@ -87,11 +87,12 @@ class ChildServerCollection(Generic[S]):
         with entry.busy:
             if entry.removed or (unused_since is not None and entry.used > unused_since):
                 return False
+            # Found until it has ended: whoever asks for the key, or cleans up, waits for that.
             try:
                 if entry.server:
                     _stop(entry.server)
             finally:
-                self._remove(key, entry)  # not before: who stops all of them waits for this one as well
+                self._remove(key, entry)
             return True
 
     def _remove(self, key: Hashable, entry: _Entry[S]) -> None:

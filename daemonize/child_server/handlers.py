@@ -79,7 +79,9 @@ def checked_name(name: object) -> str:
 def checked_signal(number: object) -> int:
     """Of a signal that a server may handle. Raises UsageError."""
     if isinstance(number, str):
-        number = getattr(signal, number if number.startswith("SIG") else f"SIG{number}", number)
+        # Not of the module: SIG_IGN is 1 there, as is SIGHUP.
+        name = number if number.startswith("SIG") else f"SIG{number}"
+        number = signal.Signals.__members__.get(name, number)
     if not isinstance(number, int) or number not in signal.valid_signals():
         raise UsageError(f"there is no signal {number!r}: write signal.SIGUSR1, or 'SIGUSR1'")
     if number in (signal.SIGKILL, signal.SIGSTOP):

@@ -8,10 +8,10 @@ import sys
 import threading
 import warnings
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from daemonize.channel import MessageChannel
-from daemonize.channel.end import MAX_SIZE
+from daemonize.channel.end import MAX_SIZE, checked_size
 from daemonize.child_errors import ServerAlreadyStarted, ServerNotStarted
 from daemonize.child_server import birth, handlers
 from daemonize.child_server.body import Body, set_signals
@@ -105,7 +105,7 @@ class ChildServer:
         self.strict = bool(strict)
         self.stop_timeout = seconds_of("stop_timeout", stop_timeout)
         self.timeout = None if timeout is None else seconds_of("timeout", timeout)
-        self.max_size = _checked_size(max_size)
+        self.max_size = checked_size(max_size)
         try:
             self._keep = tuple(keep_fds)
         except TypeError:
@@ -139,8 +139,11 @@ class ChildServer:
         Handlers of signals run between two steps of whatever the server does; `quit_main` may be called in them.
         """
         number, handler = handlers.checked_signal(number), handlers.checked_handler(handler)
+        here = self._body is not None and self._body.pid == os.getpid()
+        if here and threading.current_thread() is not threading.main_thread():
+            raise UsageError("only the main thread of a server can set a handler of a signal")
         self._signals[number] = handler
-        if self._body and self._body.pid == os.getpid():
+        if here:
             signal.signal(number, handler)
 
     def quit_main(self) -> None:
@@ -273,14 +276,20 @@ class ChildServer:
         state = f"pid {self.server_pid}" if self.alive else "dead" if self.started else "not started"
         return f"<{self._name}: {state}>"
 
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        """Two objects for one process: what became of one of them would end the server of the other."""
+        raise TypeError(f"{self._name} stands for a process, and cannot be copied or pickled")
+
     def __del__(self) -> None:
         running = self.__dict__.get("_running")
         if running is None or running.foreign or sys.is_finalizing():
             return
-        warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
-        self._running = None
-        running.channel.close()
-        lost.append(running.child)
+        try:
+            warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
+        finally:  # a warning may be an error
+            self._running = None
+            running.channel.close()
+            lost.append(running.child)
 
     @property
     def _name(self) -> str:
@@ -323,9 +332,3 @@ class ChildServer:
 
     def _handled_signals(self) -> Mapping[int, SignalHandler]:
         return self._signals
-
-
-def _checked_size(size: object) -> int:
-    if not isinstance(size, int) or size < 0:
-        raise UsageError(f"max_size is a number of bytes, and not {size!r}")
-    return size

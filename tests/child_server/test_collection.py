@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daemonize import ChannelClosed, ChildServerCollection, UsageError
+from daemonize import ChildServerCollection, UsageError
 from tests.support import procs
 from tests.support.child_servers import Echo, ask
 
@@ -97,25 +97,6 @@ def test_an_idle_server_is_stopped() -> None:
         assert len(servers) == 0
 
 
-def test_one_that_is_being_stopped_is_waited_for() -> None:
-    """By who leaves the block: nothing is left then. It is busy when its time is over."""
-    held, release = os.pipe()
-
-    class Busy(Echo):
-        def finalize_server(self) -> None:
-            os.read(held, 1)
-
-    with ChildServerCollection[Busy](max_idle_time=0.001) as servers:
-        server = servers.lookup_or_add("one", lambda: Busy(keep_fds=[held]))
-        with pytest.raises(ChannelClosed):
-            server.server.read()  # until its time is over, and it is being stopped
-        assert "one" in servers
-        os.write(release, b"x")
-    assert (server.started, server.exit_status) == (False, 0)
-    os.close(held)
-    os.close(release)
-
-
 def test_one_that_has_closed_its_end_is_replaced() -> None:
     """Whoever has read the end of file need not wait for the process to be gone."""
     with ChildServerCollection[Echo]() as servers:
@@ -124,6 +105,31 @@ def test_one_that_has_closed_its_end_is_replaced() -> None:
             assert ask(server, "echo", "a") == ["a"]
             os.kill(server.server_pid or 0, signal.SIGKILL)
             assert server.server.read() is None
+
+
+@pytest.mark.filterwarnings("ignore:.*while other threads live:RuntimeWarning")
+@pytest.mark.parametrize("asks", ["cleanup", "delete", "lookup_or_add"])
+def test_who_asks_for_a_server_that_is_being_stopped_waits(asks: str) -> None:
+    """Two servers never have one key, and nothing is left when everything has been stopped."""
+    stopping, go = threading.Event(), threading.Event()
+
+    class Late(Echo):
+        def stop(self) -> None:
+            stopping.set()
+            assert go.wait(10)
+            super().stop()
+
+    servers: ChildServerCollection[Echo] = ChildServerCollection(max_idle_time=0.001)
+    first = servers.lookup_or_add("a", Late)
+    assert stopping.wait(10)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(getattr(servers, asks), *{"cleanup": (), "delete": "a"}.get(asks, ("a", Echo)))
+        with pytest.raises(TimeoutError):
+            done.result(0.1)
+        go.set()
+        done.result(10)
+        assert not first.started
+    servers.cleanup()
 
 
 def test_nothing_is_stopped_without_a_time() -> None:

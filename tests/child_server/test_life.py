@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import signal
 import tempfile
 import warnings
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,6 +25,9 @@ from daemonize import (
 )
 from tests.support import procs
 from tests.support.child_servers import Echo, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # --- upstream --------------------------------------------------------------------------------------------------------
 
@@ -295,6 +301,15 @@ def test_quitting_the_main_loop() -> None:
         assert server.server.read(timeout=10) is None
         server.stop()
         assert server.exit_status == 0
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_server_cannot_be_copied(copied: Callable[[object], object]) -> None:
+    """The end of a copy would be the end of the server."""
+    with Echo() as server:
+        with pytest.raises(TypeError, match="Echo stands for a process, and cannot be copied or pickled"):
+            copied(server)
+        assert ask(server, "echo", "still here") == ["still here"]
 
 
 def test_what_is_only_for_the_server() -> None:

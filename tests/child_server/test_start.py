@@ -363,6 +363,7 @@ def test_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"stop_timeout": "soon"}, "'soon' is not a duration"),
         ({"stop_timeout": None}, "stop_timeout must be 0 or more seconds"),
         ({"stop_timeout": float("nan")}, "stop_timeout must be 0 or more seconds"),
+        ({"stop_timeout": 10**400}, "stop_timeout is more seconds than can be counted: write 'infinity'"),
         ({"keep_fds": 3}, "keep_fds is a list of descriptors or files"),
         ({"max_size": -1}, "max_size is a number of bytes"),
         ({"max_size": "1K"}, "max_size is a number of bytes"),
@@ -391,6 +392,8 @@ def test_descriptors_that_are_none(keep: Any) -> None:
         (999, "there is no signal 999"),
         ("SIGNOTHING", "there is no signal 'SIGNOTHING'"),
         (None, "there is no signal None"),
+        ("SIG_IGN", "there is no signal 'SIG_IGN'"),
+        ("_SETMASK", "there is no signal '_SETMASK'"),
     ],
 )
 def test_signals_that_cannot_be_handled(number: Any, words: str) -> None:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -303,9 +304,19 @@ def test_an_object_arrives_as_it_was_written(pair: Pair, value: dict[str, Any]) 
         lambda channel: channel.send_io(-1),
         lambda channel: channel.send_io(1 << 40),
         lambda channel: channel.send_io(999),
+        lambda channel: channel.send_io(SimpleNamespace(fileno=lambda: "3")),
+        lambda channel: channel.send_io(SimpleNamespace(fileno=3)),
+        lambda _: MessageChannel(SimpleNamespace(fileno=lambda: None, detach=print)),  # type: ignore[arg-type]
+        lambda _: MessageChannel(SimpleNamespace(fileno=lambda: "3", detach=print)),  # type: ignore[arg-type]
         lambda channel: channel.write("late", timeout=-1),
         lambda channel: channel.write("late", timeout=float("nan")),
         lambda channel: channel.read(timeout=-0.1),
+        lambda channel: channel.read(timeout=[]),
+        lambda channel: channel.read(max_size="1K"),
+        lambda channel: channel.read_scalar(max_size=-1),
+        lambda _: MessageChannel.pair(max_size=1.5),  # type: ignore[arg-type]
+        lambda channel: channel.read(timeout=1j),
+        lambda channel: channel.read(timeout=10**400),
     ],
 )
 def test_what_cannot_be_written_is_a_usage_error(
