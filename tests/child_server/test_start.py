@@ -303,7 +303,8 @@ def test_a_handler_that_raises_while_the_server_starts(seconds: float) -> None:
 
     server = Initializes(work)
     before = signal.signal(signal.SIGVTALRM, too_late)
-    which = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGVTALRM))
+    # To this thread, which blocks it at times: one that another thread takes comes even into hooks of fork(2).
+    which = threading.Timer(seconds, signal.pthread_kill, (threading.get_ident(), signal.SIGVTALRM))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
