@@ -100,7 +100,7 @@ def body_of_error(error: object, message: object) -> bytes:
     if not isinstance(error, BaseException) or not isinstance(message, str):
         raise UsageError(f"an error is an exception and the name of a message, not {error!r} and {message!r}")
     if isinstance(error, RemoteError):
-        parts = dict(zip(_MOST, error.args, strict=True))
+        parts = {name: str(getattr(error, name)) for name in _MOST}
     else:
         parts = {
             "type": type_of(error),

@@ -15,7 +15,7 @@ from daemonize.channel.end import MAX_SIZE, checked_size
 from daemonize.child_errors import ServerAlreadyStarted, ServerNotStarted
 from daemonize.child_server import birth, handlers
 from daemonize.child_server.body import Body, set_signals
-from daemonize.child_server.running import Running, lost, reap_lost
+from daemonize.child_server.running import Running, locking, lost, reap_lost
 from daemonize.errors import InvalidState, UsageError
 from daemonize.posix import signals
 from daemonize.units import seconds_of
@@ -73,7 +73,8 @@ class ChildServer:
         """Not in __init__, which subclasses forget to call."""
         self = super().__new__(cls)
         self._messages, self._signals = {}, {}
-        self._lock, self._starting = threading.RLock(), False
+        self.renew_locks()
+        locking[id(self)] = self
         self._running = self._body = self._status = None
         self._stopped = False
         ChildServer._configure(self)
@@ -311,6 +312,10 @@ class ChildServer:
                 f"{self._name} is the server of process {self._running.owner}, from which this one was forked: "
                 "make another one"
             )
+
+    def renew_locks(self) -> None:
+        """Not for users: in a forked child, nobody is in the middle of anything."""
+        self._lock, self._starting = threading.RLock(), False
 
     # -- what its body asks for ---------------------------------------------------------------------------------------
 
