@@ -336,7 +336,7 @@ def test_it_is_started_as_it_was(options: list[str], tmp_path: Path, servers: Fa
 def holders(*names: str) -> list[int]:
     """Who has a file of the registry open."""
     places = {f"{registered.directory()}/{name}" for name in names}
-    return [pid for pid in procs.pids() if places & {*procs.descriptors(pid).values()}]
+    return sorted(pid for pid in procs.pids() if places & {*procs.descriptors(pid).values()})
 
 
 @pytest.mark.parametrize("words", [named(*READY), READY], ids=["given", "made"])
