@@ -6,11 +6,9 @@ import os
 import weakref
 from typing import TYPE_CHECKING
 
-from daemonize.child_server import birth
-
 if TYPE_CHECKING:
     from daemonize.channel import MessageChannel
-    from daemonize.child_server.process import Child
+    from daemonize.offspring.process import Child
 
 
 class Running:
@@ -56,7 +54,6 @@ def _let_go() -> None:
     for child in lost:
         child.close()
     lost.clear()
-    birth.harmless.clear()
 
 
 os.register_at_fork(after_in_child=_let_go)
