@@ -34,7 +34,7 @@ class _Deadline:
             raise UsageError(f"a timeout is a number of seconds from 0 on, or None, and not {timeout!r}")
         self._action, self._timeout = action, timeout
         self._end = None if timeout is None else monotonic() + timeout
-        self.flags = 0 if timeout is None else socket.MSG_DONTWAIT
+        self.flags = 0 if timeout is None else frames.DONTWAIT
 
     @property
     def _left(self) -> float | None:

@@ -6,6 +6,7 @@ import signal
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from daemonize.errors import UsageError, signal_name
+from daemonize.offspring.mortal import OWNER_ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., object]")
 _MARK = "_daemonize_messages"
-#: The kernel sends it to a server when its owner has ended; None: this system does not.
-OWNER_ENDED: int | None = getattr(signal, "SIGRTMAX", None)
 
 
 @overload

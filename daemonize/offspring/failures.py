@@ -50,7 +50,7 @@ def _unpickled(pickled: bytes) -> Exception | None:
     """An exception that belongs to nobody but the program: KeyboardInterrupt, say, would not be the owner's."""
     try:
         error = pickle.loads(pickled)  # noqa: S301 (likewise)
-    except Exception:  # noqa: BLE001 (whatever its class does)
+    except BaseException:  # noqa: BLE001 (whatever its class does)
         return None
     return error if isinstance(error, Exception) else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import signal
 import sys
 from typing import Any
@@ -62,3 +63,10 @@ def status_of(error: SystemExit) -> int:
         return (error.code or 0) & 0xFF
     print(error.code, file=sys.stderr)  # noqa: T201 (as Python does)
     return 1
+
+
+def limit_memory(size: int) -> None:
+    """Of this process and its children, in bytes of address space. Raises OSError."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = size if hard == resource.RLIM_INFINITY else min(size, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
