@@ -6,6 +6,8 @@ import heapq
 import os
 import select
 import socket
+import sys
+import warnings
 import weakref
 from collections import deque
 from time import monotonic
@@ -127,6 +129,12 @@ class ProcessManager:
             self.kill_processes()
         self.teardown()
 
+    def __del__(self) -> None:
+        if self.__dict__.get("_owner") != os.getpid() or sys.is_finalizing():
+            return
+        warnings.warn("a ProcessManager was not torn down", ResourceWarning, stacklevel=2, source=self)
+        self._close()
+
     @property
     def _foreign(self) -> str:
         return (
@@ -206,7 +214,22 @@ class ProcessManager:
                 child, inbox, command = birth()
             except OSError as error:
                 raise SetupError("start", options.name, error) from None
-            return self._add(Process(child, inbox, command, options, callbacks, self._end_one))
+            process = Process(child, inbox, command, options, callbacks, self._end_one)
+            try:
+                return self._add(process)
+            except OSError as error:  # there are limits of what can be watched (epoll(7))
+                self._discard(process)
+                raise SetupError("watch", options.name, error) from None
+
+    def _discard(self, process: Process) -> None:
+        """As if it had never been."""
+        for fd in (process.inbox.fileno() if process.inbox else None, process.child.fd):
+            if fd is not None:
+                self._loop.forget(fd)
+        self._forget(process)
+        process.send_signal(signals.SIGKILL)
+        process.child.wait(stop.KILL_GRACE)
+        process.close()
 
     def _add(self, process: Process) -> Process:
         self._number = number = process.number = self._number + 1

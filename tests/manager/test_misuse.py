@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import resource
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from daemonize import InvalidState, ProcessManager, SetupError, UsageError
-from tests.support.tasks import completed
+from daemonize.posix.loop import Selectable
+from tests.support.tasks import completed, hang
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,34 @@ def test_no_descriptors_left() -> None:
         manager.create_process(_plain, found.append)
 
     assert found[0].value() == 1
+
+
+@pytest.mark.parametrize("task", [hang, ["sleep", "1000"]], ids=["function", "command"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_cannot_be_watched(monkeypatch: pytest.MonkeyPatch, task: Any, which: int) -> None:
+    """Is ended: a task that nobody would hear of is none. which: of the descriptors of a task."""
+    watch, count = Selectable.watch, iter(range(10))
+
+    def refuses(loop: Selectable, fd: int, events: int, callback: Any) -> None:
+        if next(count) == (which if callable(task) else 0):
+            raise OSError(28, "No space left on device")
+        watch(loop, fd, events, callback)
+
+    with ProcessManager() as manager:
+        with monkeypatch.context() as patched:
+            patched.setattr(Selectable, "watch", refuses)
+            with pytest.raises(SetupError, match=r"cannot watch .*: No space left on device"):
+                manager.create_process(task)
+        assert manager.process_count == 0
+        assert manager.step(0) == 0
+
+
+def test_a_manager_that_nobody_tears_down() -> None:
+    """Gives its descriptors back when it is collected, with a warning."""
+    manager = ProcessManager().setup()
+    with pytest.warns(ResourceWarning, match=r"^a ProcessManager was not torn down$"):  # noqa: PT031
+        del manager
+        gc.collect()
 
 
 def test_no_process_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
