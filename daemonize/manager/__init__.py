@@ -6,7 +6,7 @@ owner ── fork ── task (a function)          messages and its result over
 manager.py   the owner: step, wakeup, teardown   process.py   one task, as the owner sees it, and how it ended
 tasks.py     what may be asked for               inbox.py     what a task has said
 births.py    the fork, the owner's side           body.py      the function's side
-command.py   the fork of a program
+command.py   the fork of a program               endings.py   tasks that are being ended
 """
 
 from daemonize.manager.manager import ProcessManager

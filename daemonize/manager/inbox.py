@@ -5,6 +5,7 @@ Messages of a channel, one by one; then parts of a result, and the last of it; o
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from daemonize.channel import codec
@@ -74,7 +75,15 @@ class Inbox:
         except (ChannelError, OSError) as error:
             self.broken = error if isinstance(error, ChannelError) else None
             self.ended = True
+            self._refuse()
         return True
+
+    def _refuse(self) -> None:
+        """Whoever writes more is told that nobody reads it, and does not wait for a reader."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the other side has gone
 
     def _note(self, kind: bytes, body: bytes) -> None:
         self._parts.append(body)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import select
 import socket
@@ -10,22 +9,21 @@ import sys
 import warnings
 import weakref
 from collections import deque
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.daemon_errors import NotPossible
-from daemonize.errors import InvalidState, SetupError, StillRunning, UsageError
+from daemonize.errors import InvalidState, SetupError, UsageError
 from daemonize.manager import births, tasks
 from daemonize.manager.command import Command
+from daemonize.manager.endings import Deadlines, Endings
 from daemonize.manager.process import Completion, Process
 from daemonize.offspring import forking
-from daemonize.posix import prctl, signals, stop, tree
-from daemonize.posix.identity import read_stat
+from daemonize.posix import prctl, signals, stop
 from daemonize.posix.loop import POLLIN, Loop, Selectable
 from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from daemonize.channel.codec import HasFileno
 
@@ -53,11 +51,9 @@ class ProcessManager:
         self._processes: dict[int, Process] = {}
         self._marked: dict[int, Process] = {}
         self._due: deque[tuple[Callable[[Any], object] | None, Any, Process | None]] = deque()
-        self._deadlines: list[tuple[float, int]] = []
+        self._deadlines, self._endings = Deadlines(), Endings()
         #: Those that the kernel does not tell of.
         self._blind: dict[int, Process] = {}
-        self._stops: list[stop.Stop] = []
-        self._survivors: list[tuple[int, str]] = []
         self._wakes: tuple[socket.socket, socket.socket] | None = None
         self._timer: int | None = None
         self._stepping = False
@@ -114,10 +110,9 @@ class ProcessManager:
             os.close(self._timer)
         for process in self._processes.values():
             process.close()
-        for plan in self._stops:
-            plan.close()
+        self._endings.close()
         self._wakes = self._timer = None
-        self._marked, self._stops, self._deadlines = {}, [], []
+        self._marked, self._deadlines = {}, Deadlines()
 
     def __enter__(self) -> Self:
         return self.setup()
@@ -199,13 +194,9 @@ class ProcessManager:
             return self._start(birth, options, callbacks)
         words = tasks.checked_words(task)
         options = tasks.checked_options(task, name, timeout, grace, memory)
-        command = Command(
-            words,
-            tasks.checked_environment(environment),
-            tasks.checked_directory(directory),
-            tasks.checked_streams(stdin=stdin, stdout=stdout, stderr=stderr),
-            memory,
-        )
+        streams = tasks.checked_streams(stdin=stdin, stdout=stdout, stderr=stderr)
+        environ, path = tasks.checked_environment(environment), tasks.checked_directory(directory)
+        command = Command(words, environ, path, streams, memory)
         return self._start(lambda: births.of_command(command), options, callbacks)
 
     def _start(self, birth: Callable[[], births.Born], options: tasks.Options, callbacks: Any) -> Process:
@@ -242,16 +233,14 @@ class ProcessManager:
         else:
             self._blind[number] = process
         if process.options.timeout is not None:
-            heapq.heappush(self._deadlines, (monotonic() + process.options.timeout, number))
+            self._deadlines.add(number, process.options.timeout)
         self._set_timer()
         return process
 
     def _forget(self, process: Process) -> None:
         self._processes.pop(process.number, None)
         self._blind.pop(process.number, None)
-        if len(self._deadlines) > 2 * len(self._processes) + 64:
-            self._deadlines = [entry for entry in self._deadlines if entry[1] in self._processes]
-            heapq.heapify(self._deadlines)
+        self._deadlines.forget_all_but(self._processes)
 
     @property
     def process_count(self) -> int:
@@ -275,31 +264,26 @@ class ProcessManager:
             raise UsageError(f"there is no signal {signal!r}: write signal.SIGTERM")
         plan = stop.default_plan(seconds_of("grace", grace), int(signal))
         with signals.Blocked():
-            living = [process.pid for process in self._processes.values() if not process.child.look()]
-            if living:
-                self._begin(living, None, plan)
+            self._begin([*self._processes.values()], plan)
 
     def _end_one(self, process: Process, number: int, grace: float) -> None:
         self._check()
         with signals.Blocked():
-            if process.completion is None and not process.child.look():
-                stat = read_stat(process.pid)
-                main = process.pid, stat.start if stat else 0
-                self._begin([process.pid], main, stop.default_plan(grace, number))
+            if process.completion is None:
+                self._begin([process], stop.default_plan(grace, number))
 
-    def _begin(self, pids: Iterable[int], main: tuple[int, int] | None, plan: Any) -> None:
-        # When one has ended, nothing tells any longer whose children it had.
-        below = [below for pid in pids for below in tree.descendants(pid)]
-        self._stops.append(stop.Stop(self._loop, tree.Tree({*pids, *below}, known={*pids}), main, plan))
-        self._stops[-1].begin()
-        self.wakeup()
+    def _begin(self, processes: Iterable[Process], plan: Sequence[tuple[int, float]]) -> None:
+        living = [process.pid for process in processes if not process.child.look()]
+        if living:
+            self._endings.begin(self._loop, living, plan)
+            self.wakeup()
 
     def wait_for_all_children(self) -> None:
         """Step until there is no task any more, also of those that callbacks start. Raises what `step` raises, then."""
         self._check()
         self._refuse_within()
         failure: Exception | None = None
-        while self._processes or self._stops:
+        while self._processes or self._endings:
             try:
                 self.step()
             except Exception as error:  # noqa: BLE001 (a callback's: the others are waited for all the same)
@@ -370,11 +354,8 @@ class ProcessManager:
     def _patience(self, timeout: float | None) -> float | None:
         """Seconds until something is to be done though nobody tells."""
         waits = [] if timeout is None else [timeout]
-        while self._deadlines and self._deadlines[0][1] not in self._processes:
-            heapq.heappop(self._deadlines)
-        if self._deadlines:
-            waits.append(max(self._deadlines[0][0] - monotonic(), 0))
-        waits += [plan.timeout for plan in self._stops]
+        waits += self._deadlines.left(self._processes)
+        waits += self._endings.timeouts
         if self._blind:
             waits.append(_LOOK)
         return min(waits, default=None)
@@ -390,16 +371,11 @@ class ProcessManager:
         marked.update(self._blind)
         for process in marked.values():
             self._advance(process)
-        for plan in list(self._stops):
-            plan.advance()
-            if plan.done:
-                self._stops.remove(plan)
-                self._survivors += plan.survivors
+        self._endings.advance()
         self._set_timer()
 
     def _take_time(self) -> None:
-        while self._deadlines and self._deadlines[0][0] <= monotonic():
-            _, number = heapq.heappop(self._deadlines)
+        for number in self._deadlines.late():
             process = self._processes.get(number)
             if process and not process.collected and not process.child.look():
                 process.timed_out = True
@@ -421,9 +397,8 @@ class ProcessManager:
             self._due.append((process.on_complete, process.complete(), process))
 
     def _call(self) -> int:
-        count, failures = 0, [StillRunning(self._survivors)] if self._survivors else []
-        errors: list[Exception] = [*failures]
-        self._survivors = []
+        count = 0
+        errors: list[Exception] = [*self._endings.failures()]
         while self._due:
             callback, what, process = self._due[0]
             if process:

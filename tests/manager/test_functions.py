@@ -295,10 +295,11 @@ def test_a_child_killed_in_mid_message_while_another_process_holds_its_end() -> 
 
 
 def test_nonsense_is_an_error_of_that_child_alone() -> None:
-    """And it does not keep the owner."""
+    """It does not keep the owner, nor wait for somebody who reads more of it."""
 
     def task(channel: MessageChannel) -> int:
         os.write(channel.fileno(), b"nonsense, and more of it")
+        channel.write_scalar(bytes(10_000_000))
         return 1
 
     completion = completed(task)
