@@ -7,6 +7,7 @@ manager.py   the owner: step, wakeup, teardown   process.py   one task, as the o
 tasks.py     what may be asked for               inbox.py     what a task has said
 births.py    the fork, the owner's side           body.py      the function's side
 command.py   the fork of a program               endings.py   tasks that are being ended
+bell.py      what lets a wait end
 """
 
 from daemonize.manager.manager import ProcessManager

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-import select
-import socket
 import sys
 import warnings
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from daemonize.daemon_errors import NotPossible
 from daemonize.errors import InvalidState, SetupError, UsageError
 from daemonize.manager import births, tasks
+from daemonize.manager.bell import Bell
 from daemonize.manager.command import Command
 from daemonize.manager.endings import Deadlines, Endings
 from daemonize.manager.process import Completion, Process
 from daemonize.offspring import forking
 from daemonize.posix import prctl, signals, stop
-from daemonize.posix.loop import POLLIN, Loop, Selectable
+from daemonize.posix.loop import POLLIN, Loop
 from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
@@ -54,8 +52,7 @@ class ProcessManager:
         self._deadlines, self._endings = Deadlines(), Endings()
         #: Those that the kernel does not tell of.
         self._blind: dict[int, Process] = {}
-        self._wakes: tuple[socket.socket, socket.socket] | None = None
-        self._timer: int | None = None
+        self._bell: Bell | None = None
         self._stepping = False
         self._number = 0
 
@@ -71,14 +68,10 @@ class ProcessManager:
             )
         with signals.Blocked():
             try:
-                self._loop = Selectable() if hasattr(select, "epoll") else Loop()
-                self._wakes = socket.socketpair()
+                self._bell = Bell()
             except OSError as error:
-                self._loop.close()
                 raise SetupError("set up", "a manager of processes", error) from None
-            for end in self._wakes:
-                end.setblocking(False)
-            self._loop.watch(self._wakes[0].fileno(), POLLIN, self._woken)
+            self._loop = self._bell.loop
             self._owner = os.getpid()
             _all.add(self)
         prctl.prepare()
@@ -103,15 +96,12 @@ class ProcessManager:
 
     def _let_go(self) -> None:
         """Also in a forked child, where nothing is unwatched: that would be so in the owner as well."""
-        self._loop.close()
-        for end in self._wakes or ():
-            end.close()
-        if self._timer is not None:
-            os.close(self._timer)
+        if self._bell:
+            self._bell.close()
         for process in self._processes.values():
             process.close()
         self._endings.close()
-        self._wakes = self._timer = None
+        self._bell = None
         self._marked, self._deadlines = {}, Deadlines()
 
     def __enter__(self) -> Self:
@@ -301,16 +291,9 @@ class ProcessManager:
 
     def wakeup(self) -> None:
         """Let the step that runs, or the next one, return. For any thread, and for signal handlers."""
-        wakes = self._wakes
-        if wakes is not None and self._owner == os.getpid():
-            try:
-                wakes[1].send(b"\0")
-            except OSError:
-                pass  # it will wake; or it has just been torn down
-
-    def _woken(self, _events: int) -> None:
-        if self._wakes:
-            self._wakes[0].recv(4096)
+        bell = self._bell
+        if bell and self._owner == os.getpid():
+            bell.ring()
 
     def fileno(self) -> int:
         """A descriptor that is readable when `step` has something to do: for selectors, and `loop.add_reader` of asyncio.
@@ -318,16 +301,10 @@ class ProcessManager:
         Raises InvalidState; NotPossible: this system has none (epoll and timerfd; without them, call `step`).
         """
         self._check()
-        if self._timer is None and isinstance(self._loop, Selectable):
-            self._timer = prctl.timer()
-            if self._timer is not None:
-                self._loop.watch(self._timer, POLLIN, lambda _events: None)
-        if self._timer is None or not isinstance(self._loop, Selectable):
-            raise NotPossible(
-                "a manager of processes", "has no descriptor on this system: call step() instead"
-            )
+        assert self._bell
+        fd = self._bell.fileno()
         self._set_timer()
-        return self._loop.fileno()
+        return fd
 
     def step(self, timeout: float | str | None = None) -> int:
         """Wait until something happens, at most `timeout` seconds (None: for ever), and call what is to be called.
@@ -361,8 +338,8 @@ class ProcessManager:
         return min(waits, default=None)
 
     def _set_timer(self) -> None:
-        if self._timer is not None:
-            prctl.set_timer(self._timer, self._patience(None))
+        if self._bell and self._bell.tells_time:
+            self._bell.set_timer(self._patience(None))
 
     def _collect(self) -> None:
         """Put down what is to be called: each task's messages, and then its completion."""
