@@ -87,7 +87,7 @@ class MessageTooLarge(ChannelError):
 
     def __str__(self) -> str:
         """One line."""
-        return f"the message is too large: {self.size} bytes, and {self.limit} are allowed"
+        return f"the message is too large: {self.size} bytes, and {self.limit} are allowed (max_size)"
 
 
 class UnexpectedMessage(ChannelError):

@@ -39,12 +39,17 @@ class ServerAlreadyStarted(InvalidState):
 
 
 class ServerNotStarted(InvalidState):
-    """A `ChildServer` has not been started, or has been stopped."""
+    """A `ChildServer` has not been started, or (stopped) has been stopped."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(name)
+    def __init__(self, name: str, stopped: bool = False) -> None:
+        self.name, self.stopped = name, stopped
+        super().__init__(name, stopped)
 
     def __str__(self) -> str:
         """One line."""
-        return f"{printable(self.name)} has not been started: call start() first"
+        what = (
+            "has been stopped: call start() again"
+            if self.stopped
+            else "has not been started: call start() first"
+        )
+        return f"{printable(self.name)} {what}"

@@ -49,7 +49,10 @@ def seconds_of(keyword: str, duration: object, *, above: bool = False) -> float:
     if not isinstance(seconds, (int, float)) or not (seconds > 0 or (seconds == 0 and not above)):
         least = "more than 0" if above else "0 or more"
         raise UsageError(f"{keyword} must be {least} seconds, or text such as '5s', not {duration!r}")
-    return seconds
+    try:
+        return float(seconds)
+    except OverflowError:
+        raise UsageError(f"{keyword} is more seconds than can be counted: write 'infinity'") from None
 
 
 def parse_amount(text: str) -> int:

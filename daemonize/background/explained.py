@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from daemonize.errors import AlreadyRunning, DaemonizeError, InvalidState, LaunchError, printable
-from daemonize.outcomes import Cancelled, CrashedOnStartup, Exited
+from daemonize.outcomes import Cancelled, CrashedOnStartup, Exited, NotExecuted, TimedOut
 
 if TYPE_CHECKING:
     from daemonize.background.logs import Logs
@@ -23,8 +23,17 @@ def explained(
         error = CrashedOnStartup.of(error)
     if isinstance(error, LaunchError) and logs:
         error.command, error.by_call, error.output = command, True, logs.bytes()
-        shown = "(unknown)" if status is None else status
-        error.report = f"cmd: {words}\nexit status: {shown}\nserver output:\n{logs.numbered()}"
+        error.report = (
+            f"cmd: {words}\nexit status: {_shown(status, error)}\nserver output:\n{logs.numbered()}"
+        )
     elif isinstance(error, AlreadyRunning):
         error.refused = words
     return error
+
+
+def _shown(status: int | None, error: LaunchError) -> str:
+    if isinstance(error, NotExecuted):
+        return "(never executed)"
+    if status is None:
+        return "(unknown)"
+    return f"{status} (it has been stopped)" if isinstance(error, TimedOut) else str(status)

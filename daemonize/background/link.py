@@ -12,7 +12,7 @@ import threading
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from daemonize.launcher.orders import Began, Ended
+from daemonize.launcher.orders import Began, Ended, Forked
 from daemonize.launcher.ready import Ready
 from daemonize.posix import frames
 
@@ -24,7 +24,7 @@ _DAY = 86400.0
 
 
 class Link:
-    """sock: to the wrapper. began, ready, ended: what was told at first, when the server was ready, and at its end.
+    """sock: to the wrapper. began, forked, ready, ended: what was told at first, of the server's process, and so on.
 
     lost: the wrapper is gone. left: others use it, and we no longer. logs: descriptors of its logs, where somebody else has
     started it.
@@ -35,6 +35,7 @@ class Link:
         self._changed = threading.Condition()
         self._reader: int | None = None
         self.began: Began | None = None
+        self.forked: Forked | None = None
         self.ready: Ready | None = None
         self.ended: Ended | None = None
         self.lost = self.left = False
@@ -106,6 +107,8 @@ class Link:
         self.logs += received[1]
         if isinstance(told, Began):
             self.began = told
+        elif isinstance(told, Forked):
+            self.forked = told
         elif isinstance(told, Ready):
             self.ready = told
         elif isinstance(told, Ended):

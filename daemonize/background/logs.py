@@ -9,6 +9,8 @@ import tempfile
 from daemonize.errors import SetupError
 
 _STREAMS = ("out", "err")
+#: Bytes that are read at once.
+_CHUNK = 1 << 20
 
 
 class Logs:
@@ -46,8 +48,8 @@ class Logs:
         since: only what was said beyond so many bytes on each. most: only so many of the last lines of each (None: all).
         """
         return "\n".join(
-            _numbered(stream, _text(self.bytes(stream, beyond)), most)
-            for stream, beyond in zip(_STREAMS, since, strict=True)
+            _numbered(stream, *_last_lines(fd, beyond, most))
+            for stream, fd, beyond in zip(_STREAMS, self.descriptors, since, strict=True)
         )
 
     def __del__(self) -> None:
@@ -64,7 +66,7 @@ def _make() -> int:
 
 def _read(fd: int, since: int) -> bytes:
     parts = []
-    while data := os.pread(fd, 1 << 20, since):
+    while data := os.pread(fd, _CHUNK, since):
         parts.append(data)
         since += len(data)
     return b"".join(parts)
@@ -74,12 +76,31 @@ def _text(said: bytes) -> str:
     return said.decode("utf-8", "backslashreplace")
 
 
-def _numbered(stream: str, text: str, most: int | None) -> str:
-    lines = text.split("\n")
+def _last_lines(fd: int, since: int, most: int | None) -> tuple[int, list[str]]:
+    """How many lines are left out, and the last ones.
+
+    Of a server that has said a gigabyte no more than these is in memory: not each of its lines, to be counted.
+    """
+    if most is None:
+        left_out, kept = 0, _read(fd, since)
+    else:
+        left_out, kept = 0, b""
+        while data := os.pread(fd, _CHUNK, since):
+            since += len(data)
+            kept += data
+            surplus = kept.count(b"\n") - kept.endswith(b"\n") + 1 - most
+            if surplus > 0:
+                left_out += surplus
+                kept = kept[len(kept.rsplit(b"\n", most + kept.endswith(b"\n"))[0]) + 1 :]
+    lines = _text(kept).split("\n")
     if not lines[-1]:
         lines.pop()
+    return left_out, lines
+
+
+def _numbered(stream: str, left_out: int, lines: list[str]) -> str:
     if not lines:
         return f"{stream}: <empty>"
-    digits, left_out = len(str(len(lines))), 0 if most is None else max(len(lines) - most, 0)
-    shown = [f"  {stream} {number:0{digits}}: {line}" for number, line in enumerate(lines)][left_out:]
+    digits = len(str(left_out + len(lines)))
+    shown = [f"  {stream} {number:0{digits}}: {line}" for number, line in enumerate(lines, left_out)]
     return "\n".join([f"  {stream}: {left_out} lines before these"] * bool(left_out) + shown)

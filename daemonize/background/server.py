@@ -263,9 +263,7 @@ class BackgroundServer(Ways):
                 keeps=True,
                 others=others,
                 facts=facts,
-                stop_signal=int(
-                    self._asked["stop_signal"]
-                ),  # not an enum, whose module a wrapper would have to load
+                stop_signal=self._asked["stop_signal"],
                 take=self._take,
             )
             self._link = self._ordered
@@ -334,15 +332,17 @@ class BackgroundServer(Ways):
     def stop(self, timeout: float | str | None = None) -> None:
         """End it and everything that belongs to it; returns when all is gone. What is stopped may be stopped again.
 
-        timeout: seconds between SIGTERM and SIGKILL, instead of term_timeout. Raises StillRunning with the survivors.
+        timeout: seconds between SIGTERM and SIGKILL, instead of term_timeout. Raises StillRunning with the survivors,
+        UsageError.
         """
         self._refuse_children()
+        grace = None if timeout is None else seconds_of("timeout", timeout)
         with self._ordering:
             self._unwanted = self._started
             link = self._link
         if link is None:
             return
-        link.send("stop", None if timeout is None else seconds_of("timeout", timeout))
+        link.send("stop", grace)
         link.wait(lambda: False)
         self._plan.release_ports()
         if link.ended is None and not link.left:
@@ -352,15 +352,25 @@ class BackgroundServer(Ways):
 
     def _end_lost(self, link: Link) -> None:
         """The wrapper was killed, and the keeper may have been, too."""
-        if link.began is not None:
-            plan = stop.default_plan(seconds_of("term_timeout", self._asked["term_timeout"]))
-            survivors = stop.run(Loop(), Tree((), tokens=[link.began.token]), None, plan)
-            if survivors:
-                raise StillRunning(survivors)
+        if link.began is None:
+            return
+        plan = stop.default_plan(seconds_of("term_timeout", self._asked["term_timeout"]))
+        # It bears no mark before it is executed, nor on its way out, which is waited for.
+        main = link.forked if link.forked and link.forked.start else None
+        roots = {main.pid} if main and Identity.of(*main).alive else ()
+        survivors = stop.run(Loop(), Tree(roots, tokens=[link.began.token]), main, plan)
+        if survivors:
+            raise StillRunning(survivors)
 
-    def wait(self, timeout: float | None = None) -> int | None:
-        """Wait until it has ended by itself, at most `timeout` seconds: its exit status, None if it still runs."""
+    def wait(self, timeout: float | str | None = None) -> int | None:
+        """Wait until it has ended by itself, at most `timeout` seconds: its exit status, None if it still runs.
+
+        What is left until a moment that has passed (less than 0) is no time. Raises UsageError.
+        """
         self._refuse_children()
+        if timeout is not None:
+            passed = isinstance(timeout, (int, float)) and timeout < 0
+            timeout = 0.0 if passed else seconds_of("timeout", timeout)
         if self._link:
             self._link.wait(lambda: False, timeout)
         return self.exit_status

@@ -41,7 +41,7 @@ class Place:
     def __init__(self, name: str) -> None:
         if sys.platform != "linux":
             raise SetupError("share", name, OSError(0, "there are no abstract UNIX sockets on this system"))
-        key = hashlib.sha256(f"{os.environ.get(_RUN, '')}\0{name}".encode("utf-8", "surrogateescape"))
+        key = hashlib.sha256(f"{os.environ.get(_RUN, '')}\0{name}".encode("utf-8", "surrogatepass"))
         self.name, self._address = name, f"\0daemonize/shared/{os.geteuid()}/{key.hexdigest()[:32]}"
 
     def meet(self, check: Callable[[], None]) -> Iterator[tuple[socket.socket, bool]]:

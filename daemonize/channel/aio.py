@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.channel import codec
-from daemonize.channel.end import MAX_SIZE, End
+from daemonize.channel.end import MAX_SIZE, End, checked_size
 from daemonize.channel_errors import ChannelClosed
 from daemonize.posix import frames
 
@@ -25,7 +25,7 @@ class AsyncMessageChannel:
     """
 
     def __init__(self, sock: socket.socket | int, *, max_size: int = MAX_SIZE) -> None:
-        self.max_size = max_size
+        self.max_size = checked_size(max_size)
         self._end = End(sock)
         self._reading, self._writing = asyncio.Lock(), asyncio.Lock()
         self._rest: asyncio.Task[None] | None = None
@@ -33,7 +33,8 @@ class AsyncMessageChannel:
 
     @classmethod
     def pair(cls, *, max_size: int = MAX_SIZE) -> tuple[Self, Self]:
-        """Both ends of a new channel. Raises OSError."""
+        """Both ends of a new channel. Raises OSError, UsageError."""
+        checked_size(max_size)  # before there is anything to close
         one, other = socket.socketpair()
         return cls(one, max_size=max_size), cls(other, max_size=max_size)
 
@@ -94,7 +95,7 @@ class AsyncMessageChannel:
             while True:
                 self._end.check()
                 try:
-                    limit = self.max_size if most is None else most
+                    limit = self.max_size if most is None else checked_size(most)
                     return self._end.receive(kind, limit, socket.MSG_DONTWAIT)
                 except BlockingIOError:
                     await self._wait(loop.add_reader, loop.remove_reader)

@@ -11,17 +11,18 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.channel import codec
-from daemonize.channel.end import MAX_SIZE, End
+from daemonize.channel.end import MAX_SIZE, End, checked_size
 from daemonize.channel_errors import ChannelTimedOut
-from daemonize.errors import InvalidState, UsageError
+from daemonize.errors import InvalidState
 from daemonize.posix import frames
+from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import EllipsisType
 
-    #: Seconds; None: for ever; ...: as the channel has it.
-    Timeout = float | EllipsisType | None
+    #: Seconds, or text such as "5s"; None: for ever; ...: as the channel has it.
+    Timeout = float | str | EllipsisType | None
 
 _DAY = 86400.0
 
@@ -29,12 +30,11 @@ _DAY = 86400.0
 class _Deadline:
     """Until when a call may wait. action: `read` or `write`. timeout: seconds; None: for ever. Raises UsageError."""
 
-    def __init__(self, action: str, timeout: float | None) -> None:
-        if timeout is not None and not timeout >= 0:
-            raise UsageError(f"a timeout is a number of seconds from 0 on, or None, and not {timeout!r}")
-        self._action, self._timeout = action, timeout
-        self._end = None if timeout is None else monotonic() + timeout
-        self.flags = 0 if timeout is None else frames.DONTWAIT
+    def __init__(self, action: str, timeout: float | str | None) -> None:
+        seconds = None if timeout is None else seconds_of("timeout", timeout)
+        self._action, self._timeout = action, seconds
+        self._end = None if seconds is None else monotonic() + seconds
+        self.flags = 0 if seconds is None else frames.DONTWAIT
 
     @property
     def _left(self) -> float | None:
@@ -70,16 +70,17 @@ class MessageChannel:
     """
 
     def __init__(
-        self, sock: socket.socket | int, *, timeout: float | None = None, max_size: int = MAX_SIZE
+        self, sock: socket.socket | int, *, timeout: float | str | None = None, max_size: int = MAX_SIZE
     ) -> None:
-        self.timeout, self.max_size = timeout, max_size
+        self.timeout, self.max_size = timeout, checked_size(max_size)
         self._end = End(sock)
         self.renew_turns()
         _channels.add(self)
 
     @classmethod
-    def pair(cls, *, timeout: float | None = None, max_size: int = MAX_SIZE) -> tuple[Self, Self]:
-        """Both ends of a new channel. Raises OSError."""
+    def pair(cls, *, timeout: float | str | None = None, max_size: int = MAX_SIZE) -> tuple[Self, Self]:
+        """Both ends of a new channel. Raises OSError, UsageError."""
+        checked_size(max_size)  # before there is anything to close
         one, other = socket.socketpair()
         return cls(one, timeout=timeout, max_size=max_size), cls(other, timeout=timeout, max_size=max_size)
 
@@ -145,13 +146,14 @@ class MessageChannel:
         self, kind: bytes | None, most: int | None, timeout: Timeout
     ) -> tuple[bytes, list[int]] | None:
         deadline = _Deadline("read", self.timeout if timeout is ... else timeout)
+        most = self.max_size if most is None else checked_size(most)
         turn = _refuse_handlers(self._reading)
         try:
             deadline.take(turn)
             while True:
                 self._end.check()
                 try:
-                    return self._end.receive(kind, self.max_size if most is None else most, deadline.flags)
+                    return self._end.receive(kind, most, deadline.flags)
                 except BlockingIOError:
                     deadline.wait(self._end.fileno(), select.POLLIN)
         finally:
@@ -186,6 +188,11 @@ class MessageChannel:
     def closed(self) -> bool:
         """Whether this end has been closed here."""
         return self._end.closed
+
+    @property
+    def has_peer(self) -> bool:
+        """Whether somebody has the other end; what that has written may still be read. Raises ChannelClosed."""
+        return self._end.has_peer
 
     def fileno(self) -> int:
         """The descriptor. Raises ChannelClosed."""

@@ -44,7 +44,8 @@ def _encoded(string: str | bytes) -> bytes:
     except UnicodeEncodeError as error:
         raise UsageError(f"{string!r} cannot be written: {error}") from None
     except AttributeError:
-        raise UsageError(f"a list is of str and bytes, and {string!r} is neither") from None
+        hint = "; write(*strings) takes one by one"
+        raise UsageError(f"a list is of str and bytes, and {string!r} is neither{hint}") from None
 
 
 def list_of(body: bytes) -> list[str]:
@@ -99,7 +100,7 @@ def body_of_error(error: object, message: object) -> bytes:
     if not isinstance(error, BaseException) or not isinstance(message, str):
         raise UsageError(f"an error is an exception and the name of a message, not {error!r} and {message!r}")
     if isinstance(error, RemoteError):
-        parts = dict(zip(_MOST, error.args, strict=True))
+        parts = {name: str(getattr(error, name)) for name in _MOST}
     else:
         parts = {
             "type": type_of(error),
@@ -135,15 +136,18 @@ def error_of(body: bytes) -> RemoteError:
     if parts.keys() != _MOST.keys() or not all(isinstance(part, str) for part in parts.values()):
         raise MalformedMessage("an error has a type, a text, a message and a traceback")
     kind = UnknownMessage if parts["type"] == UnknownMessage.__name__ else RemoteError
-    return kind(**parts)
+    error = kind(**parts)
+    if error.traceback:
+        error.add_note(f"in the other process:\n{error.traceback.rstrip()}")
+    return error
 
 
 def descriptor_of(file: HasFileno | int) -> int:
     """Raises UsageError."""
     try:
-        fd = file if isinstance(file, int) else file.fileno()
-    except (AttributeError, ValueError, OSError) as error:
+        fd: object = file if isinstance(file, int) else file.fileno()
+    except (AttributeError, TypeError, ValueError, OSError) as error:
         raise UsageError(f"{file!r} has no descriptor that could be sent: {error}") from None
-    if not 0 <= fd < 1 << 31:
+    if not isinstance(fd, int) or not 0 <= fd < 1 << 31:
         raise UsageError(f"{fd} is no descriptor")
     return fd

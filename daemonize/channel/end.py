@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 
 from daemonize.channel import codec
@@ -19,6 +20,13 @@ from daemonize.posix import frames
 
 #: Bytes of a message that are read without being asked for more.
 MAX_SIZE = 64 << 20
+
+
+def checked_size(size: object) -> int:
+    """Bytes of a message, at most. Raises UsageError."""
+    if not isinstance(size, int) or size < 0:
+        raise UsageError(f"max_size is a number of bytes, and not {size!r}")
+    return size
 
 
 class End:
@@ -87,6 +95,13 @@ class End:
         except OSError:
             pass  # the other side has gone
 
+    @property
+    def has_peer(self) -> bool:
+        """Whether somebody has the other end; what that has written before may still be there."""
+        poll = select.poll()
+        poll.register(self.fileno(), 0)
+        return not any(events & select.POLLHUP for _, events in poll.poll(0))
+
     def check(self) -> None:
         """Raises ChannelClosed."""
         if self.closed:
@@ -109,9 +124,13 @@ class End:
 
 def _owned(given: socket.socket | int) -> socket.socket:
     """A blocking socket that no program inherits. Raises UsageError, and then it is still the caller's."""
+    if not isinstance(given, (int, socket.socket)):
+        raise UsageError(
+            f"a channel is made of a socket or a descriptor (os.dup(channel.fileno())), and not of {given!r}"
+        )
     try:
         sock = socket.socket(fileno=given if isinstance(given, int) else given.fileno())
-    except (AttributeError, OSError, ValueError, OverflowError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise UsageError(f"{given!r} is no open socket: {error}") from None
     if (sock.family, sock.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
         sock.detach()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import select
+import warnings
 import weakref
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from daemonize.channel_errors import (
     ChannelClosed,
+    MalformedMessage,
     MessageTooLarge,
     PeerGone,
     RemoteError,
+    TruncatedMessage,
     UnexpectedMessage,
     UnknownMessage,
 )
@@ -50,6 +53,9 @@ if TYPE_CHECKING:
 
         def _handled_signals(self) -> Mapping[int, SignalHandler]:
             """Those that the user has defined."""
+
+
+_RETURNED = "what the handler of '{name}' returns is not sent: write the answer to self.client"
 
 
 def numbers(fd: int | None) -> tuple[int, ...]:
@@ -136,6 +142,11 @@ class Body:
                 self._answer(error, "")
             except RemoteError as error:
                 self._answer(error, "")
+            except TruncatedMessage:
+                return  # the owner has been killed as it wrote: its end, and no fault of the server's
+            except MalformedMessage as error:
+                self._answer(error, "")
+                return  # whoever writes that may write anything next
             else:
                 if message is None:
                     return
@@ -144,7 +155,10 @@ class Body:
     def _awaits_message(self, poll: select.poll) -> bool:
         """Whether there is one, or the end of them."""
         while not (self._quitting or self.client.closed or (self._owner and self._owner.overdue)):
-            ready = {fd for fd, _ in poll.poll()}
+            ready = dict(poll.poll())
+            # A handler has closed what it did not open: a number may be another's next, and poll(2) never waits again.
+            if any(events & select.POLLNVAL for events in ready.values()):
+                return False
             if self._woken in ready:
                 continue
             # What the owner has still written comes before its end.
@@ -162,13 +176,14 @@ class Body:
             return
         try:
             with self._owner.interrupts() if self._owner else nullcontext():
-                handler(*arguments)
+                if handler(*arguments) is not None:
+                    warnings.warn(_RETURNED.format(name=name), RuntimeWarning, stacklevel=1)
         except Exception as error:  # noqa: BLE001 (it is the answer)
             here = error.__traceback__
             self._answer(error.with_traceback(here.tb_next if here and here.tb_next else here), name)
 
     def _answer(self, error: Exception, name: str) -> None:
-        if isinstance(error, (PeerGone, ChannelClosed)) and (self.client.closed or self._is_left()):
+        if isinstance(error, (PeerGone, ChannelClosed)) and (self.client.closed or not self.client.has_peer):
             return  # the next look shows that it is over
         if self._server.strict:
             raise error
@@ -176,8 +191,3 @@ class Body:
             self.client.write_error(error, message=name)
         except (PeerGone, ChannelClosed):
             pass  # likewise
-
-    def _is_left(self) -> bool:
-        poll = select.poll()
-        poll.register(self.client.fileno(), 0)
-        return any(events & select.POLLHUP for _, events in poll.poll(0))

@@ -7,8 +7,9 @@ import warnings
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
+from daemonize.child_server.running import locking
 from daemonize.child_server.server import ChildServer
-from daemonize.errors import DaemonizeError, UsageError
+from daemonize.errors import DaemonizeError, InvalidState, UsageError
 from daemonize.offspring import forking
 from daemonize.units import seconds_of
 
@@ -25,7 +26,12 @@ class _Entry(Generic[S]):
         self.server: S | None = None
         self.used = monotonic()
         self.busy = threading.RLock()
-        self.removed = False
+        self.removed = self.making = False
+
+    def refuse_factory(self) -> None:
+        """Raises InvalidState: this is called by the factory that makes the server of this very key."""
+        if self.making:
+            raise InvalidState("a factory cannot ask for the key, nor stop the server, that it is making")
 
 
 class ChildServerCollection(Generic[S]):
@@ -37,6 +43,11 @@ class ChildServerCollection(Generic[S]):
 
     def __init__(self, *, max_idle_time: float | str = 0) -> None:
         self.max_idle_time = seconds_of("max_idle_time", max_idle_time)
+        self.renew_locks()
+        locking[id(self)] = self
+
+    def renew_locks(self) -> None:
+        """Not for users: in a forked child, which has none of the servers."""
         self._entries: dict[Hashable, _Entry[S]] = {}
         self._changed = threading.Condition(threading.RLock())
         self._expirer: threading.Thread | None = None
@@ -55,7 +66,7 @@ class ChildServerCollection(Generic[S]):
                 if entry.removed:
                     continue
                 try:
-                    server = self._living(entry) or _made(factory)
+                    server = self._living(entry) or self._made(entry, factory)
                 except BaseException:
                     self._remove(key, entry)
                     raise
@@ -69,6 +80,15 @@ class ChildServerCollection(Generic[S]):
                 return self._entries.setdefault(key, _Entry())
             except TypeError:
                 raise UsageError(f"a key is hashable, and {key!r} is not") from None
+
+    @staticmethod
+    def _made(entry: _Entry[S], factory: Callable[[], S]) -> S:
+        entry.refuse_factory()
+        entry.making = True
+        try:
+            return _made(factory)
+        finally:
+            entry.making = False
 
     @staticmethod
     def _living(entry: _Entry[S]) -> S | None:
@@ -85,11 +105,15 @@ class ChildServerCollection(Generic[S]):
     def _end(self, key: Hashable, entry: _Entry[S], unused_since: float | None = None) -> bool:
         """unused_since: only if it was not looked up since then."""
         with entry.busy:
+            entry.refuse_factory()
             if entry.removed or (unused_since is not None and entry.used > unused_since):
                 return False
-            self._remove(key, entry)
-            if entry.server:
-                _stop(entry.server)
+            # Found until it has ended: whoever asks for the key, or cleans up, waits for that.
+            try:
+                if entry.server:
+                    _stop(entry.server)
+            finally:
+                self._remove(key, entry)
             return True
 
     def _remove(self, key: Hashable, entry: _Entry[S]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -15,29 +16,40 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., object]")
 _MARK = "_daemonize_messages"
+_LATER = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
 
 
 @overload
 def message_handler(name: F) -> F: ...
 @overload
-def message_handler(name: str) -> Callable[[F], F]: ...
-def message_handler(name: Any) -> Any:
+def message_handler(name: str | None = None) -> Callable[[F], F]: ...
+def message_handler(name: Any = None) -> Any:
     """Decorate a method of a `ChildServer` that handles messages of this name; without one, of the method's own.
 
-    A method that overrides it handles them then. Raises UsageError.
+    What it returns is not sent: it writes its answer to `client`. A method that overrides it handles them then. Raises
+    UsageError.
     """
     if callable(name):
         return _marked(name, getattr(name, "__name__", None))
-    return lambda function: _marked(function, name)
+    return lambda function: _marked(function, getattr(function, "__name__", None) if name is None else name)
 
 
 def _marked(function: Any, name: object) -> Any:
+    refuse_async(function)
     names = [*getattr(function, _MARK, ()), checked_name(name)]
     try:
         setattr(function, _MARK, names)
     except AttributeError:
         raise UsageError(f"message_handler decorates a method, and {function!r} is none") from None
     return function
+
+
+def refuse_async(handler: object) -> None:
+    """Raises UsageError: what a handler begins, nobody would go on with."""
+    if any(test(handler) for test in _LATER):
+        raise UsageError(
+            f"a handler is called, and done when it returns; {handler!r} is async, or a generator"
+        )
 
 
 def declared(kind: type) -> dict[str, str]:
@@ -66,7 +78,9 @@ def checked_name(name: object) -> str:
 def checked_signal(number: object) -> int:
     """Of a signal that a server may handle. Raises UsageError."""
     if isinstance(number, str):
-        number = getattr(signal, number if number.startswith("SIG") else f"SIG{number}", number)
+        # Not of the module: SIG_IGN is 1 there, as is SIGHUP.
+        name = number if number.startswith("SIG") else f"SIG{number}"
+        number = signal.Signals.__members__.get(name, number)
     if not isinstance(number, int) or number not in signal.valid_signals():
         raise UsageError(f"there is no signal {number!r}: write signal.SIGUSR1, or 'SIGUSR1'")
     if number in (signal.SIGKILL, signal.SIGSTOP):

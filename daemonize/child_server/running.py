@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from daemonize.channel import MessageChannel
@@ -29,7 +29,16 @@ class Running:
         self.child.close()
 
 
+class Locking(Protocol):
+    """What has locks, which another thread may hold when this process is forked."""
+
+    def renew_locks(self) -> None:
+        """Nobody holds them here."""
+
+
 _all: weakref.WeakSet[Running] = weakref.WeakSet()
+#: By id: what users make of them need not be hashable.
+locking: weakref.WeakValueDictionary[int, Locking] = weakref.WeakValueDictionary()
 #: Children that nobody has stopped; they end by themselves.
 lost: list[Child] = []
 
@@ -54,6 +63,8 @@ def _let_go() -> None:
     for child in lost:
         child.close()
     lost.clear()
+    for one in list(locking.values()):
+        one.renew_locks()
 
 
 os.register_at_fork(after_in_child=_let_go)

@@ -8,14 +8,14 @@ import sys
 import threading
 import warnings
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from daemonize.channel import MessageChannel
-from daemonize.channel.end import MAX_SIZE
+from daemonize.channel.end import MAX_SIZE, checked_size
 from daemonize.child_errors import ServerAlreadyStarted, ServerNotStarted
 from daemonize.child_server import birth, handlers
 from daemonize.child_server.body import Body, set_signals
-from daemonize.child_server.running import Running, lost, reap_lost
+from daemonize.child_server.running import Running, locking, lost, reap_lost
 from daemonize.errors import InvalidState, UsageError
 from daemonize.posix import signals
 from daemonize.units import seconds_of
@@ -41,8 +41,8 @@ class ChildServer:
     raises (RemoteError, UnknownMessage); it names the message that it answers. The server goes on, unless strict.
 
     strict: the first of those ends the server, with status 1. stop_timeout: seconds (or "5s") for each step of `stop`.
-    keep_fds: descriptors, or files, that the server is to have beside 0, 1, 2 and its own. max_size: bytes of a message
-    that is read.
+    keep_fds: descriptors, or files, that the server is to have beside 0, 1, 2 and its own. timeout: seconds (or "5s") that
+    a call of the owner's end may wait, None: for ever. max_size: bytes of a message that is read.
 
     In the server, every signal has its default, but for SIGPIPE and SIGXFSZ, which Python ignores, and SIGHUP; random
     generators are seeded anew; what the owner has registered for its exit never runs. It ends with its owner, also when
@@ -57,17 +57,26 @@ class ChildServer:
     _starting: bool
     _body: Body | None
     _status: int | None
+    _stopped: bool
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
         cls._declared = handlers.declared(cls)
+        for method in cls._declared.values():
+            if hasattr(ChildServer, method):
+                raise UsageError(
+                    f"{method} is something else of a ChildServer: name the method otherwise, and the message as it "
+                    f"pleases you: @message_handler({method!r})"
+                )
 
     def __new__(cls, *_args: object, **_settings: object) -> Self:
         """Not in __init__, which subclasses forget to call."""
         self = super().__new__(cls)
         self._messages, self._signals = {}, {}
-        self._lock, self._starting = threading.RLock(), False
+        self.renew_locks()
+        locking[id(self)] = self
         self._running = self._body = self._status = None
+        self._stopped = False
         ChildServer._configure(self)
         return self
 
@@ -77,9 +86,12 @@ class ChildServer:
         strict: bool = False,
         stop_timeout: float | str = STOP_TIMEOUT,
         keep_fds: Sequence[HasFileno | int] = (),
+        timeout: float | str | None = None,
         max_size: int = MAX_SIZE,
     ) -> None:
-        self._configure(strict=strict, stop_timeout=stop_timeout, keep_fds=keep_fds, max_size=max_size)
+        self._configure(
+            strict=strict, stop_timeout=stop_timeout, keep_fds=keep_fds, timeout=timeout, max_size=max_size
+        )
 
     def _configure(
         self,
@@ -87,12 +99,14 @@ class ChildServer:
         strict: bool = False,
         stop_timeout: float | str = STOP_TIMEOUT,
         keep_fds: Sequence[HasFileno | int] = (),
+        timeout: float | str | None = None,
         max_size: int = MAX_SIZE,
     ) -> None:
         """What is not said is as when it was made without a word. Raises UsageError."""
         self.strict = bool(strict)
         self.stop_timeout = seconds_of("stop_timeout", stop_timeout)
-        self.max_size = _checked_size(max_size)
+        self.timeout = None if timeout is None else seconds_of("timeout", timeout)
+        self.max_size = checked_size(max_size)
         try:
             self._keep = tuple(keep_fds)
         except TypeError:
@@ -114,8 +128,10 @@ class ChildServer:
 
         What is defined while the server runs holds from the next start on; in the server itself, at once.
         """
-        if not callable(handler if not isinstance(handler, str) else getattr(self, handler, None)):
+        function = getattr(self, handler, None) if isinstance(handler, str) else handler
+        if not callable(function):
             raise UsageError(f"a handler is a function, or the name of a method, and {handler!r} is neither")
+        handlers.refuse_async(function)
         self._messages[handlers.checked_name(name)] = handler
 
     def define_signal_handler(self, number: int | str, handler: SignalHandler) -> None:
@@ -124,8 +140,11 @@ class ChildServer:
         Handlers of signals run between two steps of whatever the server does; `quit_main` may be called in them.
         """
         number, handler = handlers.checked_signal(number), handlers.checked_handler(handler)
+        here = self._body is not None and self._body.pid == os.getpid()
+        if here and threading.current_thread() is not threading.main_thread():
+            raise UsageError("only the main thread of a server can set a handler of a signal")
         self._signals[number] = handler
-        if self._body and self._body.pid == os.getpid():
+        if here:
             signal.signal(number, handler)
 
     def quit_main(self) -> None:
@@ -140,7 +159,9 @@ class ChildServer:
     @property
     def _here(self) -> Body:
         if self._body is None or self._body.pid != os.getpid():
-            raise InvalidState(f"only {self._name} itself, in its own process, has a client and a main loop")
+            raise InvalidState(
+                f"only {self._name} itself, in its own process, has a client and a main loop; its owner has `server`"
+            )
         return self._body
 
     # -- what its owner has -------------------------------------------------------------------------------------------
@@ -152,9 +173,11 @@ class ChildServer:
 
     @property
     def alive(self) -> bool:
-        """Whether it has been started, and lives."""
+        """Whether it has been started, and lives; one that has closed its end of the channel is about to end."""
         running = self._running
-        return running is not None and not running.foreign and not running.child.look()
+        if running is None or running.foreign or running.child.look():
+            return False
+        return running.channel.closed or running.channel.has_peer
 
     @property
     def server_pid(self) -> int | None:
@@ -165,10 +188,10 @@ class ChildServer:
     def exit_status(self) -> int | None:
         """Of the last server, 128+N if it died of signal N.
 
-        None: it runs, there has been none, or somebody else has reaped it.
+        None: it runs, there has been none, or somebody else has reaped it. (Of a start that failed: ServerError.status.)
         """
-        if self.alive:
-            return None
+        if self._running and not self._running.foreign:
+            self._running.child.look()
         return self._running.child.status if self._running else self._status
 
     @property
@@ -215,7 +238,7 @@ class ChildServer:
             running.channel.hang_up()
             if not running.child.wait(self.stop_timeout):
                 running.child.end(self.stop_timeout)
-            self._status, self._running = running.child.status, None
+            self._status, self._running, self._stopped = running.child.status, None, True
             running.close()
 
     def start_synchronously(self, sock: socket.socket | int) -> None:
@@ -254,14 +277,20 @@ class ChildServer:
         state = f"pid {self.server_pid}" if self.alive else "dead" if self.started else "not started"
         return f"<{self._name}: {state}>"
 
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        """Two objects for one process: what became of one of them would end the server of the other."""
+        raise TypeError(f"{self._name} stands for a process, and cannot be copied or pickled")
+
     def __del__(self) -> None:
         running = self.__dict__.get("_running")
         if running is None or running.foreign or sys.is_finalizing():
             return
-        warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
-        self._running = None
-        running.channel.close()
-        lost.append(running.child)
+        try:
+            warnings.warn(f"{self!r} was not stopped", ResourceWarning, stacklevel=2, source=self)
+        finally:  # a warning may be an error
+            self._running = None
+            running.channel.close()
+            lost.append(running.child)
 
     @property
     def _name(self) -> str:
@@ -270,22 +299,28 @@ class ChildServer:
     def _owned(self, running: Running | None) -> Running:
         self._refuse_elsewhere()
         if running is None:
-            raise ServerNotStarted(self._name)
+            raise ServerNotStarted(self._name, stopped=self._stopped)
         return running
 
     def _refuse_elsewhere(self) -> None:
         if self._body and self._body.pid == os.getpid():
-            raise InvalidState(f"this is {self._name} itself: only its owner can start and stop it")
+            raise InvalidState(
+                f"this is {self._name} itself: only its owner starts, stops, and has `server`; here it is `client`"
+            )
         if self._running and self._running.foreign:
             raise InvalidState(
                 f"{self._name} is the server of process {self._running.owner}, from which this one was forked: "
                 "make another one"
             )
 
+    def renew_locks(self) -> None:
+        """Not for users: in a forked child, nobody is in the middle of anything."""
+        self._lock, self._starting = threading.RLock(), False
+
     # -- what its body asks for ---------------------------------------------------------------------------------------
 
     def _take(self, child: Child, sock: socket.socket) -> None:
-        self._running = Running(child, MessageChannel(sock, max_size=self.max_size))
+        self._running = Running(child, MessageChannel(sock, timeout=self.timeout, max_size=self.max_size))
         self._status = None
 
     def _enter(self, body: Body) -> None:
@@ -302,9 +337,3 @@ class ChildServer:
 
     def _handled_signals(self) -> Mapping[int, SignalHandler]:
         return self._signals
-
-
-def _checked_size(size: object) -> int:
-    if not isinstance(size, int) or size < 0:
-        raise UsageError(f"max_size is a number of bytes, and not {size!r}")
-    return size

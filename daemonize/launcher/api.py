@@ -136,7 +136,7 @@ def launch(
 
 
 def _seconds(duration: float | str) -> float:
-    return parse_duration(duration) if isinstance(duration, str) else duration
+    return parse_duration(duration) if isinstance(duration, str) else float(duration)
 
 
 def _descriptor(name: str, target: int | HasDescriptor | None) -> int | None:

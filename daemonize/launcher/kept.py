@@ -18,13 +18,13 @@ from daemonize.errors import DaemonizeError, LaunchError, SetupError
 from daemonize.launcher.environment import unmanaged
 from daemonize.launcher.files import STREAMS
 from daemonize.launcher.foreground import Foreground
-from daemonize.launcher.orders import Began, Ended, Order
+from daemonize.launcher.orders import Began, Ended, Forked, Order
 from daemonize.launcher.outputs import Targets
 from daemonize.launcher.request import Request
 from daemonize.launcher.wrapper import Wrapper
 from daemonize.outcomes import Cancelled
 from daemonize.posix import child, fds, frames, signals
-from daemonize.posix.identity import has_proc, pidfd_open
+from daemonize.posix.identity import has_proc, pidfd_open, read_stat
 from daemonize.posix.loop import POLLIN
 from daemonize.posix.sockets import peer_of
 
@@ -166,6 +166,7 @@ class Kept(Foreground):
         self._users: list[User] = []
         self._first, self._others = user, others
         self._began = Began(token, order.facts)
+        self._forked: Forked | None = None
         self._logs = [fd for fd in (logs.stdout, logs.stderr) if fd is not None]
         self._ready: Ready | None = None
         # What is said through pipes is relayed to the logs; else the server writes there itself.
@@ -201,9 +202,13 @@ class Kept(Foreground):
 
     def _fork(self, report: int, gate: int) -> None:
         super()._fork(report, gate)
-        self.family.session = self.family.server
+        server = self.family.session = self.family.server
+        stat = read_stat(server)
+        self._forked = Forked(server, stat.start if stat else 0)
+        for user in self._users:
+            _tell(user.sock, self._forked)
         # Nobody but us reaps it: it can be found already, and saves the time in which we would be woken at its gate.
-        self.family.let_through(self.family.server)
+        self.family.let_through(server)
 
     def _conclude(self) -> None:
         self._reap()  # its end may have been seen before the signal that tells of it
@@ -258,8 +263,9 @@ class Kept(Foreground):
             return
         self._add(User(sock, pidfd_open(pid)))
         _tell(sock, self._began, self._logs)
-        if self._ready:
-            _tell(sock, self._ready)
+        for told in (self._forked, self._ready):
+            if told:
+                _tell(sock, told)
 
     def _stop(self, grace: float | None) -> None:
         if self._others:

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 _PATH = (str, bytes, os.PathLike), "a path"
 _MAPPING = Mapping, "a mapping of names to values"
+_SWITCH = bool, "True or False"
 _SECONDS = (int, float, str), "a number of seconds, or text such as '5s'"
 #: By keyword: kinds of values, and how to call them. None is left to others.
 _KINDS: dict[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(("cwd", "stdout", "stderr", "stdin", "chroot", "pid_file", "lock_file"), _PATH),
     **dict.fromkeys(("env", "limits"), _MAPPING),
+    **dict.fromkeys(("strict", "clear_env", "append", "timestamps", "safe"), _SWITCH),
     **dict.fromkeys(("timeout", "stop_timeout", "boot_timeout", "term_timeout"), _SECONDS),
     "keep_fds": (Iterable, "a list of descriptors"),
     "ready": (Iterable, "a readiness spec, or a list of them"),
@@ -40,10 +42,13 @@ def check(given: Mapping[str, object]) -> None:
 
 @contextlib.contextmanager
 def refusing(call: str) -> Iterator[None]:
-    """A value of a wrong type within one of the right kind, wherever it comes to light, is a UsageError."""
+    """A value of a wrong type within one of the right kind, wherever it comes to light, is a UsageError.
+
+    So is a number that is too large, and text that no file name or environment can hold (half a character).
+    """
     try:
         yield
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, OverflowError, UnicodeEncodeError) as error:
         raise UsageError(f"an argument of {call} cannot be used: {error}") from error
 
 

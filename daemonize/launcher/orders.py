@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import io
+import pickle
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from daemonize.errors import DaemonizeError
@@ -45,6 +47,13 @@ class Began(NamedTuple):
     facts: object
 
 
+class Forked(NamedTuple):
+    """What is told of a server that is kept before it is let through its gate. Nothing marks it yet."""
+
+    pid: int
+    start: int
+
+
 class Ended(NamedTuple):
     """What is told at last of a server that was kept.
 
@@ -55,3 +64,25 @@ class Ended(NamedTuple):
     error: DaemonizeError | None
     status: int | None
     survivors: list[tuple[int, str]]
+
+
+#: What text and numbers are made of, and how to have them without what a subclass makes of them.
+_PLAIN: dict[type, Any] = {str: str.__str__, bytes: bytes.__bytes__, int: int.__int__, float: float.__float__}
+
+
+class _Pickler(pickle.Pickler):
+    """Of text and numbers of a class of the caller's (an enum) the plain value: a wrapper has no module of the caller's."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """How to have the value again."""
+        for plain, bare in _PLAIN.items():
+            if isinstance(value, plain):
+                return plain, (bare(value),)
+        return NotImplemented
+
+
+def packed(order: Order) -> bytes:
+    """As it goes to the keeper."""
+    file = io.BytesIO()
+    _Pickler(file).dump(order)
+    return file.getvalue()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from daemonize.errors import DaemonizeError, LaunchError, SetupError, UsageError
 from daemonize.launcher import interpreter
-from daemonize.launcher.orders import OWN, SHARED, Ended, Order
+from daemonize.launcher.orders import OWN, SHARED, Ended, Order, packed
 from daemonize.launcher.ready import Ready
 from daemonize.posix import callers, frames
 from daemonize.posix.fds import Descriptors, occupy_standard
@@ -41,6 +41,7 @@ class _Keeper:
 
     def __init__(self, surroundings: bytes) -> None:
         self.surroundings = surroundings
+        self._is_sending = False
         self._sock, theirs = _pair()
         owner = pidfd_open(os.getpid())
         passed = [theirs.fileno(), *([] if owner is None else [owner])]
@@ -70,11 +71,15 @@ class _Keeper:
         self._pid, self._start = pid, stat.start if stat else 0
 
     def send(self, message: bytes, fds: Sequence[int]) -> bool:
-        """Hand an order over; False if it has gone."""
+        """Hand an order over; False if it has gone, or (in a signal handler) is just being handed another one."""
+        if self._is_sending:
+            return False
+        self._is_sending = True
         try:
             frames.send(self._sock, message, fds)
         except OSError:
             return False
+        self._is_sending = False
         return True
 
     def part(self) -> None:
@@ -85,22 +90,34 @@ class _Keeper:
     def is_there(self) -> bool:
         """Whether it has not left: who is on his way out has not."""
         stat = read_stat(self._pid)
-        return stat is not None and stat.start == self._start
+        if stat is None or stat.start != self._start:
+            return False
+        if stat.state == "Z":
+            self._reap()
+        return stat.state != "Z"
 
     def wait(self) -> None:
         """Until it has left."""
         try:
-            if self.is_there:
-                wait_for_end(self._pid, _PATIENCE)
+            if self.is_there and wait_for_end(self._pid, _PATIENCE):
+                self._reap()
         except ProcessLookupError:
             pass  # in this moment
+
+    def _reap(self) -> None:
+        """Nobody's child is ours where we adopt orphans: as pid 1 of a container, or by PR_SET_CHILD_SUBREAPER."""
+        try:
+            os.waitpid(self._pid, os.WNOHANG)
+        except ChildProcessError:
+            pass  # it is another's, who has reaped it or will
 
 
 class _Owner:
     """This process, as one that may have a keeper."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # A signal handler may start a server, too, whatever of this it comes between.
+        self._lock = threading.RLock()
         self._keeper: _Keeper | None = None
         self._parted: list[_Keeper] = []
         self._wrappers: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -116,8 +133,10 @@ class _Owner:
                     sent = keeper.send(message, fds)
                 if not sent:
                     self._part()
-                    self._keeper = _Keeper(surroundings)
-                    sent = self._keeper.send(message, fds)
+                    keeper = _Keeper(surroundings)
+                    self._part()  # with that of a signal handler, if it has made one meanwhile
+                    self._keeper = keeper
+                    sent = keeper.send(message, fds)
             finally:
                 if not sent:
                     self._part()  # of a message that was cut off it would take the next one for the rest
@@ -161,7 +180,7 @@ class _Owner:
 
     def forget(self) -> None:
         """In a forked child: the keeper is the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._wrappers.clear()
         for sock in list(_private):
             sock.close()  # else its other side would not hear that the parent has closed it
@@ -236,7 +255,7 @@ def order(
         wanted = Order(
             keeps, others is not None, request, targets, facts, stop_signal, environment, callers.umask()
         )
-        _owner.send((SHARED if others else OWN) + pickle.dumps(wanted), fds)
+        _owner.send((SHARED if others else OWN) + packed(wanted), fds)
     except OSError as error:
         raise SetupError("prepare", "the launch", error) from None
     finally:

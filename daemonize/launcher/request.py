@@ -181,11 +181,7 @@ def check_settings(
     *, user: object, umask: object, nice: object, core: object, limits: Mapping[str, object] | None
 ) -> None:
     """Of the right kind? Wrong ones would come to light only where nobody can be told. Raises UsageError."""
-    if (
-        user is not None
-        and not _is_number(user, 0, 1 << 32)
-        and not (isinstance(user, str) and user and "\0" not in user)
-    ):
+    if not (user is None or _is_number(user, 0, 1 << 32) or _is_name(user)):
         raise UsageError(f"user must be USER[:GROUP] or a number, not {user!r}")
     if umask is not None and not _is_number(umask, 0, 0o777):
         raise UsageError(f"umask must be a number from 0 to 0o777, not {umask!r}")
@@ -221,6 +217,10 @@ def _is_limit(value: object) -> bool:
 
 def _is_number(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value) and "\0" not in value and bool(os.fsencode(value))
 
 
 def _check_kept(fd: int) -> None:

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 #: What interrupts a launch.
 CANCELLING = (SIGINT, SIGTERM, SIGHUP)
+#: Seconds after which a server that is not ready yet leaves time to prepare its record.
+_SPARE_TIME = 0.01
 #: Seconds that the intermediate parent is given to go when it has nothing left to do.
 KILL_GRACE = 5.0
 
@@ -110,9 +112,10 @@ class Wrapper:
         self.deadline = Deadline(request.timeout)
         self.outcome: Ready | LaunchError | None = None
         self.program: child.Program
-        self.registration: Registration
+        self.registration: Registration | None = None
         self.goes_on = False  # this is the server, which is the caller's own program (launcher/continued.py)
         self._control = -1
+        self._spare_moment: float | None = None
         self._life = Judge(self.family)
         self._decision = Decision(request, self.family, self.outputs, self.probes, self._life, self.token)
         self._remains = Remains(self.loop, self.family, self.token, request.stop_timeout, say)
@@ -196,6 +199,9 @@ class Wrapper:
             self._prepare_record()  # he wants to hear now that it cannot be kept
         if self.outputs.lifelong:
             self.outputs.lifelong.start()
+        self._start_server()
+
+    def _start_server(self) -> None:
         if self.queue:
             self.loop.watch(self.queue.fd, POLLIN, self._signalled)
         report_end, report = self.owner.pipe()
@@ -205,11 +211,17 @@ class Wrapper:
         if not self.goes_on:
             self.owner.shut(report, gate, *self._placed.values())
             self.outputs.forked()
+            if self.request.is_registered:
+                self._spare_moment = monotonic() + _SPARE_TIME
 
-    def _prepare_record(self) -> None:
-        from daemonize.launcher.registration import Registration
+    def _prepare_record(self) -> Registration:
+        """Of a server that takes a while: while nobody waits for us."""
+        self._spare_moment = None
+        if self.registration is None:
+            from daemonize.launcher.registration import Registration
 
-        self.registration = Registration(self.entry, self.asked, self.program, self.token)
+            self.registration = Registration(self.entry, self.asked, self.program, self.token)
+        return self.registration
 
     @property
     def _variables(self) -> dict[bytes, bytes]:
@@ -293,6 +305,8 @@ class Wrapper:
         if self.outcome is None:
             self.outcome = self._judge(now)
         self._continue()
+        if self._spare_moment is not None and self.outcome is None and now >= self._spare_moment:
+            self._prepare_record()
         if self.waiting and self.outcome is None and now >= self.waiting.due:
             self.waiting.update(now, self.probes.unmet, self.family.told)
 
@@ -311,6 +325,7 @@ class Wrapper:
             moments = (self.probes.due, self._life.due, self._decision.due)
             waits += [moment - now for moment in moments if moment is not None]
             waits += [self.waiting.due - now] if self.waiting else []
+            waits += [self._spare_moment - now] if self._spare_moment is not None else []
         return min((max(wait, 0.0) for wait in waits if wait is not None), default=None)
 
     def _signalled(self, _events: int) -> None:
@@ -417,9 +432,7 @@ class Wrapper:
             self._record(outcome)
 
     def _record(self, outcome: Ready | LaunchError) -> None:
-        if not self.entry.is_explicit:
-            self._prepare_record()
-        self.registration.write(self._result_of(outcome), self.family)
+        self._prepare_record().write(self._result_of(outcome), self.family)
 
     def _give_back(self) -> None:
         """Nothing is running: what was claimed for it is free."""

@@ -218,6 +218,8 @@ def _become(program: Program, report: int, gate: int, parent: int) -> bool:
     """The child's side. True: the caller's own program is to go on. False: something failed, and that is reported."""
     stage = "descriptors"
     try:
+        if program.dies_with_parent and not _dies_with(parent, signals.SIGKILL):
+            return False  # until it is at the gate, where it would hear SIGTERM
         _place_streams(program)
         stage = "stdin"
         if program.fifo:
@@ -230,10 +232,8 @@ def _become(program: Program, report: int, gate: int, parent: int) -> bool:
         program.context.open()
         stage = "signals"
         program.set_signals()
-        if program.dies_with_parent:
-            prctl.die_with_parent(signals.SIGTERM)
-            if os.getppid() != parent:
-                return False
+        if program.dies_with_parent and not _dies_with(parent, signals.SIGTERM):
+            return False
         stage = "gate"
         os.write(report, b"gate %d\n" % os.getpid())
         program.prepare()
@@ -250,6 +250,12 @@ def _become(program: Program, report: int, gate: int, parent: int) -> bool:
         os.write(report, b"failed %s %d\n" % ((stage or program.context.stage).encode(), number))
         return False
     return True
+
+
+def _dies_with(parent: int, number: int) -> bool:
+    """Get a signal at the parent's end; False if that has ended already."""
+    prctl.die_with_parent(number)
+    return os.getppid() == parent
 
 
 def _place_streams(program: Program) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from daemonize import BackgroundServer, InvalidState
+from daemonize import BackgroundServer, InvalidState, SetupError
 from daemonize.launcher import owner
 from tests.support import ports, procs
 from tests.support.owners import ECHO, above, all_ended, owning, run, shell
 from tests.support.programs import SHELL, program
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.family import Family
 
 #: A shell with a server and one who does not listen to SIGTERM below it.
@@ -195,6 +198,39 @@ def test_a_wrapper_that_is_killed_while_it_starts_is_told(family: Family) -> Non
         assert one.finish()[0] == 0
 
 
+def test_a_server_that_is_not_executed_yet_goes_with_its_wrapper(tmp_path: Path, family: Family) -> None:
+    """It waits for a writer of its stdin, with all signals blocked, and bears no mark: start() raises, and it is gone."""
+    stdin = tmp_path / "stdin"
+    os.mkfifo(stdin)
+    held = BackgroundServer(ECHO, stdin=stdin, term_timeout=0.1)
+    starting = threading.Thread(target=lambda: raised.append(attempt(held)))
+    raised: list[str] = []
+    starting.start()
+    server = procs.eventually(lambda: unexecuted(family))
+    procs.send(server.ppid, signal.SIGKILL)
+    starting.join()
+
+    assert "its wrapper was killed" in raised[0]
+    assert procs.wait_ended(server.pid, 0)
+    owner.dismiss()
+    family.nobody()
+
+
+def attempt(server: BackgroundServer) -> str:
+    """What start() says that fails."""
+    with pytest.raises(SetupError) as failed:
+        server.start()
+    return str(failed.value)
+
+
+def unexecuted(family: Family) -> procs.Process:
+    """What a wrapper has forked."""
+    parents = {process.pid: process.ppid for process in family.living()}
+    found = [process for process in family.living() if parents.get(process.ppid) in parents]
+    assert found, "there is no server yet"
+    return found[0]
+
+
 # -- the keeper ---------------------------------------------------------------------------------------------------------
 
 
@@ -287,6 +323,27 @@ def test_an_owner_that_waits_for_any_child_never_sees_ours() -> None:
     """Neither keeper, wrapper nor server is the owner's child."""
     with BackgroundServer(ECHO), pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_an_owner_that_adopts_orphans_has_no_zombies_of_ours() -> None:
+    """As pid 1 of a container: each keeper that has left is reaped, when there is another or none is needed."""
+    said = run(
+        "import ctypes\n"
+        "from daemonize.launcher import owner\n"
+        "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER\n"
+        "def children():\n"
+        "    with open('/proc/thread-self/children') as file:\n"
+        "        return file.read().split()\n"
+        "for niceness in range(6):\n"
+        "    os.setpriority(os.PRIO_PROCESS, 0, niceness)\n"
+        "    with BackgroundServer(command):\n"
+        "        pass\n"
+        "say(len(children()))\n"
+        "owner.dismiss()\n"
+        "say(children())\n"
+    )
+    assert said[0][0] < 5  # the last one, and perhaps some that are on their way out
+    assert said[1] == [[]]
 
 
 def test_in_the_child_of_multiprocessing_a_server_cannot_be_stopped_by_its_copy() -> None:

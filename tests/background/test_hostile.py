@@ -9,11 +9,13 @@ import signal
 import socket
 import sys
 import tempfile
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import pytest
 
 from daemonize import BackgroundServer, SetupError
+from daemonize.background.heard import MOST_LINES, Heard
 from daemonize.background.shared import Place
 from daemonize.launcher import owner
 from tests.support import ports, procs, users
@@ -101,6 +103,24 @@ def test_one_that_truncates_its_output() -> None:
     text = f"echo before; : > /dev/stdout; echo after; exec {' '.join(ECHO)}"
     with BackgroundServer(text) as one:
         assert one.stdout == f"after\nlistening on port {one.port}\n"
+
+
+def test_the_report_of_one_that_says_very_much_takes_little_memory() -> None:
+    """Its last lines, numbered as among all, without all of them in memory: 64 MB here."""
+    says = "[os.write(1, b'%0999d\\n' % number * 1000) for number in range(64)]"
+    with BackgroundServer(server(says, "print('said', flush=True)"), ready="log:^said$") as one:
+        heard = Heard(fresh=True)
+        tracemalloc.start()
+        try:
+            _, text = heard.parts()[0]
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        lines = text.splitlines()
+        assert lines[0] == f"  out: {64_001 - MOST_LINES} lines before these"
+        assert lines[MOST_LINES - 1 : MOST_LINES + 1] == [f"  out 63999: {63:0999d}", "  out 64000: said"]
+        assert most < 8 << 20
+        assert len(one.stdout) == 64_000_000 + len("said\n")  # nothing is lost
 
 
 def test_one_that_closes_its_streams(family: Family) -> None:

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from tests.support.family import Family
 
 
+#: Half of a character: no file name, no environment and no command has it.
+HALF = "\ud800"
+
+
 def together(*actions: Any) -> list[BaseException | None]:
     """Do them in a thread each, at the same time; what each has raised."""
     outcomes: list[BaseException | None] = [None] * len(actions)
@@ -193,12 +197,19 @@ def test_a_handler_may_stop_what_the_program_waits_for() -> None:
 
 
 _AT_EACH_LINE = """
+import select
+from daemonize.launcher import owner
+def is_there(wrapper):
+    poll = select.poll()
+    poll.register(wrapper, 0)
+    return not poll.poll(0)
 def start_at(number, act):
-    # Start a server; act at the so many-th line of it. Whether there is such a line, what was raised, and what there is.
+    # Start a server; act at the so many-th line of it. Whether there is such a line, what was raised, what there is, and how
+    # many wrappers have not gone.
     left = [number]
     def trace(frame, event, _):
-        if not frame.f_code.co_filename.endswith(FILES):
-            return None
+        if not frame.f_code.co_filename.endswith(FILES) or frame.f_code.co_name == "__del__":
+            return None  # (what a finalizer raises goes nowhere)
         if event == "line":
             left[0] -= 1
             if left[0] == 0:
@@ -213,12 +224,12 @@ def start_at(number, act):
     except BaseException as error:
         raised = type(error).__name__
     sys.settrace(None)
-    status = server.status
+    status, wrappers = server.status, sum(map(is_there, owner._owner.wrappers)) - 1
     server.stop()
-    return left[0] <= 0, raised, status
+    return left[0] <= 0, raised, status, wrappers
 def interrupt(_server):
     raise KeyboardInterrupt
-FILES = ("/background/link.py", "/posix/frames.py")
+FILES = {files}
 first = BackgroundServer(command, ready="started")
 first.start()
 seen, number = set(), 1
@@ -233,23 +244,41 @@ say(number > 50, sorted(seen, key=repr))
 """
 
 
+#: Where a start waits; where it gives its order.
+_WAITS, _ORDERS = ("/background/link.py", "/posix/frames.py"), ("/background/server.py", "/launcher/owner.py")
+
+
 def test_a_handler_may_stop_it_at_any_line_of_a_wait() -> None:
     """A signal handler comes between any two of them: start() says that it was stopped, and nothing runs."""
-    code = _AT_EACH_LINE.format(act="lambda server: server.stop()")
+    code = _AT_EACH_LINE.format(act="lambda server: server.stop()", files=_WAITS)
     [[many, seen]] = run(code, "sleep", "1000")
     assert many
     assert seen in (
-        [["InvalidState", "not_running"]],
-        [["InvalidState", "not_running"], [None, "not_running"]],
+        [["InvalidState", "not_running", 0]],
+        [["InvalidState", "not_running", 0], [None, "not_running", 0]],
     )
 
 
-def test_a_start_may_be_interrupted_at_any_line_of_a_wait() -> None:
-    """KeyboardInterrupt goes on, no other error in its stead, and nothing runs."""
-    code = _AT_EACH_LINE.format(act="interrupt")
+@pytest.mark.parametrize("files", [_WAITS, _ORDERS], ids=["wait", "order"])
+def test_a_start_may_be_interrupted_at_any_line(files: tuple[str, str]) -> None:
+    """KeyboardInterrupt goes on, no other error in its stead, and nothing runs: not what was just ordered either."""
+    code = _AT_EACH_LINE.format(act="interrupt", files=files)
     [[many, seen]] = run(code, "sleep", "1000")
     assert many
-    assert seen == [["KeyboardInterrupt", "not_running"]]
+    assert {(raised, status) for raised, status, _ in seen} == {("KeyboardInterrupt", "not_running")}
+    if files == _ORDERS:
+        assert [wrappers for *_, wrappers in seen] == [
+            0
+        ]  # start() has waited for the end of what was ordered
+
+
+def test_a_handler_may_start_another_at_any_line_of_an_order() -> None:
+    """Also while the keeper is executed, or is being sent the order: both servers start."""
+    another = "lambda _server: BackgroundServer(command, ready='started', term_timeout=0).start().stop()"
+    code = _AT_EACH_LINE.format(act=another, files=("/launcher/owner.py", "/posix/frames.py"))
+    [[many, seen]] = run(code, "sleep", "1000")
+    assert many
+    assert seen == [[None, "listening", 1]]
 
 
 # -- how it ends ------------------------------------------------------------------------------------------------------
@@ -330,7 +359,9 @@ def test_what_cannot_be_executed_is_told() -> None:
     failing = BackgroundServer(["/nonexistent/server", "{port}"])
     with pytest.raises(NotExecuted, match="/nonexistent/server") as caught:
         failing.start()
-    assert f"cmd: /nonexistent/server {failing.command[1]}\nexit status: (unknown)" in str(caught.value)
+    assert f"cmd: /nonexistent/server {failing.command[1]}\nexit status: (never executed)" in str(
+        caught.value
+    )
     assert (failing.status, failing.exit_status) == ("not_running", None)
 
 
@@ -761,12 +792,47 @@ def test_all_ports_can_be_asked_for() -> None:
         ({"ready": [5]}, "a readiness spec must be text"),
         ({"listen": 80}, "listen must be an address to listen on"),
         ({"user": []}, "user must be USER"),
+        ({"strict": "no"}, "strict must be True or False, not 'no'"),
+        ({"clear_env": len}, "clear_env must be True or False"),
+        ({"term_timeout": 10**400}, "term_timeout is more seconds than can be counted"),
+        ({"user": HALF}, r"an argument of BackgroundServer\(\) cannot be used: .* surrogates not allowed"),
+        ({"cwd": HALF}, "surrogates not allowed"),
+        ({"env": {"A": HALF}}, "surrogates not allowed"),
+        ({"ready": f"unix:{HALF}"}, "surrogates not allowed"),
     ],
 )
 def test_settings_that_cannot_be_are_named(asked: dict[str, Any], said: str) -> None:
     """UsageError, when the object is made."""
     with pytest.raises(UsageError, match=said):
         BackgroundServer(ECHO, **asked)
+
+
+def test_arguments_of_its_methods_that_cannot_be_are_named() -> None:
+    """UsageError, and the server goes on; a moment that has passed is no time to wait."""
+    with BackgroundServer(ECHO) as one:
+        for wrong in ("soon", float("nan"), 10**400, [], object()):
+            for method in (one.wait, one.stop):
+                with pytest.raises(UsageError, match=r"timeout|duration"):
+                    method(wrong)  # type: ignore[operator]
+        assert (one.wait(-1), one.wait("10ms"), one.listening) == (None, None, True)
+
+
+def test_text_and_numbers_may_be_of_classes_of_the_callers() -> None:
+    """As the members of an enum: the plain value goes to the wrapper, which has not the caller's modules."""
+    said = run(
+        "import enum\n"
+        "class Number(enum.IntEnum):\n"
+        "    NICE, LIMIT = 3, 100\n"
+        "class Text(str):\n"
+        "    def __str__(self):\n"
+        "        return 'not this'\n"
+        "limits = {Text('nofile'): (Number.LIMIT, Number.LIMIT)}\n"
+        "settings = {'nice': Number.NICE, 'limits': limits, 'listen': Text('127.0.0.1:0')}\n"
+        "with BackgroundServer(map(Text, command), ready=Text('exec:true'), **settings) as server:\n"
+        "    say(os.getpriority(os.PRIO_PROCESS, server.pid), resource.prlimit(server.pid, resource.RLIMIT_NOFILE))\n",
+        *PYTHON, "-c", "import time; time.sleep(60)",
+    )  # fmt: skip
+    assert said == [[3, [100, 100]]]
 
 
 def test_a_generator_cannot_be_decorated() -> None:

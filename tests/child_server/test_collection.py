@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from daemonize import ChildServerCollection, UsageError
-from tests.support import procs
+from daemonize import ChildServerCollection, InvalidState, UsageError
+from tests.support import forked, procs
 from tests.support.child_servers import Echo, ask
 
 
@@ -97,6 +97,41 @@ def test_an_idle_server_is_stopped() -> None:
         assert len(servers) == 0
 
 
+def test_one_that_has_closed_its_end_is_replaced() -> None:
+    """Whoever has read the end of file need not wait for the process to be gone."""
+    with ChildServerCollection[Echo]() as servers:
+        for _ in range(20):
+            server = servers.lookup_or_add("one", Echo)
+            assert ask(server, "echo", "a") == ["a"]
+            os.kill(server.server_pid or 0, signal.SIGKILL)
+            assert server.server.read() is None
+
+
+@pytest.mark.filterwarnings("ignore:.*while other threads live:RuntimeWarning")
+@pytest.mark.parametrize("asks", ["cleanup", "delete", "lookup_or_add"])
+def test_who_asks_for_a_server_that_is_being_stopped_waits(asks: str) -> None:
+    """Two servers never have one key, and nothing is left when everything has been stopped."""
+    stopping, go = threading.Event(), threading.Event()
+
+    class Late(Echo):
+        def stop(self) -> None:
+            stopping.set()
+            assert go.wait(10)
+            super().stop()
+
+    servers: ChildServerCollection[Echo] = ChildServerCollection(max_idle_time=0.001)
+    first = servers.lookup_or_add("a", Late)
+    assert stopping.wait(10)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(getattr(servers, asks), *{"cleanup": (), "delete": "a"}.get(asks, ("a", Echo)))
+        with pytest.raises(TimeoutError):
+            done.result(0.1)
+        go.set()
+        done.result(10)
+        assert not first.started
+    servers.cleanup()
+
+
 def test_nothing_is_stopped_without_a_time() -> None:
     """0 is never, and there is no thread."""
     with ChildServerCollection[Echo]() as servers:
@@ -160,3 +195,51 @@ def test_what_is_no_key_or_factory() -> None:
     with pytest.raises(UsageError, match="a key is hashable"):
         servers.delete([])
     assert len(servers) == 0
+
+
+@pytest.mark.parametrize("asks", ["lookup_or_add", "delete", "cleanup"])
+def test_a_factory_cannot_use_its_own_key(asks: str) -> None:
+    """It would get, or stop, what there is not yet; the key has no server then."""
+
+    def factory() -> Echo:
+        getattr(servers, asks)(*{"cleanup": (), "delete": ("a",)}.get(asks, ("a", Echo)))
+        return Echo()
+
+    with ChildServerCollection[Echo]() as servers:
+        with pytest.raises(InvalidState, match="that it is making"):
+            servers.lookup_or_add("a", factory)
+        assert len(servers) == 0
+        assert pid_of(servers, "a")
+
+
+@pytest.mark.filterwarnings("ignore:.*while other threads live:RuntimeWarning", "ignore::DeprecationWarning")
+def test_a_fork_in_the_midst_of_a_start() -> None:
+    """Of another thread: the copy may use server and collection, has none of the servers, and waits for nobody."""
+    starting, go = threading.Event(), threading.Event()
+
+    class Slow(Echo):
+        def before_fork(self) -> None:
+            starting.set()
+            assert go.wait(10)
+
+    servers, server = ChildServerCollection[Echo](), Slow()
+    with ThreadPoolExecutor(2) as pool:
+        begun = [pool.submit(servers.lookup_or_add, "a", Slow), pool.submit(server.start)]
+        assert starting.wait(10)
+
+        def use() -> int:
+            before = len(servers)
+            with Echo(), ChildServerCollection[Echo]() as own:
+                pid_of(own, "a")
+            pid_of(servers, "a")
+            servers.cleanup()
+            go.set()
+            with server:
+                return before
+
+        with forked.holding(use) as (_, before):
+            assert before == 0
+        go.set()
+        assert all(done.result(10) for done in begun)
+    server.stop()
+    servers.cleanup()

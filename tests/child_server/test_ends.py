@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from daemonize import (
     ChildServer,
     InvalidState,
     MessageChannel,
+    RemoteError,
     StillRunning,
     message_handler,
 )
@@ -173,6 +176,21 @@ def test_a_server_that_nobody_stops() -> None:
     assert procs.wait_ended(pid)
     with Echo():
         assert not any(child.pid == pid for child in procs.children(os.getpid()))
+
+
+def test_a_server_that_nobody_stops_where_warnings_are_errors() -> None:
+    """Python can only show the error, and the server ends and is reaped all the same."""
+    server = Echo().start()
+    pid = server.server_pid or 0
+    with warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("error")
+        patch.setattr(sys, "unraisablehook", lambda _: None)
+        del server
+        gc.collect()
+    assert procs.wait_ended(pid)
+    Echo().start().stop()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def test_an_owner_that_just_exits() -> None:
@@ -412,3 +430,50 @@ def test_two_servers_of_one_owner_know_nothing_of_each_other() -> None:
     first.stop()
     assert ask(second, "echo", "a") == ["a"]
     second.stop()
+
+
+@pytest.mark.parametrize("spared", ["client", ""])
+def test_a_server_that_closes_all_its_descriptors_leaves(spared: str) -> None:
+    """Instead of asking for ever what happens on a number that is none."""
+
+    class Closer(Echo):
+        @message_handler
+        def close_all(self, spared: str) -> None:
+            client = self.client.fileno()
+            for fd in range(3, 100):
+                with contextlib.suppress(OSError):
+                    if not spared or fd != client:
+                        os.close(fd)
+
+    with Closer() as server:
+        assert ask(server, "close_all", spared) is None
+        assert procs.wait_ended(server.server_pid or 0)
+    assert server.exit_status == 0
+
+
+def test_an_owner_that_is_killed_as_it_writes(capfd: pytest.CaptureFixture[str]) -> None:
+    """Half a message is its end, of which the server says nothing."""
+
+    def start(channel: MessageChannel) -> None:
+        server = Echo().start()
+        os.write(server.server.fileno(), b"L\0\0\0\x10half")
+        channel.write(str(server.server_pid))
+        channel.read()
+
+    with owned(start) as (owner, channel):
+        (pid,) = channel.read() or [""]
+        os.kill(owner, signal.SIGKILL)
+        assert procs.wait_ended(int(pid))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("garbage", [b"garbage" * 9, b"L\0\0\0\5\0\0\0\5x"])
+def test_garbage_is_answered_with_an_error(garbage: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    """And is the end: there is no telling where the next message begins."""
+    with Echo() as server:
+        os.write(server.server.fileno(), garbage)
+        with pytest.raises(RemoteError, match="MalformedMessage"):
+            server.server.read(timeout=10)
+        assert server.server.read(timeout=10) is None
+    assert server.exit_status == 0
+    assert capfd.readouterr().err == ""

@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from daemonize import ChildServer, message_handler
+from daemonize import ChildServer, RemoteError, message_handler
 from daemonize.child_server import live
 from tests.support import procs
 from tests.support.child_servers import Echo, ask
@@ -105,6 +106,22 @@ def test_a_handler_that_is_defined_in_the_server() -> None:
         os.kill(server.server_pid, signal.SIGUSR1)
         assert server.server.read(timeout=10) == ["usr1"]
         assert ask(server, "late") == ["late"]
+
+
+def test_a_handler_cannot_be_defined_in_a_thread_of_the_server() -> None:
+    """Python has no way to: it is said in a line."""
+
+    class Threaded(Echo):
+        @message_handler
+        def define(self) -> None:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(self.define_signal_handler, "USR1", lambda *_: None).result()
+
+    with (
+        Threaded() as server,
+        pytest.raises(RemoteError, match="UsageError: only the main thread of a server"),
+    ):
+        ask(server, "define")
 
 
 def test_a_handler_that_raises_ends_the_server(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import signal
 import tempfile
+import warnings
+from typing import TYPE_CHECKING
 
 import pytest
 
 from daemonize import (
+    ChannelTimedOut,
     ChildServer,
     InvalidState,
     PeerGone,
@@ -20,6 +25,9 @@ from daemonize import (
 )
 from tests.support import procs
 from tests.support.child_servers import Echo, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # --- upstream --------------------------------------------------------------------------------------------------------
 
@@ -52,8 +60,8 @@ def test_a_second_start_is_refused() -> None:
 def test_what_is_not_started() -> None:
     """Cannot be stopped, nor spoken to; nor can it again when it has been stopped."""
     server = Echo()
-    for _ in range(2):
-        with pytest.raises(ServerNotStarted, match=r"Echo has not been started: call start\(\) first"):
+    for words in (r"has not been started: call start\(\) first", r"has been stopped: call start\(\) again"):
+        with pytest.raises(ServerNotStarted, match=f"Echo {words}"):
             server.stop()
         with pytest.raises(ServerNotStarted):
             _ = server.server
@@ -295,6 +303,15 @@ def test_quitting_the_main_loop() -> None:
         assert server.exit_status == 0
 
 
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_server_cannot_be_copied(copied: Callable[[object], object]) -> None:
+    """The end of a copy would be the end of the server."""
+    with Echo() as server:
+        with pytest.raises(TypeError, match="Echo stands for a process, and cannot be copied or pickled"):
+            copied(server)
+        assert ask(server, "echo", "still here") == ["still here"]
+
+
 def test_what_is_only_for_the_server() -> None:
     """Its owner is told so; and the server that it is none."""
 
@@ -313,7 +330,67 @@ def test_what_is_only_for_the_server() -> None:
         with pytest.raises(InvalidState, match="only Confused itself, in its own process"):
             server.quit_main()
         for message in ("starts", "stops"):
-            with pytest.raises(
-                RemoteError, match="this is Confused itself: only its owner can start and stop it"
-            ):
+            with pytest.raises(RemoteError, match="this is Confused itself: only its owner"):
                 ask(server, message)
+
+
+def test_what_a_handler_returns_is_no_answer() -> None:
+    """Whoever waits for it would wait for ever: the server says so, and here, where warnings are errors, it answers so."""
+
+    class Returns(Echo):
+        def initialize_server(self) -> None:
+            warnings.simplefilter("error")
+
+        @message_handler
+        def sum(self, *numbers: str) -> int:
+            return sum(map(int, numbers))
+
+    with (
+        Returns() as server,
+        pytest.raises(RemoteError, match="the handler of 'sum' returns is not sent") as caught,
+    ):
+        ask(server, "sum", "1", "2")
+    assert "in the other process:\nTraceback" in caught.value.__notes__[0]
+
+
+def test_a_timeout_for_every_call() -> None:
+    """Of the owner's end; a call may have another one."""
+
+    class Silent(Echo):
+        @message_handler
+        def nothing(self) -> None:
+            pass
+
+    with Silent(timeout="10ms") as server:
+        server.server.write("nothing")
+        with pytest.raises(ChannelTimedOut, match=r"within 0\.01 s"):
+            server.server.read()
+        with pytest.raises(ChannelTimedOut, match=r"within 0\.005 s"):
+            server.server.read(timeout="5ms")
+        assert ask(server, "echo", "a") == ["a"]
+
+
+def test_one_that_has_closed_its_end_is_about_to_end() -> None:
+    """Also while it finalizes: who has read the end of file is not told that it lives. Its status comes with its end."""
+    held, release = os.pipe()
+
+    class Lingers(Echo):
+        @message_handler
+        def close(self) -> None:
+            self.client.close()
+
+        def finalize_server(self) -> None:
+            os.read(held, 1)
+
+    server = Lingers(keep_fds=[held]).start()
+    try:
+        assert server.alive
+        server.server.write("close")
+        assert server.server.read() is None
+        assert (server.alive, server.exit_status) == (False, None)
+        os.write(release, b"x")
+    finally:
+        server.stop()
+        os.close(held)
+        os.close(release)
+    assert server.exit_status == 0

@@ -18,7 +18,7 @@ from tests.support import procs
 from tests.support.child_servers import Echo, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 class CustomError(Exception):
@@ -303,7 +303,8 @@ def test_a_handler_that_raises_while_the_server_starts(seconds: float) -> None:
 
     server = Initializes(work)
     before = signal.signal(signal.SIGVTALRM, too_late)
-    which = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGVTALRM))
+    # To this thread, which blocks it at times: one that another thread takes comes even into hooks of fork(2).
+    which = threading.Timer(seconds, signal.pthread_kill, (threading.get_ident(), signal.SIGVTALRM))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -363,6 +364,7 @@ def test_without_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"stop_timeout": "soon"}, "'soon' is not a duration"),
         ({"stop_timeout": None}, "stop_timeout must be 0 or more seconds"),
         ({"stop_timeout": float("nan")}, "stop_timeout must be 0 or more seconds"),
+        ({"stop_timeout": 10**400}, "stop_timeout is more seconds than can be counted: write 'infinity'"),
         ({"keep_fds": 3}, "keep_fds is a list of descriptors or files"),
         ({"max_size": -1}, "max_size is a number of bytes"),
         ({"max_size": "1K"}, "max_size is a number of bytes"),
@@ -391,6 +393,8 @@ def test_descriptors_that_are_none(keep: Any) -> None:
         (999, "there is no signal 999"),
         ("SIGNOTHING", "there is no signal 'SIGNOTHING'"),
         (None, "there is no signal None"),
+        ("SIG_IGN", "there is no signal 'SIG_IGN'"),
+        ("_SETMASK", "there is no signal '_SETMASK'"),
     ],
 )
 def test_signals_that_cannot_be_handled(number: Any, words: str) -> None:
@@ -406,7 +410,7 @@ def test_handlers_that_are_none() -> None:
     for handler in ("no_such_method", "started", 3, None):
         with pytest.raises(UsageError, match="a handler is a function, or the name of a method"):
             Echo().define_message_handler("a", handler)  # type: ignore[arg-type]
-    for name in (3, None, b"bytes"):
+    for name in (3, b"bytes"):
         with pytest.raises(UsageError, match="the name of a message is text"):
             Echo().define_message_handler(name, print)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="the name of a message is text"):
@@ -419,3 +423,40 @@ def test_handlers_that_are_none() -> None:
 
             @message_handler("a")
             def two(self) -> None: ...
+
+
+def test_handlers_that_nobody_would_go_on_with() -> None:
+    """async, generators: a call of them does nothing; and methods that a server has for something else."""
+
+    async def later() -> None:
+        """Never."""
+
+    def piecemeal() -> Iterator[int]:
+        yield 1
+
+    for function in (later, piecemeal):
+        for define in (
+            message_handler,
+            message_handler("a"),
+            lambda f: Echo().define_message_handler("a", f),
+        ):
+            with pytest.raises(UsageError, match="is async, or a generator"):
+                define(function)
+    with pytest.raises(UsageError, match=r"stop is something else .* @message_handler\('stop'\)"):
+
+        class Stops(Echo):
+            @message_handler
+            def stop(self) -> None:
+                """Not this one."""
+
+
+def test_a_handler_named_after_its_method() -> None:
+    """With and without brackets."""
+
+    class Both(Echo):
+        @message_handler()
+        def one(self) -> None:
+            self.client.write("1")
+
+    with Both() as server:
+        assert ask(server, "one") == ["1"]

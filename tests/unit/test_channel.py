@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemonize import (
+    AsyncMessageChannel,
     ChannelBroken,
     ChannelClosed,
     ChannelError,
@@ -302,9 +304,19 @@ def test_an_object_arrives_as_it_was_written(pair: Pair, value: dict[str, Any]) 
         lambda channel: channel.send_io(-1),
         lambda channel: channel.send_io(1 << 40),
         lambda channel: channel.send_io(999),
+        lambda channel: channel.send_io(SimpleNamespace(fileno=lambda: "3")),
+        lambda channel: channel.send_io(SimpleNamespace(fileno=3)),
+        lambda _: MessageChannel(SimpleNamespace(fileno=lambda: None, detach=print)),  # type: ignore[arg-type]
+        lambda _: MessageChannel(SimpleNamespace(fileno=lambda: "3", detach=print)),  # type: ignore[arg-type]
         lambda channel: channel.write("late", timeout=-1),
         lambda channel: channel.write("late", timeout=float("nan")),
         lambda channel: channel.read(timeout=-0.1),
+        lambda channel: channel.read(timeout=[]),
+        lambda channel: channel.read(max_size="1K"),
+        lambda channel: channel.read_scalar(max_size=-1),
+        lambda _: MessageChannel.pair(max_size=1.5),  # type: ignore[arg-type]
+        lambda channel: channel.read(timeout=1j),
+        lambda channel: channel.read(timeout=10**400),
     ],
 )
 def test_what_cannot_be_written_is_a_usage_error(
@@ -1176,3 +1188,38 @@ def test_errors_can_be_sent_over_a_channel(pair: Pair) -> None:
     pair[0].write_scalar(pickle.dumps(TruncatedMessage(3, 5)))
 
     assert str(pickle.loads(pair[1].read_scalar() or b"")) == str(TruncatedMessage(3, 5))  # noqa: S301 (our own)
+
+
+def test_a_channel_is_not_made_of_another() -> None:
+    """That one would lose its descriptor, and close a stranger's: nothing is taken. A copy of the descriptor will do."""
+    one, other = MessageChannel.pair()
+    with one, other:
+        for kind in (MessageChannel, AsyncMessageChannel):
+            with pytest.raises(UsageError, match="is made of a socket or a descriptor"):
+                kind(one)  # type: ignore[arg-type]
+        with MessageChannel(os.dup(one.fileno())) as copy:
+            copy.write("a")
+        one.write("b")
+        assert (other.read(), other.read()) == (["a"], ["b"])
+
+
+def test_whether_somebody_has_the_other_end() -> None:
+    """Also where what he has written has not been read."""
+    one, other = MessageChannel.pair()
+    with one:
+        other.write("a")
+        assert one.has_peer
+        other.close()
+        assert not one.has_peer
+        assert one.read() == ["a"]
+
+
+@pytest.mark.parametrize("timeout", ["soon", -1, [], float("nan"), "-1s"])
+def test_timeouts_that_cannot_be(timeout: Any) -> None:
+    """UsageError; text with a unit can."""
+    one, other = MessageChannel.pair()
+    with one, other:
+        with pytest.raises(UsageError, match=r"timeout|duration|'soon'"):
+            one.read(timeout=timeout)
+        with pytest.raises(ChannelTimedOut):
+            one.read(timeout="1ms")
