@@ -45,6 +45,7 @@ from messages import (
 )
 from paired import alternate, in_turn, quantile
 from specs import SPECS, seen_by_loop, seen_by_mirakuru, seen_by_us
+from tasks import bare, by_manager, by_multiprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -325,6 +326,24 @@ def children(_bench: Bench, rounds: int) -> Iterator[Result]:
     )
 
 
+def tasks_done(_bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 11: tasks of a `ProcessManager`, one after the other, against fork and wait, and `multiprocessing.Process`."""
+    for other, name, budget in (
+        (bare, "bare fork and wait", 0.8),
+        (by_multiprocessing, "multiprocessing.Process", 1.2),
+    ):
+        pairs = alternate(rounds, by_manager, other)
+        yield Result(
+            11,
+            "ProcessManager, a task that does nothing",
+            f"x {name}",
+            budget,
+            pairs.ratio,
+            at_most=False,
+            facts={"ours per s": median(pairs.left), "other per s": median(pairs.right), **pairs.spread},
+        )
+
+
 ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     1: (whole_launch, 300),
     2: (wrapper_gone, 150),
@@ -336,6 +355,7 @@ ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     8: (background_server, 60),
     9: (messages, 41),
     10: (children, 41),
+    11: (tasks_done, 41),
 }
 
 

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from daemonize.launcher.context import Context, context
     from daemonize.launcher.daemon import Daemon, daemons
     from daemonize.listen import listen_fds, listen_fds_with_names
+    from daemonize.manager.manager import ProcessManager
+    from daemonize.manager.process import Completion, Process
+    from daemonize.manager_errors import ChildDeath, TaskError, TaskTimedOut
     from daemonize.option.for_argparse import add_daemonize_arguments, daemonize_if_asked
     from daemonize.option.for_click import daemonize_option
     from daemonize.outcomes import (
@@ -75,8 +78,10 @@ _MODULES = {
     "ChannelClosed": "channel_errors",
     "ChannelError": "channel_errors",
     "ChannelTimedOut": "channel_errors",
+    "ChildDeath": "manager_errors",
     "ChildServer": "child_server.server",
     "ChildServerCollection": "child_server.collection",
+    "Completion": "manager.process",
     "Context": "launcher.context",
     "CrashedOnStartup": "outcomes",
     "Daemon": "launcher.daemon",
@@ -96,6 +101,8 @@ _MODULES = {
     "NotReloaded": "daemon_errors",
     "NotYet": "daemon_errors",
     "PeerGone": "channel_errors",
+    "Process": "manager.process",
+    "ProcessManager": "manager.manager",
     "RemoteError": "channel_errors",
     "ServerAlreadyStarted": "child_errors",
     "ServerError": "child_errors",
@@ -103,6 +110,8 @@ _MODULES = {
     "SetupError": "errors",
     "StillRunning": "errors",
     "StrictFailure": "outcomes",
+    "TaskError": "manager_errors",
+    "TaskTimedOut": "manager_errors",
     "TimedOut": "outcomes",
     "TruncatedMessage": "channel_errors",
     "UnexpectedMessage": "channel_errors",
@@ -133,8 +142,10 @@ __all__ = [
     "ChannelClosed",
     "ChannelError",
     "ChannelTimedOut",
+    "ChildDeath",
     "ChildServer",
     "ChildServerCollection",
+    "Completion",
     "Context",
     "CrashedOnStartup",
     "Daemon",
@@ -154,6 +165,8 @@ __all__ = [
     "NotReloaded",
     "NotYet",
     "PeerGone",
+    "Process",
+    "ProcessManager",
     "RemoteError",
     "ServerAlreadyStarted",
     "ServerError",
@@ -161,6 +174,8 @@ __all__ = [
     "SetupError",
     "StillRunning",
     "StrictFailure",
+    "TaskError",
+    "TaskTimedOut",
     "TimedOut",
     "TruncatedMessage",
     "UnexpectedMessage",

@@ -34,7 +34,7 @@ class _Deadline:
         seconds = None if timeout is None else seconds_of("timeout", timeout)
         self._action, self._timeout = action, seconds
         self._end = None if seconds is None else monotonic() + seconds
-        self.flags = 0 if seconds is None else socket.MSG_DONTWAIT
+        self.flags = 0 if seconds is None else frames.DONTWAIT
 
     @property
     def _left(self) -> float | None:

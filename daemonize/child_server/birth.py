@@ -5,30 +5,22 @@ from __future__ import annotations
 import gc
 import os
 import socket
-import sys
 import tempfile
-import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from daemonize.channel import codec
 from daemonize.child_server import live, report
-from daemonize.child_server.process import Child
 from daemonize.errors import SetupError, UsageError
-from daemonize.posix import callers, fds, prctl, signals
-from daemonize.posix.child import fork_alone
+from daemonize.offspring import forking, settling
+from daemonize.offspring.process import Child
+from daemonize.posix import fds, prctl, signals
 from daemonize.posix.identity import pidfd_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from daemonize.child_server.body import Server
-
-#: Seconds that a thread has to be gone which Python has seen off.
-_PATIENCE = 0.02
-#: Threads of ours, which hold no lock that a server could need (collection.py).
-harmless: set[int] = set()
-_warned: list[int] = []
 
 
 def bear(
@@ -46,10 +38,10 @@ def bear(
     kept = tuple(_checked(file) for file in keep)
     prctl.prepare()
     with signals.Blocked():
-        threads = _has_threads()
+        threads = forking.has_threads()
     if threads:
-        _warn(name)
-    _flush(threads=threads)
+        forking.warn(name, "server")
+    forking.flush(threads=threads)
     with ExitStack() as always, ExitStack() as failing:
         with signals.Blocked():
             try:
@@ -73,7 +65,7 @@ def bear(
                     kept,
                     gc.isenabled(),
                     threads,
-                    live.streams(),
+                    settling.streams(),
                 )
                 child = _fork(server, ends, failing, grace)
             except OSError as error:
@@ -113,59 +105,11 @@ def _text(capture: int) -> str:
 
 def _fork(server: Server, ends: live.Ends, failing: ExitStack, grace: float) -> Child:
     # A handler may have said something meanwhile. Only now could nobody interrupt it, where it has to wait.
-    _flush(threads=ends.threads)
-    pid = _fork_quietly(ends)
+    forking.flush(threads=ends.threads)
+    pid = forking.fork_quietly(threads=ends.threads)
     if pid == 0:
         live.live(server, ends)
     child = Child(pid)
     failing.callback(child.close)
     failing.callback(child.end, grace)
     return child
-
-
-def _fork_quietly(ends: live.Ends) -> int:
-    """Python has warned of threads by now, in our words (3.12 and later do so in their own as well)."""
-    if not ends.threads or sys.version_info < (3, 12):
-        return fork_alone()
-    with warnings.catch_warnings():  # type: ignore[unreachable, unused-ignore]
-        warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
-        return fork_alone()
-
-
-def _flush(*, threads: bool) -> None:
-    """What we have buffered is not to be said by the server as well.
-
-    Another thread may be writing just now, which has the lock: in the server, those streams are not used then.
-    """
-    if threads:
-        return
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:  # noqa: BLE001, S112 (whatever the user has put there)
-            continue
-
-
-def _has_threads() -> bool:
-    return callers.has_threads(_PATIENCE, besides=len(harmless))
-
-
-def _warn(name: str) -> None:
-    """Once in a process."""
-    if os.getpid() in _warned:
-        return
-    warnings.warn(
-        f"{name} is started by fork(2) while other threads live: a lock that one of them holds is held for ever "
-        "in the server. Start servers before threads, or see the README for what is safe",
-        RuntimeWarning,
-        stacklevel=_levels(),
-    )
-    _warned[:] = [os.getpid()]
-
-
-def _levels() -> int:
-    """How far above its own line the caller's is."""
-    frame, level = sys._getframe(1), 1  # noqa: SLF001 (as warnings does)
-    while frame.f_back and os.path.dirname(frame.f_code.co_filename) == os.path.dirname(__file__):
-        frame, level = frame.f_back, level + 1
-    return level

@@ -7,10 +7,10 @@ import warnings
 from time import monotonic
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
-from daemonize.child_server import birth
 from daemonize.child_server.running import locking
 from daemonize.child_server.server import ChildServer
 from daemonize.errors import DaemonizeError, InvalidState, UsageError
+from daemonize.offspring import forking
 from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class ChildServerCollection(Generic[S]):
     def _expire(self) -> None:
         """A thread, for as long as there is something to stop some time."""
         me = threading.get_ident()
-        birth.harmless.add(me)
+        forking.harmless.add(me)
         try:
             while self._await_idle():
                 since = monotonic() - self.max_idle_time
@@ -180,7 +180,7 @@ class ChildServerCollection(Generic[S]):
                     if entry.used <= since:
                         self._end_idle(key, entry, since)
         finally:
-            birth.harmless.discard(me)
+            forking.harmless.discard(me)
 
     def _await_idle(self) -> bool:
         """Until one is idle; False: there is none any more."""

@@ -7,6 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from daemonize.errors import UsageError, signal_name
+from daemonize.offspring.mortal import OWNER_ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., object]")
 _MARK = "_daemonize_messages"
 _LATER = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
-#: The kernel sends it to a server when its owner has ended; None: this system does not.
-OWNER_ENDED: int | None = getattr(signal, "SIGRTMAX", None)
 
 
 @overload

@@ -20,7 +20,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from daemonize.child_server.handlers import OWNER_ENDED
+from daemonize.offspring.mortal import OWNER_ENDED
 from daemonize.posix import prctl, signals
 
 if TYPE_CHECKING:

@@ -6,11 +6,9 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
-from daemonize.child_server import birth
-
 if TYPE_CHECKING:
     from daemonize.channel import MessageChannel
-    from daemonize.child_server.process import Child
+    from daemonize.offspring.process import Child
 
 
 class Running:
@@ -67,7 +65,6 @@ def _let_go() -> None:
     lost.clear()
     for one in list(locking.values()):
         one.renew_locks()
-    birth.harmless.clear()
 
 
 os.register_at_fork(after_in_child=_let_go)

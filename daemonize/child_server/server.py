@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from daemonize.channel.codec import HasFileno
     from daemonize.child_server.handlers import SignalHandler
-    from daemonize.child_server.process import Child
+    from daemonize.offspring.process import Child
 
 #: Seconds for each step of a stop.
 STOP_TIMEOUT = 3.0

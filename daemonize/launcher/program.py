@@ -1,10 +1,9 @@
-"""From what is asked for to what is executed: descriptors, files to try, environment; and why it was not executed."""
+"""From what is asked for to what is executed: descriptors, files to try, environment."""
 
 from __future__ import annotations
 
 import os
 import stat
-from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 
 from daemonize.errors import SetupError
 from daemonize.launcher.environment import server_environment
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from daemonize.launcher.account import Account
     from daemonize.launcher.outputs import Outputs
     from daemonize.launcher.request import Request
-    from daemonize.outcomes import NotExecuted
     from daemonize.posix.fds import Descriptors
 
 
@@ -108,17 +106,3 @@ def _open_to_read(path: bytes, owner: Descriptors) -> int:
 
     fd, _ = open_guarded(path, _READ, owner)
     return fd
-
-
-def not_executed(program: child.Program, root: bytes | None, stage: str, errno: int) -> NotExecuted:
-    """The outcome for a step that failed, with what it failed on. root: the server's, where it is not ours."""
-    from daemonize.outcomes import NotExecuted
-
-    if stage != "exec":
-        on = os.fsdecode(program.fifo or b"") if stage == "stdin" else program.context.describe(stage)
-        return NotExecuted(stage.partition(":")[0], errno, on)
-    exists = os.path.lexists if root else os.path.exists  # a symlink there leads where we do not see
-    existing = [path for path in program.paths if exists((root or b"") + path)]
-    found = bool(existing) or errno not in (ENOENT, ENOTDIR, ENAMETOOLONG)
-    named = existing or (program.paths if found else [])
-    return NotExecuted(stage, errno, os.fsdecode(named[0]) if named else "", found=found)

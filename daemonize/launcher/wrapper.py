@@ -355,7 +355,7 @@ class Wrapper:
         """The outcome that the facts amount to, or None."""
         family = self.family
         if family.failed:
-            failure = program.not_executed(self.program, self.request.chroot, *family.failed)
+            failure = child.not_executed(self.program, self.request.chroot, *family.failed)
             failure.user = self._heir.shown if self._heir else ""
             return failure
         return self._decision.outcome(self.deadline, now)

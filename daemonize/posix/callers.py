@@ -25,6 +25,13 @@ def has_threads(patience: float = 0.0, besides: int = 0) -> bool:
 
 
 def _count() -> int:
+    try:
+        # Each has a directory there, which has a link to this one.
+        links = os.stat("/proc/self/task").st_nlink
+    except OSError:
+        links = 0
+    if links > 2:
+        return links - 2
     count = _status(b"Threads")
     if count is None:
         import threading

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
+    from daemonize.outcomes import NotExecuted
+
     class Context(Protocol):
         """What a process can be made to have beyond a directory (launcher/context.py)."""
 
@@ -146,6 +148,20 @@ def _absolute(path: bytes, base: bytes | None) -> bytes:
         return os.path.join(base or os.getcwdb(), path)
     except FileNotFoundError:  # the current directory has been deleted: nothing is in it
         return path
+
+
+def not_executed(program: Program, root: bytes | None, stage: str, number: int) -> NotExecuted:
+    """The outcome for a step that failed, with what it failed on. root: the server's, where it is not ours."""
+    from daemonize.outcomes import NotExecuted
+
+    if stage != "exec":
+        on = os.fsdecode(program.fifo or b"") if stage == "stdin" else program.context.describe(stage)
+        return NotExecuted(stage.partition(":")[0], number, on)
+    exists = os.path.lexists if root else os.path.exists  # a symlink there leads where we do not see
+    existing = [path for path in program.paths if exists((root or b"") + path)]
+    found = bool(existing) or number not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+    named = existing or (program.paths if found else [])
+    return NotExecuted(stage, number, os.fsdecode(named[0]) if named else "", found=found)
 
 
 def fork_alone() -> int:

@@ -1,4 +1,4 @@
-"""Whole messages over a UNIX stream socket, each with descriptors (SCM_RIGHTS): the one framing of keepers and channels.
+"""Whole messages over a UNIX stream socket, each with descriptors (SCM_RIGHTS): the one framing there is.
 
     frame = kind (1 byte), length of the body (32 bit, network order), with which the descriptors go; body
 
@@ -27,9 +27,11 @@ from daemonize.channel_errors import (
 )
 
 if TYPE_CHECKING:
+    import _socket
     from collections.abc import Sequence
 
 LIST, SCALAR, OBJECT, DESCRIPTOR, ERROR, KEEPERS = b"L", b"S", b"J", b"D", b"E", b"K"
+PART, RESULT, FAILURE = b"P", b"R", b"F"
 #: More the kernel does not take at once (SCM_MAX_FD, unix(7)).
 MOST_DESCRIPTORS = 253
 #: Name of each kind, and how many descriptors a frame of it may have: what is more is closed.
@@ -40,16 +42,24 @@ KINDS = {
     DESCRIPTOR: ("descriptor", 1),
     ERROR: ("error", 0),
     KEEPERS: ("keeper's message", MOST_DESCRIPTORS),
+    PART: ("part of a result", 0),
+    RESULT: ("result", 0),
+    FAILURE: ("failure", 0),
 }
 #: What is spoken on a channel.
 CHANNELS = frozenset({LIST, SCALAR, OBJECT, DESCRIPTOR, ERROR})
+#: What a task says to its owner.
+TASKS = CHANNELS | {PART, RESULT, FAILURE}
 MOST_BYTES = (1 << 32) - 1
 _HEAD, _LENGTH = 5, 4
 _ROOM = socket.CMSG_SPACE(MOST_DESCRIPTORS * array.array("i").itemsize)
 #: So much of a body is asked for at once, and no memory is taken for more.
 _CHUNK = 1 << 20
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-_NOSIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)
+# Numbers: what `socket` makes of them takes as long to be combined as a message to be read.
+DONTWAIT = int(socket.MSG_DONTWAIT)
+_WAITALL, _CTRUNC = int(socket.MSG_WAITALL), int(socket.MSG_CTRUNC)
+_CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_NOSIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
 
 
 class Head(NamedTuple):
@@ -68,7 +78,7 @@ class Reader:
     Nonsense and truncation are for ever: there is no telling where the next frame begins.
     """
 
-    def __init__(self, sock: socket.socket, kinds: frozenset[bytes]) -> None:
+    def __init__(self, sock: _socket.socket, kinds: frozenset[bytes]) -> None:
         self._recv, self._recvmsg, self._kinds = sock.recv, sock.recvmsg, kinds
         self._arrived: list[tuple[bytes, list[tuple[int, int, bytes]], int, Any]] = []
         self._head: Head | None = None
@@ -109,7 +119,7 @@ class Reader:
             self._fail(MalformedMessage(f"no frame begins with {text.hex(' ')}"))
         fds = _descriptors(self._arrived)
         # The kernel hands over as many as the limit allows, and says so: never a part instead of all.
-        lost = any(part[2] & socket.MSG_CTRUNC for part in self._arrived)
+        lost = any(part[2] & _CTRUNC for part in self._arrived)
         most = 0 if lost else KINDS[kind][1]
         self._head = Head(kind, size, fds[:most], lost)
         _close(fds[most:])
@@ -140,7 +150,7 @@ class Reader:
         while (left := self._head.size - self._count(keeps=keeps)) > 0:
             try:
                 # The kernel closes descriptors that come where nobody asks for any.
-                asked = flags or socket.MSG_WAITALL
+                asked = flags or _WAITALL
                 self._parts.extend(map(self._recv, (min(left, _CHUNK),), (asked,)))
                 ended = not self._parts[-1]
             except ConnectionResetError:
@@ -196,7 +206,7 @@ class Sending:
     """One frame on its way out. Raises MessageTooLarge: its length cannot be said in 32 bit."""
 
     def __init__(
-        self, sock: socket.socket, kind: bytes, body: bytes | memoryview, fds: Sequence[int] = ()
+        self, sock: _socket.socket, kind: bytes, body: bytes | memoryview, fds: Sequence[int] = ()
     ) -> None:
         if len(body) > MOST_BYTES:
             raise MessageTooLarge(len(body), MOST_BYTES)

@@ -35,9 +35,53 @@ class Loop:
         if self._callbacks.pop(fd, None):
             self._poll.unregister(fd)
 
+    def close(self) -> None:
+        """Give everything back."""
+        self._callbacks.clear()
+
     def run_once(self, timeout: float | None) -> None:
         """Wait for events, at most `timeout` seconds (None: for ever; never more than a day), and dispatch them."""
         for fd, events in self._poll.poll(None if timeout is None else min(max(timeout, 0), _DAY) * 1000):
             callback = self._callbacks.get(fd)
             if callback:  # a callback before it may have forgotten it
+                callback(events)
+
+
+class Selectable(Loop):
+    """A Loop that is itself to be watched: `fileno` is readable when `run_once` has something to dispatch (epoll(7)).
+
+    Raises OSError. What is not forgotten before it is closed goes on being told of, if another process has a copy.
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._callbacks = {}
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._epoll.fileno()
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """See Loop."""
+        if fd in self._callbacks:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        self._callbacks[fd] = callback
+
+    def forget(self, fd: int) -> None:
+        """See Loop."""
+        if self._callbacks.pop(fd, None):
+            self._epoll.unregister(fd)
+
+    def close(self) -> None:
+        """Give everything back. What was watched is, in other processes with a copy, as before."""
+        super().close()
+        self._epoll.close()
+
+    def run_once(self, timeout: float | None) -> None:
+        """See Loop."""
+        for fd, events in self._epoll.poll(None if timeout is None else min(max(timeout, 0), _DAY)):
+            callback = self._callbacks.get(fd)
+            if callback:
                 callback(events)

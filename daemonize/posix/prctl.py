@@ -1,4 +1,4 @@
-"""prctl(2), ptrace(2) and inotify(7), which Python does not offer, by the lightest way to the C library.
+"""prctl(2), ptrace(2), inotify(7) and timerfd, which Python does not offer, by the lightest way to the C library.
 
 `_ctypes` alone: importing `ctypes` costs more than starting a server. Where `_ctypes` is not what it is in CPython,
 `ctypes` does the same.
@@ -14,6 +14,8 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PTRACE_DETACH = 17
 _PR_SET_CHILD_SUBREAPER = 36
+_CLOCK_MONOTONIC = 1
+_LONGEST_TIMER = 1e9  # what is longer than thirty years comes when it comes
 
 
 def prepare() -> None:
@@ -99,3 +101,25 @@ def watch_also(fd: int, path: bytes, mask: int) -> bool:
         return _function("inotify_add_watch")(fd, path, mask) >= 0
     except (ImportError, OSError, AttributeError):
         return False
+
+
+def timer() -> int | None:
+    """A descriptor that is readable when its time has come (timerfd_create(2)); None where there is none to be had."""
+    import os
+
+    try:
+        fd = _function("timerfd_create")(_CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK)
+    except (ImportError, OSError, AttributeError):
+        return None
+    return fd if fd >= 0 else None
+
+
+def set_timer(fd: int, seconds: float | None) -> None:
+    """Let it be readable in so many seconds, 0 being at once, and not before; None: never."""
+    import array
+
+    # Zero would stop it.
+    nanoseconds = 0 if seconds is None else max(int(min(seconds, _LONGEST_TIMER) * 1e9), 1)
+    value = divmod(nanoseconds, 1_000_000_000)
+    # Bytes are handed over as a pointer: a number would be cut to an int.
+    _function("timerfd_settime")(fd, 0, array.array("l", (0, 0, *value)).tobytes(), None)

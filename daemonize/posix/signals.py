@@ -25,6 +25,7 @@ SIGALRM, SIGCHLD, SIGCONT, SIGHUP = _signal.SIGALRM, _signal.SIGCHLD, _signal.SI
 SIGINT, SIGKILL, SIGQUIT, SIGTERM = _signal.SIGINT, _signal.SIGKILL, _signal.SIGQUIT, _signal.SIGTERM
 SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU = _signal.SIGSTOP, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU
 SIGPIPE, SIGTRAP, SIGXFSZ = _signal.SIGPIPE, _signal.SIGTRAP, _signal.SIGXFSZ
+SIG_DFL = _signal.SIG_DFL
 SIGUSR1, SIGUSR2, SIGVTALRM, SIGWINCH = _signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGVTALRM, _signal.SIGWINCH
 
 if hasattr(_signal, "pidfd_send_signal"):
@@ -39,14 +40,17 @@ def block(numbers: Iterable[int]) -> AbstractSet[int]:
     return _signal.pthread_sigmask(_signal.SIG_BLOCK, numbers)
 
 
+_ALL = frozenset(_signal.valid_signals())
+
+
 def valid() -> AbstractSet[int]:
     """All signals of this system."""
-    return _signal.valid_signals()
+    return _ALL
 
 
 def block_all() -> AbstractSet[int]:
     """Block every signal that can be blocked in this thread; returns the mask that was there before."""
-    return block(_signal.valid_signals())
+    return block(_ALL)
 
 
 def restore_mask(mask: Iterable[int]) -> None:
@@ -92,7 +96,7 @@ class SigpipeBlocked:
 
 def set_defaults() -> None:
     """Default disposition for every signal. exec(2) keeps what is ignored: Python ignores SIGPIPE, nohup SIGHUP."""
-    for number in _signal.valid_signals():
+    for number in _ALL:
         try:
             _signal.signal(number, _signal.SIG_DFL)
         except OSError:
@@ -173,6 +177,16 @@ def unignore(numbers: Iterable[int]) -> None:
 def handled() -> list[int]:
     """The signals that have a handler of Python's, or of the program's."""
     return [number for number in valid() if callable(_signal.getsignal(number))]
+
+
+def changed() -> tuple[int, ...]:
+    """The signals that are handled or ignored, but for those that Python itself ignores, or does not know (faulthandler)."""
+    return tuple(
+        number
+        for number in valid()
+        if _signal.getsignal(number) != _signal.SIG_DFL
+        and not (number in _IGNORED_BY_PYTHON and is_ignored(number))
+    )
 
 
 def ignore(number: int) -> None:

@@ -349,7 +349,7 @@ def test_the_thread_that_started_the_server_ends() -> None:
 
 def test_survivors_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where even SIGKILL does not help (here: nobody sends it), stop says who is left, and may be called again."""
-    from daemonize.child_server import process
+    from daemonize.offspring import process
 
     server = Stubborn(stop_timeout=0.1).start()
     ask(server, "hang")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemonize import ServerAlreadyStarted
-from daemonize.child_server import birth
+from daemonize.offspring import forking
 from tests.support.child_servers import Echo, ask
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ def another_thread() -> Iterator[None]:
 @pytest.fixture
 def unwarned() -> Iterator[None]:
     """As in a process in which nobody has been warned."""
-    birth._warned.clear()
+    forking.warned.clear()
     yield
-    birth._warned.clear()
+    forking.warned.clear()
 
 
 @pytest.mark.usefixtures("unwarned")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import daemonize
-from daemonize import channel_errors, child_errors, daemon_errors, errors, outcomes
+from daemonize import channel_errors, child_errors, daemon_errors, errors, manager_errors, outcomes
 from daemonize.channel_errors import (
     ChannelBroken,
     ChannelClosed,
@@ -39,6 +39,7 @@ from daemonize.errors import (
     printable,
     signal_name,
 )
+from daemonize.manager_errors import ChildDeath, TaskError, TaskTimedOut
 from daemonize.outcomes import (
     Cancelled,
     CrashedOnStartup,
@@ -62,7 +63,7 @@ def exited(code: int) -> int:
 
 
 #: Where errors are.
-MODULES = (errors, channel_errors, child_errors, daemon_errors, outcomes)
+MODULES = (errors, channel_errors, child_errors, daemon_errors, manager_errors, outcomes)
 
 
 def launch_errors() -> list[tuple[LaunchError, int]]:
@@ -147,6 +148,13 @@ def every_error() -> list[DaemonizeError]:
         ServerAlreadyStarted("Helper", 4711),
         ServerAlreadyStarted(HOSTILE),
         ServerNotStarted(HOSTILE),
+        ChildDeath("render", 4711, 3),
+        ChildDeath("render", 4711, 137, signal.SIGKILL),
+        ChildDeath(HOSTILE, 4711),
+        TaskTimedOut("render", 4711, 143, signal.SIGTERM, 2.5),
+        TaskTimedOut(HOSTILE, 4711),
+        TaskError("render", "KeyError", "'size'", "Traceback (most recent call last):\n"),
+        TaskError(HOSTILE, "evil.Error", HOSTILE),
     ]
     return [*(error for error, _ in launch_errors()), *others]
 

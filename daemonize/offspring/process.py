@@ -7,11 +7,15 @@ import os
 import select
 import threading
 from time import monotonic, sleep
+from typing import TYPE_CHECKING
 
 from daemonize.errors import STATUS_SIGNAL, StillRunning
-from daemonize.posix import stop, tree
+from daemonize.posix import signals, stop, tree
 from daemonize.posix.identity import pidfd_open, read_stat
 from daemonize.posix.loop import Loop
+
+if TYPE_CHECKING:
+    import resource
 
 #: Seconds between two looks, where the kernel tells nothing of an end: the first, and the longest.
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
@@ -21,13 +25,15 @@ _DAY = 86400.0
 class Child:
     """A child of this process, just forked. status: when it has ended, its exit status, 128+N if it died of signal N.
 
-    It is None as well if somebody else has reaped it. died_of: the signal. fd: a pidfd, None where there is none.
+    It is None as well if somebody else has reaped it. died_of: the signal. usage: of resources, or None. fd: a pidfd, None
+    where there is none.
     """
 
     def __init__(self, pid: int) -> None:
         self.pid, self.fd = pid, pidfd_open(pid)
         self.status: int | None = None
         self.died_of: int | None = None
+        self.usage: resource.struct_rusage | None = None
         self._ended = False
         self._reaping = threading.RLock()
 
@@ -47,20 +53,18 @@ class Child:
         # By the pidfd: if somebody else has reaped it, another child may have its pid by now.
         if self.fd is not None and hasattr(os, "P_PIDFD"):
             try:
-                result = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
+                if os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                    return
             except ChildProcessError:
                 raise
             except OSError as error:
                 if error.errno != errno.EINVAL:
                     raise
                 # A kernel before 5.4 has no P_PIDFD.
-            else:
-                if result is not None:
-                    exited = result.si_code == os.CLD_EXITED
-                    self._set(result.si_status if exited else -result.si_status)
-                return
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        # As long as it is not reaped, its pid is its own.
+        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
         if pid:
+            self.usage = usage
             self._set(os.waitstatus_to_exitcode(status))
 
     def _set(self, code: int) -> None:
@@ -98,6 +102,19 @@ class Child:
         if survivors:
             raise StillRunning(survivors)
         self.wait(stop.KILL_GRACE)
+
+    def send(self, number: int) -> bool:
+        """Send it a signal; False: it has ended. Raises PermissionError: it has become another user's."""
+        if self.look():
+            return False
+        try:
+            if self.fd is not None:
+                signals.pidfd_send_signal(self.fd, number)
+            else:
+                os.kill(self.pid, number)  # it is not reaped, so its pid is its own
+        except ProcessLookupError:
+            return False
+        return True
 
     def close(self) -> None:
         """Give the descriptor back."""

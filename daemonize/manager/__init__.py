@@ -1,0 +1,15 @@
+"""`ProcessManager`: tasks, each in a process of its own, that are started, listened to and waited for by one thread.
+
+owner ── fork ── task (a function)          messages and its result over a socketpair
+   └──── fork ── exec (a list of words)     its exit status
+
+manager.py   the owner: step, wakeup, teardown   process.py   one task, as the owner sees it, and how it ended
+tasks.py     what may be asked for               inbox.py     what a task has said
+births.py    the fork, the owner's side           body.py      the function's side
+command.py   the fork of a program               endings.py   tasks that are being ended
+bell.py      what lets a wait end
+"""
+
+from daemonize.manager.manager import ProcessManager
+
+__all__ = ["ProcessManager"]

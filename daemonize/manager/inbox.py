@@ -1,0 +1,98 @@
+"""What a task has said, as far as it has come: nothing here waits.
+
+Messages of a channel, one by one; then parts of a result, and the last of it; or a failure.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from daemonize.channel import codec
+from daemonize.channel_errors import ChannelError, DescriptorsLost
+from daemonize.posix import frames
+
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+
+#: How each kind of message is read.
+_READ: dict[bytes, Callable[[bytes], Any]] = {
+    frames.LIST: codec.list_of,
+    frames.SCALAR: bytes,
+    frames.OBJECT: codec.object_of,
+    frames.ERROR: codec.error_of,
+}
+
+
+class Inbox:
+    """sock: the owner's end, which is the inbox's own from now on.
+
+    ended: nothing more will come. told: (kind, body) of a result or a failure. broken: why what came makes no sense.
+    """
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self._sock = sock
+        self._reader = frames.Reader(sock, frames.TASKS)
+        self._parts: list[bytes] = []
+        self.ended = False
+        self.told: tuple[bytes, bytes] | None = None
+        self.broken: ChannelError | None = None
+
+    def fileno(self) -> int:
+        """The descriptor; it is not to be watched when this has ended."""
+        return self._sock.fileno()
+
+    def take(self, most: int) -> list[Any]:
+        """Messages that have come, at most so many: lists, bytes, dicts; an int is a descriptor, the caller's to close.
+
+        An error is a message, too (RemoteError, DescriptorsLost). A result is none.
+        """
+        messages: list[Any] = []
+        for _ in range(most):
+            if self.ended or not self._take_one(messages):
+                break
+        return messages
+
+    def _take_one(self, messages: list[Any]) -> bool:
+        """False: no more has come."""
+        try:
+            head = self._reader.head(frames.DONTWAIT)
+            if head is None:
+                self.ended = True
+                return False
+            body, fds = self._reader.take(frames.DONTWAIT)
+            if head.kind == frames.DESCRIPTOR:
+                messages.append(fds[0])
+            elif head.kind in _READ:
+                messages.append(_READ[head.kind](body))
+            else:
+                self._note(head.kind, body)
+        except BlockingIOError:
+            return False
+        except DescriptorsLost as error:
+            messages.append(error)
+        except (ChannelError, OSError) as error:
+            self.broken = error if isinstance(error, ChannelError) else None
+            self.ended = True
+            self._refuse()
+        return True
+
+    def _refuse(self) -> None:
+        """Whoever writes more is told that nobody reads it, and does not wait for a reader."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the other side has gone
+
+    def _note(self, kind: bytes, body: bytes) -> None:
+        self._parts.append(body)
+        if kind != frames.PART:
+            self.told = kind, b"".join(self._parts) if len(self._parts) > 1 else body
+            self._parts.clear()
+            self.ended = True
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._reader.close()
+        self._sock.close()

@@ -1,0 +1,147 @@
+"""One task of a `ProcessManager`, as its owner sees it, and how it ended."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from typing import TYPE_CHECKING, Any
+
+from daemonize.manager_errors import ChildDeath, TaskError, TaskTimedOut
+from daemonize.offspring import failures
+from daemonize.posix import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from daemonize.manager.command import Command
+    from daemonize.manager.inbox import Inbox
+    from daemonize.manager.tasks import Options
+    from daemonize.offspring.process import Child
+
+
+class Completion:
+    """How a task ended. name, pid: of it.
+
+    status: its exit status, 128+N if it died of signal N; None: somebody else has reaped it. signal: that signal, or None.
+    usage: of resources (`resource.struct_rusage`), or None. timed_out: whether it was ended because its time was over.
+    result: what the function returned. exception: None where it returned, and for a command that was executed; else what
+    the function raised, its cause a TaskError with the traceback; TaskError where that cannot be had; ChildDeath,
+    TaskTimedOut; NotExecuted.
+    """
+
+    def __init__(self, process: Process) -> None:
+        child = process.child
+        self.name, self.pid = process.name, process.pid
+        self.status, self.signal, self.usage = child.status, child.died_of, child.usage
+        self.timed_out = process.timed_out
+        self.result: Any = None
+        self.exception: Exception | None = None
+
+    def value(self) -> Any:
+        """The result. Raises the exception, if there is one."""
+        if self.exception is not None:
+            raise self.exception
+        return self.result
+
+    def __repr__(self) -> str:
+        how = repr(self.exception) if self.exception else f"status {self.status}"
+        return f"<Completion of {self.name} (pid {self.pid}): {how}>"
+
+
+class Process:
+    """A task that has been started. name; pid. timed_out: it is being ended, or was, because its time was over.
+
+    completion: None until `on_complete` is called, or would be.
+    """
+
+    def __init__(
+        self,
+        child: Child,
+        inbox: Inbox | None,
+        command: tuple[Command, int] | None,
+        options: Options,
+        callbacks: tuple[Callable[[Completion], object] | None, Callable[[Any], object] | None],
+        end: Callable[[Process, int, float], None],
+    ) -> None:
+        self.child, self.options = child, options
+        self.name, self.pid = options.name, child.pid
+        self.on_complete, self.on_message = callbacks
+        self.inbox, self.command, self.number = inbox, command, 0
+        self.timed_out = self.collected = False
+        self.completion: Completion | None = None
+        self._end = end
+
+    def send_signal(self, number: int) -> bool:
+        """False: it has ended. Raises PermissionError: it has become another user's."""
+        return self.child.send(number)
+
+    def stop(self, *, grace: float | None = None) -> None:
+        """SIGTERM, `grace` seconds (None: its own), SIGKILL, to it and to what is below it; returns at once.
+
+        A step of the manager takes what follows, and calls `on_complete`. Raises InvalidState: elsewhere than in its owner.
+        """
+        self._end(self, 15, self.options.grace if grace is None else grace)
+
+    def complete(self) -> Completion:
+        """When it has ended, and what it said has been taken: how. All is given back."""
+        completion = Completion(self)
+        try:
+            if self.command:
+                completion.exception = self._failed_command(completion, *self.command)
+            else:
+                self._failed_or_returned(completion)
+        finally:
+            self.close()
+        return completion
+
+    def _failed_command(self, completion: Completion, command: Command, report: int) -> Exception | None:
+        failure = command.failure(report)
+        return failure or (self._death(completion) if self.timed_out else None)
+
+    def _failed_or_returned(self, completion: Completion) -> None:
+        inbox = self.inbox
+        if inbox is None or inbox.told is None:
+            completion.exception = self._death(completion)
+            completion.exception.__cause__ = inbox.broken if inbox else None
+            return
+        kind, body = inbox.told
+        if kind == frames.FAILURE:
+            completion.exception = _failure(self.name, body)
+            return
+        try:
+            completion.result = pickle.loads(body) if body else None  # noqa: S301 (our own child)
+        except BaseException as error:  # noqa: BLE001 (whatever its class does)
+            completion.exception = TaskError(self.name, *_words_of(error))
+            completion.exception.__cause__ = error
+
+    def _death(self, completion: Completion) -> ChildDeath:
+        facts = self.name, self.pid, completion.status, completion.signal
+        return TaskTimedOut(*facts, self.options.timeout or 0) if self.timed_out else ChildDeath(*facts)
+
+    def close(self) -> None:
+        """Give everything back."""
+        if self.inbox:
+            self.inbox.close()
+        if self.command:
+            os.close(self.command[1])
+        self.inbox = self.command = None
+        self.child.close()
+
+    def __repr__(self) -> str:
+        return f"<task {self.name} (pid {self.pid}){'' if self.completion is None else ', ended'}>"
+
+
+def _failure(name: str, body: bytes) -> Exception:
+    failed = failures.unpacked(body)
+    told = TaskError(name, failed.type, failed.text, failed.traceback)
+    failures.noted(told, ("in the task", failed.traceback))
+    if failed.exception is None:
+        return told
+    failed.exception.__cause__ = told
+    return failed.exception
+
+
+def _words_of(error: BaseException) -> tuple[str, str]:
+    from daemonize.channel import codec
+
+    return codec.type_of(error), f"{codec.text_of(error)} (its result cannot be read here)"

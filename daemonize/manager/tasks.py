@@ -1,0 +1,158 @@
+"""What may be asked for of a `ProcessManager`, checked before anything is forked."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
+from typing import Any, NamedTuple, TypeAlias
+
+from daemonize.channel import codec
+from daemonize.errors import UsageError
+from daemonize.units import seconds_of
+
+#: A function, or the words of a command.
+Task: TypeAlias = Callable[..., Any] | Sequence[str | bytes | os.PathLike[str]]
+Path: TypeAlias = str | bytes | os.PathLike[str]
+#: Seconds between SIGTERM and SIGKILL.
+GRACE = 10.0
+#: What only a command has.
+_FOR_COMMANDS = ("environment", "directory", "stdin", "stdout", "stderr")
+
+
+class Options(NamedTuple):
+    """See `ProcessManager.create_process`. timeout: None: for ever. memory: None: as the owner's."""
+
+    name: str
+    timeout: float | None
+    grace: float
+    memory: int | None
+
+
+class Streams(NamedTuple):
+    """Descriptors for 0, 1 and 2; None: the owner's own."""
+
+    stdin: int | None
+    stdout: int | None
+    stderr: int | None
+
+
+def checked_options(
+    task: Task, name: str | None, timeout: float | str | None, grace: float | str, memory: int | None
+) -> Options:
+    """Raises UsageError."""
+    if not isinstance(name, str | None):
+        raise UsageError(f"the name of a task is text, and {name!r} is not")
+    if memory is not None and (type(memory) is not int or memory <= 0):
+        raise UsageError(f"memory is a number of bytes, or None, and not {memory!r}")
+    return Options(
+        name or name_of(task),
+        None if timeout is None else seconds_of("timeout", timeout, above=True),
+        seconds_of("grace", grace),
+        memory,
+    )
+
+
+def name_of(task: Task) -> str:
+    """As shown to people."""
+    if callable(task):
+        return getattr(task, "__qualname__", None) or getattr(task, "__name__", None) or type(task).__name__
+    return os.fsdecode(task[0])
+
+
+def checked_callback(keyword: str, callback: Any) -> Any:
+    """None, or what can be called. Raises UsageError."""
+    if callback is not None and not callable(callback):
+        raise UsageError(f"{keyword} is called, and {callback!r} cannot be")
+    return callback
+
+
+def takes_channel(function: Callable[..., Any]) -> bool:
+    """Whether it has to be given an argument. Raises UsageError: more than one."""
+    if type(function) is FunctionType and not vars(function):
+        # Most are, and `inspect` takes as long as a tenth of a fork.
+        code = function.__code__
+        required = code.co_argcount - len(function.__defaults__ or ())
+        if required < 2 and not code.co_kwonlyargcount:
+            return required == 1
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):
+        return False  # some of those in C do not tell
+    asked = [
+        p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(asked) > 1 or not set(asked) <= set(positional):
+        raise UsageError(
+            f"a task is called with a channel, or with nothing, and {name_of(function)} wants {', '.join(asked)}: "
+            "use functools.partial, or a lambda"
+        )
+    return bool(asked)
+
+
+def checked_words(task: Any) -> list[bytes]:
+    """Raises UsageError."""
+    if isinstance(task, (str, bytes)) or not isinstance(task, Sequence):
+        raise UsageError(f"a task is a function, or a list of words such as ['sleep', '1'], and not {task!r}")
+    try:
+        words = [os.fsencode(word) for word in task]
+    except (TypeError, UnicodeEncodeError):
+        raise UsageError(f"the words of a command are text, bytes or paths, and not {task!r}") from None
+    if not words or not words[0]:
+        raise UsageError("a command has a name, which is its first word")
+    if any(b"\0" in word for word in words):
+        raise UsageError(f"no word of a command can have a NUL in it: {task!r}")
+    return words
+
+
+def checked_environment(environment: Any) -> dict[bytes, bytes]:
+    """None: the owner's. Raises UsageError."""
+    if environment is None:
+        return dict(os.environb)
+    if not isinstance(environment, Mapping):
+        raise UsageError(f"environment is a mapping of names to values, and not {environment!r}")
+    try:
+        found = {os.fsencode(name): os.fsencode(value) for name, value in environment.items()}
+    except (TypeError, UnicodeEncodeError):
+        raise UsageError(f"names and values of the environment are text, and not {environment!r}") from None
+    for name, value in found.items():
+        if not name or b"=" in name or b"\0" in name + value:
+            raise UsageError(
+                f"{os.fsdecode(name)!r} cannot be the name of a variable, or its value has a NUL in it"
+            )
+    return found
+
+
+def checked_directory(directory: Path | None) -> bytes | None:
+    """Raises UsageError."""
+    if directory is None:
+        return None
+    try:
+        path = os.fsencode(directory)
+    except TypeError:
+        raise UsageError(f"directory is a path, and {directory!r} is none") from None
+    if not path or b"\0" in path:
+        raise UsageError(f"directory is a path, and {directory!r} is none")
+    return path
+
+
+def checked_streams(**streams: codec.HasFileno | int | None) -> Streams:
+    """Raises UsageError: one of them is not open."""
+    found: dict[str, int | None] = {}
+    for name, file in streams.items():
+        found[name] = None if file is None else codec.descriptor_of(file)
+        try:
+            if file is not None:
+                os.fstat(codec.descriptor_of(file))
+        except OSError:
+            raise UsageError(f"{name}: descriptor {found[name]} is not open") from None
+    return Streams(**found)
+
+
+def refuse_for_functions(**given: object) -> None:
+    """Raises UsageError."""
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(f"{name} is for commands: a function has what its owner has")

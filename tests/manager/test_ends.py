@@ -1,0 +1,327 @@
+"""Tasks end: by themselves, in time, by a signal, by force, with their owner; and other people's children are theirs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from typing import Any
+
+import pytest
+
+from daemonize import (
+    ChildDeath,
+    Completion,
+    InvalidState,
+    MessageChannel,
+    ProcessManager,
+    StillRunning,
+    TaskTimedOut,
+)
+from daemonize.offspring import mortal
+from daemonize.posix import stop
+from tests.support import forked, procs
+from tests.support.child_servers import owned
+from tests.support.tasks import completed, hang, step_until, stubborn
+
+
+def test_a_timeout() -> None:
+    """Ends that task alone."""
+    began = time.monotonic()
+    completion = completed(hang, timeout="50ms", name="slow")
+
+    assert time.monotonic() - began < 8
+    assert (completion.timed_out, completion.signal) == (True, signal.SIGTERM)
+    with pytest.raises(TaskTimedOut, match=r"^slow \(pid \d+\) took longer than 0.05 s: it died of SIGTERM$"):
+        completion.value()
+    assert isinstance(completion.exception, (ChildDeath, TimeoutError))
+
+
+def test_a_timeout_that_is_not_reached() -> None:
+    """Is of no account."""
+    completion = completed(lambda: 1, timeout=1000)
+
+    assert (completion.value(), completion.timed_out) == (1, False)
+
+
+def test_a_task_that_ends_in_time_though_it_is_told() -> None:
+    """Its result is its result, and that its time was over is told."""
+
+    def task(channel: MessageChannel) -> str:
+        def leave(_number: int, _frame: object) -> None:
+            raise InterruptedError
+
+        signal.signal(signal.SIGTERM, leave)
+        try:
+            hang()
+        except InterruptedError:
+            return "saved"
+
+    completion = completed(task, timeout=0.2)
+
+    assert (completion.result, completion.timed_out) == ("saved", True)
+
+
+def test_sigterm_that_is_ignored_is_followed_by_sigkill() -> None:
+    """Of `stop`, of `kill_processes`, and of a timeout."""
+    found: list[Completion] = []
+    with ProcessManager() as manager:
+        ready: list[Any] = []
+        tasks = [
+            manager.create_process(stubborn, found.append, on_message=ready.append, grace=0.1)
+            for _ in range(3)
+        ]
+        step_until(manager, lambda: len(ready) == 3)
+        tasks[0].stop()
+        step_until(manager, lambda: len(found) == 1)
+        assert found[0].pid == tasks[0].pid
+        manager.kill_processes(grace=0.1)
+        manager.wait_for_all_children()
+
+    assert [completion.signal for completion in found] == [signal.SIGKILL] * 3
+    assert all(process.completion for process in tasks)
+
+
+def test_kill_processes_sends_what_it_is_told() -> None:
+    """SIGTERM if nothing; tasks that are created later are left alone."""
+    found: list[Completion] = []
+    with ProcessManager() as manager:
+        for _ in range(3):
+            manager.create_process(hang, found.append)
+        manager.kill_processes(signal.SIGQUIT)
+        manager.create_process(lambda: 1, found.append)
+
+    assert [completion.signal for completion in found if completion.exception] == [signal.SIGQUIT] * 3
+    assert [completion.result for completion in found if not completion.exception] == [1]
+
+
+def test_what_is_below_a_task_ends_with_it() -> None:
+    """If it is stopped."""
+    heard: list[Any] = []
+
+    def parent(channel: MessageChannel) -> None:
+        channel.write(str(subprocess.Popen(["sleep", "1000"]).pid))
+        hang()
+
+    with ProcessManager() as manager:
+        task = manager.create_process(parent, on_message=heard.append)
+        step_until(manager, lambda: heard)
+        task.stop()
+    ((child,),) = heard
+
+    assert procs.wait_ended(int(child))
+
+
+def test_who_survives_sigkill_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here, nobody sends it."""
+    with ProcessManager() as manager:
+        ready: list[Any] = []
+        task = manager.create_process(stubborn, on_message=ready.append)
+        step_until(manager, lambda: ready)
+        with monkeypatch.context() as patched:
+            patched.setattr(stop, "default_plan", lambda grace, first=15: ((first, grace),))
+            task.stop(grace=0.05)
+        with pytest.raises(StillRunning, match=f"pid {task.pid}"):
+            step_until(manager, lambda: False)
+        assert manager.process_count == 1
+        assert task.send_signal(signal.SIGKILL)
+
+
+def test_a_signal_for_a_task_that_has_ended() -> None:
+    """Goes to nobody."""
+    with ProcessManager() as manager:
+        task = manager.create_process(lambda: None)
+        manager.wait_for_all_children()
+        assert not task.send_signal(signal.SIGKILL)
+        task.stop()
+        assert task.completion
+        assert repr(task).endswith(f"(pid {task.pid}), ended>")
+
+
+def test_an_exception_in_the_block_ends_the_tasks() -> None:
+    """And is what is raised."""
+    with pytest.raises(LookupError, match=r"^mine$"), ProcessManager() as manager:  # noqa: PT012
+        task = manager.create_process(hang)
+        raise LookupError("mine")
+
+    assert task.completion
+    assert task.completion.signal == signal.SIGTERM
+
+
+def test_teardown_waits() -> None:
+    """For what is there, and for what callbacks start; it can be set up again."""
+    found: list[object] = []
+    manager = ProcessManager().setup()
+    with pytest.raises(InvalidState, match="has been set up"):
+        manager.setup()
+    manager.create_process(
+        lambda: 1,
+        lambda _: manager.create_process(lambda: 2, lambda completion: found.append(completion.value())),
+    )
+    manager.teardown()
+    manager.teardown()
+    with manager:
+        manager.create_process(lambda: 3, lambda completion: found.append(completion.value()))
+
+    assert found == [2, 3]
+    with pytest.raises(InvalidState, match="has not been set up"):
+        manager.step()
+
+
+# --- other people's children -----------------------------------------------------------------------------------------
+
+
+def test_other_children_are_left_alone() -> None:
+    """One that ends meanwhile is its parent's to reap, with its status; subprocess goes on."""
+    other = os.fork()
+    if other == 0:
+        os._exit(7)
+    procs.wait_ended(other)
+    with subprocess.Popen(["true"]) as process, ProcessManager() as manager:
+        for _ in range(5):
+            manager.create_process(lambda: None)
+
+    assert process.wait() == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 7
+
+
+def test_two_managers() -> None:
+    """Each has its own tasks, and nobody waits for the other's."""
+    found: list[str] = []
+    with ProcessManager() as one:
+        waits = one.create_process(hang, lambda _: found.append("one"))
+        with ProcessManager() as two:
+            two.create_process(lambda: 1, lambda _: found.append("two"))
+        assert (one.process_count, two.process_count) == (1, 0)
+        waits.stop()
+
+    assert found == ["two", "one"]
+
+
+def test_somebody_else_reaps_a_task() -> None:
+    """os.wait() of the owner's own: its status is not known then, and nothing else goes wrong."""
+    found: list[Completion] = []
+    with ProcessManager() as manager:
+        task = manager.create_process(lambda: "told", found.append)
+        manager.create_process(lambda: os._exit(3), found.append)
+        assert task.pid in {os.wait()[0] for _ in range(2)}
+    (told,) = (completion for completion in found if completion.pid == task.pid)
+    (dead,) = (completion for completion in found if completion.pid != task.pid)
+
+    assert (told.status, told.usage, told.value()) == (None, None, "told")
+    assert isinstance(dead.exception, ChildDeath)
+    assert "gave no result: it ended" in str(dead.exception)
+
+
+def test_the_kernel_reaps_the_tasks() -> None:
+    """SIGCHLD is ignored."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        completion = completed(lambda: 1)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+    assert (completion.status, completion.value()) == (None, 1)
+
+
+def test_kill_at_random_moments() -> None:
+    """Each completes once, with a result or a death."""
+    import random
+
+    found: list[Completion] = []
+    generator = random.Random(5)
+    with ProcessManager() as manager:
+        for _ in range(60):
+            task = manager.create_process(lambda: b"x" * 2_000_000, found.append)
+            end = time.monotonic() + generator.random() * 0.01
+            while time.monotonic() < end:
+                manager.step(max(end - time.monotonic(), 0))
+            task.send_signal(signal.SIGKILL)
+
+    assert len(found) == 60
+    for completion in found:
+        assert completion.result or completion.signal == signal.SIGKILL
+        assert (completion.exception is None) is (completion.result is not None)
+
+
+# --- the owner's end -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [hang, ["sleep", "1000"]], ids=["function", "command"])
+@pytest.mark.parametrize("thread", [False, True])
+def test_tasks_die_with_their_owner(task: Any, *, thread: bool) -> None:
+    """Of whatever that ends; whichever thread has forked them."""
+
+    def start(channel: MessageChannel) -> None:
+        manager = ProcessManager().setup()
+
+        def create() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                process = manager.create_process(task)
+            channel.write(str(process.pid))
+            hang()
+
+        if thread:
+            threading.Thread(target=create, daemon=True).start()
+            hang()
+        create()
+
+    with owned(start) as (owner, channel):
+        (pid,) = channel.read() or ("",)
+        os.kill(owner, signal.SIGKILL)
+        assert procs.wait_ended(int(pid))
+
+
+def test_control_tasks_that_do_not_die(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: where they are not told of it, they live on."""
+
+    def start(channel: MessageChannel) -> None:
+        mortal.prctl.die_with_parent = lambda _number: False
+        channel.write(str(ProcessManager().setup().create_process(hang).pid))
+        hang()
+
+    with owned(start) as (owner, channel):
+        (pid,) = channel.read() or ("",)
+        os.kill(owner, signal.SIGKILL)
+        assert procs.wait_ended(owner)
+        assert not procs.wait_ended(int(pid), timeout=0.3)
+        procs.send(int(pid), signal.SIGKILL)
+        assert procs.wait_ended(int(pid))
+
+
+@pytest.mark.filterwarnings("ignore:.*while other threads live:RuntimeWarning")
+@pytest.mark.parametrize("task", [hang, ["sleep", "1000"]], ids=["function", "command"])
+def test_a_thread_that_forks_and_ends_kills_nobody(task: Any) -> None:
+    """The kernel says that the parent has ended: it has not."""
+
+    def forks() -> tuple[bool, int | None]:
+        with ProcessManager() as manager:
+            started: list[Any] = []
+            thread = threading.Thread(target=lambda: started.append(manager.create_process(task)))
+            thread.start()
+            thread.join()
+            (process,) = started
+            ended = procs.wait_ended(process.pid, timeout=0.3)
+            process.stop()
+        return ended, process.completion.signal
+
+    # In a process of its own: the thread that forks commands for others stays.
+    assert forked.call(forks) == (False, signal.SIGTERM)
+
+
+def test_an_owner_that_just_exits() -> None:
+    """Its tasks end."""
+    script = (
+        "import signal\nfrom daemonize import ProcessManager\n"
+        "print(ProcessManager().setup().create_process(signal.pause).pid, flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=30
+    )
+
+    assert procs.wait_ended(int(done.stdout))
