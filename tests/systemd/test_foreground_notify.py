@@ -125,7 +125,9 @@ def serving(unit: Unit) -> Process:
     wrapper = procs.command_line(main.pid)
     assert COMMAND in wrapper
     assert main.ppid == unit.manager.pid
-    (server,) = [p for p in unit.processes() if p.pid != main.pid and procs.command_line(p.pid) != wrapper]
+    # A fork that is on its way out has no command line any more.
+    lines = {p: procs.command_line(p.pid) for p in unit.processes() if p.pid != main.pid}
+    (server,) = [p for p, line in lines.items() if line != wrapper and not line.startswith(("[", "(gone)"))]
     assert server.ppid == main.pid
     assert unit.complaints() == []
     return server
