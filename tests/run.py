@@ -12,7 +12,7 @@ import tempfile
 
 TESTS = os.path.dirname(os.path.abspath(__file__))
 #: Directories of the first half, which with the rest takes about as long.
-FIRST = ("cli", "meta", "apps", "unit")
+FIRST = ("cli", "meta", "apps", "unit", "manager")
 
 
 def pytest(*arguments: str) -> list[str]:

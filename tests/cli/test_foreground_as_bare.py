@@ -267,7 +267,10 @@ def test_slow_reader(way: str, tmp_path: Path, family: Family) -> None:
             assert not procs.wait_ended(process.pid, 0.2)
             assert process.stdout
             assert process.stdout.read() == b"\0" * 3_000_000 + b"over\n"
-            assert (process.wait(10), rest(process)) == (3, b"")
+            assert process.wait(10) == 3
+            said = rest(process)
+            # A file keeps no server waiting: it may have ended before its first words were relayed, and it was ready.
+            assert not said or OURS.fullmatch(said)
     family.nobody()
 
 
