@@ -58,6 +58,12 @@ class ChildServer:
     _body: Body | None
     _status: int | None
     _stopped: bool
+    #: As of one that is made without a word, also by a subclass that forgets to call __init__.
+    strict = False
+    stop_timeout: float = STOP_TIMEOUT
+    timeout: float | None = None
+    max_size = MAX_SIZE
+    _keep: tuple[HasFileno | int, ...] = ()
 
     def __init_subclass__(cls, **settings: Any) -> None:
         super().__init_subclass__(**settings)
@@ -77,7 +83,6 @@ class ChildServer:
         locking[id(self)] = self
         self._running = self._body = self._status = None
         self._stopped = False
-        ChildServer._configure(self)
         return self
 
     def __init__(
@@ -89,20 +94,6 @@ class ChildServer:
         timeout: float | str | None = None,
         max_size: int = MAX_SIZE,
     ) -> None:
-        self._configure(
-            strict=strict, stop_timeout=stop_timeout, keep_fds=keep_fds, timeout=timeout, max_size=max_size
-        )
-
-    def _configure(
-        self,
-        *,
-        strict: bool = False,
-        stop_timeout: float | str = STOP_TIMEOUT,
-        keep_fds: Sequence[HasFileno | int] = (),
-        timeout: float | str | None = None,
-        max_size: int = MAX_SIZE,
-    ) -> None:
-        """What is not said is as when it was made without a word. Raises UsageError."""
         self.strict = bool(strict)
         self.stop_timeout = seconds_of("stop_timeout", stop_timeout)
         self.timeout = None if timeout is None else seconds_of("timeout", timeout)

@@ -570,10 +570,9 @@ def test_cancelled_twice_it_is_waited_for(family: Family) -> None:
         await asyncio.to_thread(until_deaf)
         for _ in range(3):
             entering.cancel()
+            # It is taken in, and the next one comes while the server is being stopped.
             for _ in range(3):
-                await asyncio.sleep(
-                    0
-                )  # it is taken in, and the next one comes while the server is being stopped
+                await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await entering
         assert deaf.exit_status == 137
