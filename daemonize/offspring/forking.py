@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import warnings
 
 from daemonize.posix import callers
@@ -13,6 +14,9 @@ from daemonize.posix.child import fork_alone
 _PATIENCE = 0.02
 #: Threads of ours, which hold no lock that a child could need.
 harmless: set[int] = set()
+#: Threads of ours that fork, and in between call what they were given, which may hold locks. They live beside the main
+#: thread, and nobody can help that.
+dispatching: set[int] = set()
 #: The process that has been warned.
 warned: list[int] = []
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -43,12 +47,17 @@ def flush(*, threads: bool = False) -> None:
 
 def has_threads() -> bool:
     """Whether another thread lives here, but for those of ours that are harmless."""
-    return callers.has_threads(_PATIENCE, besides=len(harmless))
+    return threading.get_ident() in dispatching or callers.has_threads(_PATIENCE, besides=len(harmless))
 
 
 def warn(name: str, kind: str) -> None:
-    """Once in a process, at the caller's line. kind: what is started: a `server`, a `task`."""
-    if os.getpid() in warned:
+    """Once in a process, at the caller's line, if threads live that are not ours. kind: what starts: a `server`, a `task`.
+
+    A thread of ours that forks has no caller: whoever gave it the task is to be warned.
+    """
+    if os.getpid() in warned or threading.get_ident() in dispatching:
+        return
+    if not callers.has_threads(_PATIENCE, besides=len(harmless) + len(dispatching)):
         return
     warnings.warn(
         f"{name} is started by fork(2) while other threads live: a lock that one of them holds is held for ever "
@@ -70,6 +79,7 @@ def _levels() -> int:
 def _forget_threads() -> None:
     """In a forked child: they are not there."""
     harmless.clear()
+    dispatching.clear()
 
 
 os.register_at_fork(after_in_child=_forget_threads)

@@ -17,7 +17,7 @@ def has_threads(patience: float = 0.0, besides: int = 0) -> bool:
     until, pause = time.monotonic() + patience, 0.001
     while _count() > 1 + besides:
         # No event tells of its end. Whoever waits for something is not on his way out.
-        if time.monotonic() >= until or has_sleeper(os.getpid()):
+        if time.monotonic() >= until or has_sleeper(os.getpid(), besides):
             return True
         time.sleep(pause)
         pause *= 1.5

@@ -140,9 +140,9 @@ def is_process(pid: int) -> bool:
     return b"\nTgid:\t%d\n" % pid in (read_file(f"/proc/{pid}/status") or b"")
 
 
-def has_sleeper(pid: int) -> bool:
-    """Whether a thread of the process waits for something. One that is on its way out does not."""
-    return any(task.state in "STt" and not task.exiting for task in _tasks(pid) or ())
+def has_sleeper(pid: int, besides: int = 0) -> bool:
+    """Whether a thread of the process waits for something, besides so many. One that is on its way out does not."""
+    return sum(task.state in "STt" and not task.exiting for task in _tasks(pid) or ()) > besides
 
 
 def holds_descriptors(pid: int, *fds: int) -> bool:
