@@ -26,6 +26,16 @@ def leave_event_loop() -> None:
         policy._local = type(local)()  # noqa: SLF001 (as asyncio does itself from 3.12 on)
 
 
+def free_imports() -> None:
+    """Where another thread may have been importing a module: whoever imports that here is not to wait for that thread.
+
+    He finds as much of it as there was, as in a circular import.
+    """
+    locks: Any = getattr(sys.modules.get("_frozen_importlib"), "_module_locks", None)
+    if isinstance(locks, dict):
+        locks.clear()
+
+
 def seed() -> None:
     """Random generators anew. Python has done that for its own."""
     if numpy := sys.modules.get("numpy.random"):
