@@ -46,6 +46,10 @@ if TYPE_CHECKING:
         StillRunning,
         UsageError,
     )
+    from daemonize.executor import ForkExecutor
+    from daemonize.executor.future import ExecutorFailed
+    from daemonize.executor.progress import progress
+    from daemonize.executor.strategies import ByCores, Simple, Throttled
     from daemonize.launcher.api import launch
     from daemonize.launcher.context import Context, context
     from daemonize.launcher.daemon import Daemon, daemons
@@ -73,6 +77,7 @@ _MODULES = {
     "BackgroundServer": "background.server",
     "BackgroundServerMixin": "background.case",
     "BadRecord": "daemon_errors",
+    "ByCores": "executor.strategies",
     "Cancelled": "outcomes",
     "ChannelBroken": "channel_errors",
     "ChannelClosed": "channel_errors",
@@ -87,7 +92,9 @@ _MODULES = {
     "Daemon": "launcher.daemon",
     "DaemonizeError": "errors",
     "DescriptorsLost": "channel_errors",
+    "ExecutorFailed": "executor.future",
     "Exited": "outcomes",
+    "ForkExecutor": "executor.executor",
     "Identity": "posix.identity",
     "InvalidState": "errors",
     "LaunchError": "errors",
@@ -108,10 +115,12 @@ _MODULES = {
     "ServerError": "child_errors",
     "ServerNotStarted": "child_errors",
     "SetupError": "errors",
+    "Simple": "executor.strategies",
     "StillRunning": "errors",
     "StrictFailure": "outcomes",
     "TaskError": "manager_errors",
     "TaskTimedOut": "manager_errors",
+    "Throttled": "executor.strategies",
     "TimedOut": "outcomes",
     "TruncatedMessage": "channel_errors",
     "UnexpectedMessage": "channel_errors",
@@ -128,6 +137,7 @@ _MODULES = {
     "listen_fds_with_names": "listen",
     "message_handler": "child_server.handlers",
     "notify": "notify",
+    "progress": "executor.progress",
     "ready": "announce",
 }
 
@@ -137,6 +147,7 @@ __all__ = [
     "BackgroundServer",
     "BackgroundServerMixin",
     "BadRecord",
+    "ByCores",
     "Cancelled",
     "ChannelBroken",
     "ChannelClosed",
@@ -151,7 +162,9 @@ __all__ = [
     "Daemon",
     "DaemonizeError",
     "DescriptorsLost",
+    "ExecutorFailed",
     "Exited",
+    "ForkExecutor",
     "Identity",
     "InvalidState",
     "LaunchError",
@@ -172,10 +185,12 @@ __all__ = [
     "ServerError",
     "ServerNotStarted",
     "SetupError",
+    "Simple",
     "StillRunning",
     "StrictFailure",
     "TaskError",
     "TaskTimedOut",
+    "Throttled",
     "TimedOut",
     "TruncatedMessage",
     "UnexpectedMessage",
@@ -192,6 +207,7 @@ __all__ = [
     "listen_fds_with_names",
     "message_handler",
     "notify",
+    "progress",
     "ready",
 ]
 

@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"channel", "listen", "notify"}),
     frozenset({"announce", "logs", "offspring", "readiness", "registry"}),
     frozenset({"launcher", "manager", "child_server"}),
-    frozenset({"option", "background", "supervisor"}),
+    frozenset({"executor", "option", "background", "supervisor"}),
     frozenset({"cli", "pytest_plugin"}),
     frozenset({"__init__", "__main__"}),
 )
