@@ -49,7 +49,7 @@ class Dispatcher:
         self._manager = ProcessManager()
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
-        self._closed = ""
+        self._closed, self._killed = "", False
         self._failure: BaseException | None = None
         self._queue: deque[Work] = deque()
         self._orders: deque[Callable[[], object]] = deque()
@@ -98,14 +98,21 @@ class Dispatcher:
                 raise SetupError("start", "the thread of an executor", error) from None
             self._thread = thread
 
-    def close(self, *, cancel: bool, why: str = "shutdown") -> None:
-        """Nothing is taken any more. cancel: nor is what has been queued."""
+    def close(self, *, cancel: bool = False, why: str = "shutdown") -> None:
+        """Nothing is taken any more. cancel: what waits then for its turn, which has not come by now, is cancelled."""
         with self._lock:
             self._closed = self._closed or why
-            left = list(self._queue) if cancel else []
-        for work in left:
-            work.future.cancel()
+        if cancel:
+            # By the thread, which first starts what may be: that was submitted before.
+            self._order(self._cancel_queued)
         self._manager.wakeup()
+
+    def _cancel_queued(self) -> None:
+        for work in list(self._queue):
+            try:
+                work.future.cancel()
+            except BaseException as error:  # noqa: BLE001 (a callback's)
+                log_callback(work.future, error)
 
     def join(self) -> None:
         """Wait until all is done. Raises InvalidState: in a callback of its own."""
@@ -125,7 +132,9 @@ class Dispatcher:
         self._order(partial(self._stop, future))
 
     def kill(self, number: int, grace: float | str) -> None:
-        """All that run."""
+        """Nothing is taken any more, nor started; and all that run are ended."""
+        self._killed = True
+        self.close(cancel=True)
         self._order(lambda: self._manager.kill_processes(number, grace=grace))
 
     def _order(self, order: Callable[[], object]) -> None:
@@ -150,14 +159,14 @@ class Dispatcher:
     def _dispatch(self) -> None:
         while True:
             pause = self._start_some()
+            while self._orders:
+                self._orders.popleft()()
             if self._is_over():
                 break
             try:
                 self._manager.step(pause)
             except StillRunning as error:
                 self._give_up(error)
-            while self._orders:
-                self._orders.popleft()()
         try:
             self._manager.teardown()
         except StillRunning:
@@ -165,14 +174,14 @@ class Dispatcher:
 
     def _is_over(self) -> bool:
         with self._lock:
-            if self._queue or self._manager.process_count or not (self._closed or self.retired):
+            if self._first() or self._manager.process_count or not (self._closed or self.retired):
                 return False
             self._closed = self._closed or "shutdown"
             return True
 
     def _start_some(self) -> float | None:
         """As many as may. Seconds until it is to be asked again though nothing happens; None: never."""
-        while work := self._first():
+        while (work := self._first()) and not self._killed:
             running = self._manager.process_count
             if running and running >= self._starved > 0:
                 return None  # what was wanting then has not been given back
@@ -285,7 +294,7 @@ def _exit() -> None:
     global _exiting  # noqa: PLW0603 (of this process)
     _exiting = True
     for dispatcher in list(_all):
-        dispatcher.close(cancel=False, why="interpreter shutdown")
+        dispatcher.close(why="interpreter shutdown")
     for dispatcher in list(_all):
         dispatcher.join()
 

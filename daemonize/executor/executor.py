@@ -152,7 +152,6 @@ class ForkExecutor(_Submits):
 
     def _end(self, number: int) -> None:
         self._dispatcher.check_owner()
-        self._dispatcher.close(cancel=True)
         self._dispatcher.kill(number, self._settings.grace)
 
     def __del__(self) -> None:

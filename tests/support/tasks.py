@@ -12,6 +12,9 @@ from daemonize import Completion, MessageChannel, ProcessManager
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: How a task of a storm can end.
+WAYS = ("return", "large", "raise", "exit", "signal", "killed")
+
 
 def completed(task: Any, **options: Any) -> Completion:
     """How it ended."""
@@ -59,14 +62,14 @@ class Storm:
 
     def _create(self, manager: ProcessManager, number: int) -> None:
         messages = self._random.randrange(4)
-        way = self._random.choice(("return", "large", "raise", "exit", "signal", "killed"))
+        way = self._random.choice(WAYS)
         heard: list[Any] = []
         done: list[Completion] = []
 
         def task(channel: MessageChannel) -> Any:
             for turn in range(messages):
                 channel.write(str(number), str(turn))
-            return _leave(way, number)
+            return leave(way, number)
 
         def complete(completion: Completion) -> None:
             done.append(completion)
@@ -86,7 +89,8 @@ class Storm:
         manager.create_process(task, complete, on_message=listen)
 
 
-def _leave(way: str, number: int) -> Any:
+def leave(way: str, number: int) -> Any:
+    """End in a way of a storm, as the task of this number."""
     if way == "raise":
         raise LookupError(str(number))
     if way == "exit":
