@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from children import child_server, process_with_pipe
 from controlling import Registered, reaped, stopped
+from executing import tasks_per_second
 from keeping import CYCLES, cycles, first_start, memory, taken_in_turn
 from launching import (
     OPTION_SERVERS,
@@ -344,6 +345,27 @@ def tasks_done(_bench: Bench, rounds: int) -> Iterator[Result]:
         )
 
 
+def executed(_bench: Bench, rounds: int) -> Iterator[Result]:
+    """Row 12: tasks of a `ForkExecutor`, against pools whose processes are used once, and one whose are kept."""
+    for ours, other, name, budget in (
+        ("ours", "spawn", "one task each, spawn", 5.0),
+        ("ours", "forkserver", "one task each, forkserver", 2.0),
+        ("ours", "warm", "kept", 0.02),
+        ("ours, large", "warm, large", "kept", 5.0),
+    ):
+        pairs = alternate(rounds, partial(tasks_per_second, ours), partial(tasks_per_second, other))
+        what = "looks at 100 MB" if "large" in ours else "does nothing"
+        yield Result(
+            12,
+            f"ForkExecutor, a task that {what}",
+            f"x ProcessPoolExecutor ({name})",
+            budget,
+            pairs.ratio,
+            at_most=False,
+            facts={"ours per s": median(pairs.left), "other per s": median(pairs.right), **pairs.spread},
+        )
+
+
 ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     1: (whole_launch, 300),
     2: (wrapper_gone, 150),
@@ -356,6 +378,7 @@ ROWS: dict[int, tuple[Callable[[Bench, int], Iterator[Result]], int]] = {
     9: (messages, 41),
     10: (children, 41),
     11: (tasks_done, 41),
+    12: (executed, 11),
 }
 
 

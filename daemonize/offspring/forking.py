@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import warnings
@@ -26,9 +27,25 @@ def fork_quietly(*, threads: bool) -> int:
     """Python has warned of threads by now, in our words (3.12 and later do so in their own as well)."""
     if not threads or sys.version_info < (3, 12):
         return fork_alone()
-    with warnings.catch_warnings():  # type: ignore[unreachable, unused-ignore]
+    if threading.get_ident() in dispatching:  # type: ignore[unreachable, unused-ignore]
+        _ignore_for_good()
+        return fork_alone()
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)
         return fork_alone()
+
+
+def _ignore_for_good() -> None:
+    """Python's own warning of threads at our forks: another thread may be in a block which puts filters back, too."""
+    ignored = (
+        "ignore",
+        re.compile(".*multi-threaded", re.IGNORECASE),
+        DeprecationWarning,
+        re.compile(r"daemonize\."),
+        0,
+    )
+    if ignored not in warnings.filters:
+        warnings.filterwarnings("ignore", ignored[1].pattern, DeprecationWarning, ignored[3].pattern)
 
 
 def flush(*, threads: bool = False) -> None:

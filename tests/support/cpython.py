@@ -1,6 +1,15 @@
 """CPython's own tests of executors, with a `ForkExecutor`: a program, for a Python that has its tests (`test`).
 
-Which of them apply is told by TABLE: every test of the mixins that this Python has is run, or has a reason in NOT_HERE.
+Every test of the mixins in TABLE is run, or has a reason in NOT_HERE. Of the other modules, none applies:
+
+    test_thread_pool, the rest of test_shutdown   threads that are counted, named and used again: there is one
+    test_process_pool                             processes that are used again, start methods, max_tasks_per_child: there
+                                                  are none. test_killed_child wants the pool to be broken; ours goes on
+                                                  (tests/executor/test_tasks.py); so for chunks and tracebacks
+    test_init                                     initializers: a task has what its caller has
+    test_deadlock                                 arguments that cannot be pickled or read: they are not. Deaths and results
+                                                  that cannot be read: tests/executor/test_tasks.py
+    test_future                                   futures that the tests resolve themselves: ours belong to an executor
 """
 
 from __future__ import annotations
@@ -28,14 +37,6 @@ NOT_HERE = {
     "test_hang_gh83386": _BY_NAME,
     "test_hang_gh94440": _BY_NAME,
 }
-_ELSEWHERE = """
-test_thread_pool, the rest of test_shutdown: threads that are counted, named and used again; there is one
-test_process_pool: processes that are used again, start methods, max_tasks_per_child; there are none
-test_process_pool test_killed_child: that the pool is broken; ours goes on (tests/executor/test_deaths.py)
-test_init: initializers; a task has what its caller has
-test_deadlock: arguments that cannot be pickled or read; they are not. Results: tests/executor/test_tasks.py
-test_future: futures that tests resolve themselves; ours is made by an executor
-"""
 
 
 class _Mixin:
