@@ -44,7 +44,7 @@ def _ignore_for_good() -> None:
         re.compile(r"daemonize\."),
         0,
     )
-    if ignored not in warnings.filters:
+    if warnings.filters[:1] != [ignored]:
         warnings.filterwarnings("ignore", ignored[1].pattern, DeprecationWarning, ignored[3].pattern)
 
 

@@ -108,7 +108,7 @@ def test_an_exception() -> None:
         (functools.partial(os._exit, 0), 0, None),
         (lambda: sys.exit(4), 4, None),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), 137, signal.SIGKILL),
-        (lambda: os.kill(os.getpid(), signal.SIGSEGV), 139, signal.SIGSEGV),
+        (lambda: os.kill(os.getpid(), signal.SIGUSR1), 138, signal.SIGUSR1),
     ],
 )
 def test_a_death(end: Any, status: int, number: int | None) -> None:
