@@ -145,7 +145,6 @@ class Dispatcher:
 
     def _run(self) -> None:
         me = threading.get_ident()
-        mortal.lasting.add(me)
         forking.dispatching.add(me)
         signals.block_all()
         try:
@@ -153,7 +152,6 @@ class Dispatcher:
         except BaseException as error:  # noqa: BLE001 (every future gets it)
             self._fail(error)
         finally:
-            mortal.lasting.discard(me)
             forking.dispatching.discard(me)
 
     def _dispatch(self) -> None:
@@ -203,19 +201,11 @@ class Dispatcher:
         return self._pause / 2
 
     def _start(self, work: Work) -> None:
-        future, settings = work.future, work.settings
+        future = work.future
         if not future.begin():
             return
         try:
-            self._running[future] = self._manager.create_process(
-                work.task,
-                partial(self._complete, future),
-                on_message=partial(_tell, future, settings),
-                name=work.name,
-                timeout=settings.timeout,
-                grace=settings.grace,
-                memory=settings.memory,
-            )
+            self._running[future] = self._fork(work)
         except SetupError as error:
             # Whom the kernel could not watch has begun: it is not to begin twice.
             self._starved = self._manager.process_count if error.action == "start" else 0
@@ -225,6 +215,24 @@ class Dispatcher:
                 self._queue.appendleft(work)
         except Exception as error:  # noqa: BLE001 (no memory, say)
             self._resolve(future, None, error)
+
+    def _fork(self, work: Work) -> Process:
+        """Raises what create_process raises."""
+        me, future, settings = threading.get_ident(), work.future, work.settings
+        # No longer: what a callback forks in this thread is not to end with it.
+        mortal.lasting.add(me)
+        try:
+            return self._manager.create_process(
+                work.task,
+                partial(self._complete, future),
+                on_message=partial(_tell, future, settings),
+                name=work.name,
+                timeout=settings.timeout,
+                grace=settings.grace,
+                memory=settings.memory,
+            )
+        finally:
+            mortal.lasting.discard(me)
 
     def _complete(self, future: Future, completion: Completion) -> None:
         self._running.pop(future, None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from daemonize import ChildDeath, ForkExecutor, InvalidState, progress
+from daemonize import ChildDeath, ForkExecutor, InvalidState, ProcessManager, progress
 from tests.support import procs
 from tests.support.tasks import hang
 
@@ -306,6 +306,23 @@ def test_a_forked_child_is_not_the_executor(gate: Gate) -> None:
         assert os.waitpid(pid, 0)[1] == 0
         assert not waits.done()
         gate.let_go()
+
+
+def test_what_a_callback_has_started_outlives_the_executor() -> None:
+    """It is not a task: the kernel does not end it with the thread that has forked it."""
+    manager, found = ProcessManager().setup(), []
+
+    def start(_: Any) -> None:
+        found.append(manager.create_process(hang))
+        found.append(manager.create_process(["sleep", "1000"]))
+
+    with ForkExecutor(1) as executor:
+        executor.submit(int).add_done_callback(start)
+    living = [procs.wait_ended(process.pid, 0.2) for process in found]
+    manager.kill_processes(signal.SIGKILL)
+    manager.teardown()
+
+    assert living == [False, False]
 
 
 def test_a_command_that_a_task_has_started_ends_with_it(gate: Gate) -> None:

@@ -182,6 +182,19 @@ def test_nobody_is_warned_of_ours() -> None:
 
 
 @pytest.mark.usefixtures("unwarned")
+def test_a_thread_that_has_been_joined_warns_nobody() -> None:
+    """It may still be on its way out, while one of ours sleeps; fifty times."""
+    with ForkExecutor() as executor:
+        executor.submit(int).result(30)
+        for _ in range(50):
+            thread = threading.Thread(target=int)
+            thread.start()
+            thread.join()
+            forking.warn("task", "task")
+        executor.submit(int).result(30)
+
+
+@pytest.mark.usefixtures("unwarned")
 def test_other_threads_are_warned_of_once() -> None:
     """At the caller's line."""
     over = threading.Event()
