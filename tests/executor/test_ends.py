@@ -259,14 +259,18 @@ def test_an_executor_that_is_forgotten(gate: Gate) -> None:
 
 @BESIDE_THREADS
 def test_the_owner_is_killed(gate: Gate) -> None:
-    """Its tasks are, too, by the kernel; not when a thread ends that has submitted them."""
+    """Its tasks are, too, by the kernel, whatever they block; not when a thread ends that has submitted them."""
+
+    def deaf() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        gate.wait()
 
     def owner() -> None:
         executor = ForkExecutor(2)
         submits = threading.Thread(target=lambda: executor.submit(gate.wait))
         submits.start()
         submits.join()
-        executor.submit(gate.wait)
+        executor.submit(deaf)
         hang()
 
     with ForkExecutor(1) as outer:

@@ -17,6 +17,7 @@ from daemonize.manager import births
 from daemonize.manager.manager import ProcessManager
 from daemonize.offspring import forking
 from daemonize.posix import stop
+from daemonize.posix.identity import has_sleeper
 from tests.support import procs
 from tests.support.tasks import hang
 
@@ -183,7 +184,8 @@ def test_nobody_is_warned_of_ours() -> None:
 
 @pytest.mark.usefixtures("unwarned")
 def test_a_thread_that_has_been_joined_warns_nobody() -> None:
-    """It may still be on its way out, while one of ours sleeps; fifty times."""
+    """It may still be on its way out, while one of ours sleeps, which is not taken for it."""
+    assert ForkExecutor().submit(_sleepers).result(30) == (True, False)
     with ForkExecutor() as executor:
         executor.submit(int).result(30)
         for _ in range(50):
@@ -192,6 +194,15 @@ def test_a_thread_that_has_been_joined_warns_nobody() -> None:
             thread.join()
             forking.warn("task", "task")
         executor.submit(int).result(30)
+
+
+def _sleepers() -> tuple[bool, bool]:
+    """In a task: whether a thread waits, and one besides that."""
+    over = threading.Event()
+    threading.Thread(target=over.wait, daemon=True).start()
+    while not has_sleeper(os.getpid()):
+        os.sched_yield()
+    return has_sleeper(os.getpid()), has_sleeper(os.getpid(), 1)
 
 
 @pytest.mark.usefixtures("unwarned")
