@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import sys
 
+from daemonize import loading
+
+loading.begin(__spec__)
+
 if not hasattr(sys.modules.get("__main__"), "is_the_command"):
     # A program of somebody's, which may go on as a server: what it was given is looked at before anything is changed.
     from daemonize.posix import arrival  # noqa: F401

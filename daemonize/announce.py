@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import fcntl
+import gc
 import io
 import os
 import stat
@@ -37,11 +38,11 @@ _LOOKED_AT = 4096
 class _Memory:
     """What this process has said and opened. A process that it forks has the same: nothing is said twice.
 
-    told: whether somebody knows that it is ready. logs: from open_logs(): variable -> (descriptor, what it leads to).
-    holds: from hold_streams(): descriptor -> its copy.
+    told: whether somebody knows that it is ready. spares: between spare_memory() and then. logs: from open_logs():
+    variable -> (descriptor, what it leads to). holds: from hold_streams(): descriptor -> its copy.
     """
 
-    told = False
+    told = spares = False
     holds: ClassVar[dict[int, int]] = {}
     logs: ClassVar[dict[bytes, tuple[int, bytes]]] = {}
 
@@ -98,10 +99,28 @@ def open_logs() -> None:
             _Memory.logs.update({name: (fd, stream_id(fd)) for name, fd in _open(held).items()})
 
 
+def spare_memory() -> None:
+    """In a server just forked: until it is ready, garbage is looked for among what is new (gc.freeze).
+
+    To look at an object is to write to it, and the first to write to a page that the wrapper has as well waits until it is
+    copied: one look at all that a program has loaded takes longer than the launch. Nothing where the program does so itself.
+    """
+    if gc.isenabled() and not gc.get_freeze_count():
+        gc.freeze()
+        _Memory.spares = True
+
+
+def _spare_no_longer() -> None:
+    if _Memory.spares:
+        _Memory.spares = False
+        gc.unfreeze()
+
+
 def _tell(status: str | None) -> None:
     if not _Memory.told:
         told = [_let_go(), notify.tell_ready(status), notify.tell_descriptor()]
         _Memory.told = any(told)
+        _spare_no_longer()
     elif notify.is_reloading():
         notify.tell_ready(status)
     elif status is not None:

@@ -48,7 +48,7 @@ def rehearse() -> None:
     request = Request(["true"], ready=("port:1",), stdout=os.devnull, stderr=os.devnull, foreground=True)
     order = Order(True, False, request, Targets(null, null), None, signals.SIGTERM, dict(os.environb), 0)
     kept = Kept(pickle.loads(pickle.dumps(order)), b"", User(theirs, None), None)  # noqa: S301 (our own)
-    kept.forgo()
+    kept.rehearse()
     for end in (ours, theirs):
         end.close()
     os.close(null)
@@ -191,8 +191,12 @@ class Kept(Foreground):
         for user in self._users:
             _tell(user.sock, ended)
 
-    def forgo(self) -> None:
-        """It is not started."""
+    def rehearse(self) -> None:
+        """All but to start it."""
+        try:
+            self._arrange()
+        except (DaemonizeError, OSError):
+            pass  # the port that we do not need is taken
         self._close()
         if self.queue:
             self.queue.close()

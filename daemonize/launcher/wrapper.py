@@ -153,7 +153,10 @@ class Wrapper:
     def _begin(self) -> None:
         try:
             occupy_standard(self.owner)
-            self._start()
+            self._arrange()
+            if self.outputs.lifelong:
+                self.outputs.lifelong.start()
+            self._start_server()
         except OSError as error:
             raise SetupError("prepare", "the launch", error) from None
 
@@ -173,7 +176,7 @@ class Wrapper:
         """What is executed."""
         return child.Program(*arguments, **settings)
 
-    def _start(self) -> None:
+    def _arrange(self) -> None:
         self.claims.claim(self.request, self.owner, {self.account.uid} if self.account else ())
         if self.request.is_registered:
             self.entry.claim(self.owner)
@@ -197,9 +200,6 @@ class Wrapper:
         self.claims.kept |= self.entry.descriptors
         if self.entry.is_explicit:
             self._prepare_record()  # he wants to hear now that it cannot be kept
-        if self.outputs.lifelong:
-            self.outputs.lifelong.start()
-        self._start_server()
 
     def _start_server(self) -> None:
         if self.queue:

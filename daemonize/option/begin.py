@@ -127,6 +127,7 @@ def fork(request: Request, targets: Targets, say: Callable[[str], None], *, take
         say(str(error))
         return error.exit_status
     if outcome is None:
+        announce.spare_memory()
         wrapper.release_signals()
         return None
     for line in words.lines(wrapper, outcome):

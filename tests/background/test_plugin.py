@@ -413,6 +413,7 @@ def test_a_pytest_that_does_not_use_it_loads_little(tmp_path: Path) -> None:
 
     assert idle - bare == {
         "daemonize",
+        "daemonize.loading",
         "daemonize.posix",
         "daemonize.posix.arrival",
         "daemonize.posix.fds",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import select
@@ -18,22 +17,10 @@ import pytest
 from daemonize import ServerAlreadyStarted
 from daemonize.offspring import forking
 from tests.support.child_servers import Echo, ask
+from tests.support.threads import another_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-@contextlib.contextmanager
-def another_thread() -> Iterator[None]:
-    """It lives for as long as the block lasts."""
-    over = threading.Event()
-    thread = threading.Thread(target=over.wait)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @pytest.fixture

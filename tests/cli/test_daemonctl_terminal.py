@@ -33,12 +33,12 @@ class Place:
     def __init__(self, directory: str, terminal: Terminal, port: str) -> None:
         self.directory, self.terminal, self.port = directory, terminal, port
 
-    def walk(self, session: str) -> None:
+    def walk(self, session: str, patience: float = 10) -> None:
         """Type all of it; an AssertionError unless what then stands there is what is shown."""
         for line in sessions.commands(session.replace("8000", self.port)).splitlines():
             self.terminal.type(line)
         pattern = sessions.transcript(session.replace("8000", self.port)).pattern
-        self.terminal.shows(re.compile(rf"\A{pattern}\$\n\Z"))
+        self.terminal.shows(re.compile(rf"\A{pattern}\$\n\Z"), patience)
 
 
 @pytest.fixture
@@ -99,10 +99,13 @@ def test_the_walk_of_the_readme_by_an_ordinary_user(ordinary: Place) -> None:
 
 def test_control_a_walk_that_shows_something_else(roots: Place) -> None:
     """Negative control: the screen is read, and to its end."""
+    roots.terminal.type("daemonctl stop web")
+    roots.terminal.shows(re.compile("no daemon named"))
+    roots.terminal.type("clear")
     with pytest.raises(AssertionError, match="no daemon named"):
-        roots.walk("$ daemonctl stop web\n")
+        roots.walk("$ daemonctl stop web\n", patience=1)
     with pytest.raises(AssertionError, match="no daemon named"):
-        roots.walk('$ daemonctl stop web\ndaemonctl: no daemon named "bew"\n')
+        roots.walk('$ daemonctl stop web\ndaemonctl: no daemon named "bew"\n', patience=1)
 
 
 def test_logs_are_followed_until_ctrl_c(roots: Place) -> None:

@@ -57,7 +57,7 @@ def by_click(arguments: list[str]) -> object:
         return str(error)
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     arguments=st.lists(WORDS, max_size=7),
     timeout=st.sampled_from([None, "", "5s", "infinity", "0", "nonsense", " 1 s "]),

@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,7 @@ import daemonize
 from daemonize.launcher import owner
 from tests.support import cli, held, procs
 from tests.support.programs import PYTHON, SHELL, program
+from tests.support.threads import another_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,17 +35,13 @@ ENDINGS = [
 
 
 @contextlib.contextmanager
-def another_thread() -> Iterator[None]:
-    """A second thread lives while the block runs: `launch` must not fork this process. The keeper would stay."""
-    over = threading.Event()
-    thread = threading.Thread(target=over.wait)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        owner.dismiss()
+def beside_a_thread() -> Iterator[None]:
+    """While the block runs, `launch` must not fork this process. The keeper would stay."""
+    with another_thread():
+        try:
+            yield
+        finally:
+            owner.dismiss()
 
 
 def launch(argv: list[str], **options: object) -> tuple[object, bytes, bytes]:
@@ -109,7 +105,7 @@ def test_matrix_command(argv: list[str], status: int, family: Family) -> None:
 
 @pytest.mark.parametrize(("argv", "status"), ENDINGS)
 @pytest.mark.parametrize(
-    "surroundings", [contextlib.nullcontext, another_thread], ids=["alone", "with threads"]
+    "surroundings", [contextlib.nullcontext, beside_a_thread], ids=["alone", "with threads"]
 )
 def test_matrix_launch(
     surroundings: Callable[[], contextlib.AbstractContextManager[None]],
@@ -130,7 +126,7 @@ def test_matrix_launch(
 
 
 @pytest.mark.parametrize(
-    "surroundings", [contextlib.nullcontext, another_thread], ids=["alone", "with threads"]
+    "surroundings", [contextlib.nullcontext, beside_a_thread], ids=["alone", "with threads"]
 )
 def test_launch_ready(
     surroundings: Callable[[], contextlib.AbstractContextManager[None]], servers: Family

@@ -17,6 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 #: Lowest first; a room is a module or a package of `daemonize`, and may use its own modules and all lower layers.
 LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"loading"}),
     frozenset({"errors"}),
     frozenset({"channel_errors", "child_errors", "daemon_errors", "manager_errors", "outcomes", "units"}),
     frozenset({"posix"}),

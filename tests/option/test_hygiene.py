@@ -29,7 +29,7 @@ def facts():
     return {
         'pid': os.getpid(), 'ppid': os.getppid(), 'sid': os.getsid(0), 'pgid': os.getpgid(0),
         'umask': umask, 'cwd': os.getcwd(), 'nice': os.nice(0), 'wakeup': wakeup, 'gc': gc.isenabled(),
-        'threshold': gc.get_threshold(), 'frozen': gc.get_freeze_count() > 0, 'blocked': sorted(mask),
+        'threshold': gc.get_threshold(), 'blocked': sorted(mask),
         'signals': {n: str(signal.getsignal(n)).split(' at 0x')[0] for n in range(1, 32)},
         'environ': {k: v for k, v in os.environ.items() if not k.startswith('DAEMONIZE_')},
         'descriptors': descriptors, 'inheritable': {fd: os.get_inheritable(int(fd)) for fd in descriptors},
@@ -111,6 +111,38 @@ def test_what_it_has_done_is_kept(words: tuple[str, ...], tmp_path: Path, server
     }
     assert (after["umask"] == 0o26) == bool(words)
     assert ("REMOVED" in after["environ"]) != bool(words)
+
+
+@pytest.mark.parametrize(
+    ("own", "facts"),
+    [("pass", (0, 1, 0)), ("gc.freeze()", (1, 1, 1)), ("gc.disable()", (0, 0, 0)), (apps.THREAD, (0, 0, 0))],
+    ids=["as most", "its own", "no collector", "started anew"],
+)
+def test_old_objects_are_left_alone_until_it_is_ready(
+    own: str, facts: tuple[int, ...], tmp_path: Path, servers: Family
+) -> None:
+    """To look for garbage among them would copy them all. What the program does itself stays."""
+    code = f"""
+{own}
+found = [gc.get_freeze_count() > 0]
+@click.command()
+@daemonize_option()
+def main():
+    found.append(gc.get_freeze_count() > 0)
+    daemonize.ready()
+    found.append(gc.get_freeze_count() > 0)
+    print(*map(int, found))
+    serve()
+main()
+"""
+    log = tmp_path / "log"
+    done = apps.run(apps.write(tmp_path, code), "--daemonize", "--log-file", os.fspath(log), cwd=tmp_path)
+
+    def check() -> None:
+        assert log.read_text() == "{} {} {}\n".format(*facts)
+
+    assert done.status == 0
+    procs.eventually(check)
 
 
 def test_signals_still_work(tmp_path: Path, servers: Family) -> None:

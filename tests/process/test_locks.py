@@ -1114,7 +1114,7 @@ def test_threads_that_come_and_go(base: bytes) -> None:
         assert server.stdout.readline() == b"hopping\n"
         try:
             path = written(base, server.pid, start_of(server.pid))
-            found = [taken(lambda: reserve(path)).pid for _ in range(300)]
+            found = [taken(lambda: reserve(path)).pid for _ in range(100)]
         finally:
             server.kill()
 

@@ -89,14 +89,14 @@ class Terminal:
         rows = self._do("capture-pane", "-p", "-J", "-S", "-").splitlines()
         return "\n".join(row.rstrip() for row in rows).rstrip() + "\n"
 
-    def shows(self, pattern: re.Pattern[str]) -> None:
-        """This is on the screen, sooner or later."""
+    def shows(self, pattern: re.Pattern[str], patience: float = 10) -> None:
+        """This is on the screen, sooner or later; an AssertionError if it is not after so many seconds."""
 
         def check() -> None:
             found = self.screen
             assert pattern.search(found), f"{found}\nhas no\n{pattern.pattern}"
 
-        procs.eventually(check, 10)
+        procs.eventually(check, patience)
 
     def __enter__(self) -> Self:
         """For `with`."""
