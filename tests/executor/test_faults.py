@@ -20,6 +20,7 @@ from daemonize.posix import stop
 from daemonize.posix.identity import has_sleeper
 from tests.support import procs
 from tests.support.tasks import hang
+from tests.support.threads import another_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,16 +209,10 @@ def _sleepers() -> tuple[bool, bool]:
 @pytest.mark.usefixtures("unwarned")
 def test_other_threads_are_warned_of_once() -> None:
     """At the caller's line."""
-    over = threading.Event()
-    thread = threading.Thread(target=over.wait)
-    thread.start()
-    try:
-        with pytest.warns(RuntimeWarning, match="is started by fork") as caught, ForkExecutor() as executor:  # noqa: PT031
-            for _ in range(2):
-                executor.options(name="threaded").submit(int)
-    finally:
-        over.set()
-        thread.join()
+    said = pytest.warns(RuntimeWarning, match="is started by fork")
+    with another_thread(), said as caught, ForkExecutor() as executor:
+        for _ in range(2):
+            executor.options(name="threaded").submit(int)
 
     (warning,) = caught
     assert warning.filename == __file__
