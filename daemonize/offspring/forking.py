@@ -67,9 +67,5 @@ def _levels() -> int:
     return level
 
 
-def _forget_threads() -> None:
-    """In a forked child: they are not there."""
-    harmless.clear()
-
-
-os.register_at_fork(after_in_child=_forget_threads)
+# In a forked child they are not there.
+os.register_at_fork(after_in_child=harmless.clear)

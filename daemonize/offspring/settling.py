@@ -28,8 +28,8 @@ def leave_event_loop() -> None:
 
 def seed() -> None:
     """Random generators anew. Python has done that for its own."""
-    if numpy := sys.modules.get("numpy.random"):
-        numpy.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
 
 
 def streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
