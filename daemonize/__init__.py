@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from daemonize.listen import listen_fds, listen_fds_with_names
     from daemonize.manager.manager import ProcessManager
     from daemonize.manager.process import Completion, Process
+    from daemonize.manager.workers import Workers
     from daemonize.manager_errors import ChildDeath, TaskError, TaskTimedOut
     from daemonize.option.for_argparse import add_daemonize_arguments, daemonize_if_asked
     from daemonize.option.for_click import daemonize_option
@@ -118,6 +119,7 @@ _MODULES = {
     "UnknownMessage": "channel_errors",
     "Unsafe": "outcomes",
     "UsageError": "errors",
+    "Workers": "manager.workers",
     "add_daemonize_arguments": "option.for_argparse",
     "context": "launcher.context",
     "daemonize_if_asked": "option.for_argparse",
@@ -182,6 +184,7 @@ __all__ = [
     "UnknownMessage",
     "Unsafe",
     "UsageError",
+    "Workers",
     "add_daemonize_arguments",
     "context",
     "daemonize_if_asked",

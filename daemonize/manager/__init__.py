@@ -8,7 +8,7 @@ tasks.py     what may be asked for               starting.py  it is checked, for
 births.py    the fork, the owner's side           body.py      the function's side
 command.py   the fork of a program               endings.py   tasks that are being ended
 inbox.py     what a task has said                bell.py      what lets a wait end
-holdings.py  what a manager has, and what a forked child does with that
+workers.py   so many of a task are kept           holdings.py  what a manager has; what a forked child does with that
 """
 
 from daemonize.manager.manager import ProcessManager

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.errors import InvalidState, SetupError, UsageError
 from daemonize.manager import starting, tasks
-from daemonize.manager.holdings import Holdings
+from daemonize.manager.holdings import Holdings, foreign
 from daemonize.offspring import mortal
 from daemonize.posix import signals, stop
 from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from daemonize.channel.codec import HasFileno
     from daemonize.manager import births
@@ -56,7 +56,7 @@ class ProcessManager:
             raise InvalidState(
                 "this manager has been set up: call teardown() first"
                 if self._owner == os.getpid()
-                else self._foreign
+                else foreign(self._owner)
             )
         with signals.Blocked():
             try:
@@ -68,11 +68,17 @@ class ProcessManager:
         return self
 
     def teardown(self) -> None:
-        """Wait for all tasks, and give everything back; a second time does nothing. Raises what `step` raises, then."""
+        """Wait for all tasks, and give everything back; a second time does nothing. Raises what `step` raises, then.
+
+        `Workers` are stopped first.
+        """
         if not self._owner:
             return
-        self._check()
+        held = self._check()
+        self._refuse_within()
         try:
+            for keeper in [*held.keepers]:
+                keeper.stop()
             self.wait_for_all_children()
         finally:
             if not self.process_count:
@@ -100,12 +106,6 @@ class ProcessManager:
         warnings.warn("a ProcessManager was not torn down", ResourceWarning, stacklevel=2, source=self)
         self._close()
 
-    @property
-    def _foreign(self) -> str:
-        return (
-            f"this manager is that of process {self._owner}, from which this one was forked: make another one"
-        )
-
     def _check(self) -> Holdings:
         """Raises InvalidState."""
         if not self._held:
@@ -113,7 +113,7 @@ class ProcessManager:
                 "this manager has not been set up: call setup() first, or use it in a with statement"
             )
         if self._owner != os.getpid():
-            raise InvalidState(self._foreign)
+            raise InvalidState(foreign(self._owner))
         return self._held
 
     # -- tasks ------------------------------------------------------------------------------------------------------------
@@ -162,9 +162,7 @@ class ProcessManager:
             options = tasks.checked_options(task, name, timeout, grace, memory)
             order = starting.command(words, options, environment, directory, (stdin, stdout, stderr))
         with signals.Blocked():
-            process = starting.start(
-                order, options, (on_complete, on_message), self._end_one, self._number + 1, held
-            )
+            process = starting.start(order, options, (on_complete, on_message), self._number + 1, held)
             self._number += 1
         return process
 
@@ -190,26 +188,17 @@ class ProcessManager:
             raise UsageError(f"there is no signal {signal!r}: write signal.SIGTERM")
         plan = stop.default_plan(seconds_of("grace", grace), int(signal))
         with signals.Blocked():
-            self._begin([*held.processes.values()], plan, held)
-
-    def _end_one(self, process: Process, number: int, grace: float) -> None:
-        held = self._check()
-        with signals.Blocked():
-            if process.completion is None:
-                self._begin([process], stop.default_plan(grace, number), held)
-
-    def _begin(self, processes: Iterable[Process], plan: Sequence[tuple[int, float]], held: Holdings) -> None:
-        living = [process.pid for process in processes if not process.child.look()]
-        if living:
-            held.endings.begin(held.loop, living, plan)
-            self.wakeup()
+            held.begin([*held.processes.values()], plan)
 
     def wait_for_all_children(self) -> None:
-        """Step until there is no task any more, also of those that callbacks start. Raises what `step` raises, then."""
+        """Step until there is no task any more, also of those that callbacks start. Raises what `step` raises, then.
+
+        Those that `Workers` keep running do not count, until these are stopped.
+        """
         held = self._check()
         self._refuse_within()
         failure: Exception | None = None
-        while held.processes or held.endings.plans:
+        while held.waits_for_tasks:
             try:
                 self.step()
             except Exception as error:  # noqa: BLE001 (a callback's: the others are waited for all the same)
@@ -273,6 +262,8 @@ class ProcessManager:
             self._advance(process, held)
         if held.endings.plans:
             held.endings.advance()
+        if held.timers.heap:
+            self._due.extend((function, None, None) for function in held.take_calls())
         if held.bell.timer is not None:
             held.set_timer()
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemonize.manager.command import Command
+    from daemonize.manager.holdings import Holdings
     from daemonize.manager.inbox import Inbox
     from daemonize.manager.tasks import Options
     from daemonize.offspring.process import Child
@@ -61,9 +62,8 @@ class Process:
         command: tuple[Command, int] | None,
         options: Options,
         callbacks: tuple[Callable[[Completion], object] | None, Callable[[Any], object] | None],
-        end: Callable[[Process, int, float], None],
         number: int,
-        marked: dict[int, Process],
+        held: Holdings,
     ) -> None:
         self.child, self.options = child, options
         self.name, self.pid = options.name, child.pid
@@ -71,11 +71,11 @@ class Process:
         self.inbox, self.command, self.number = inbox, command, number
         self.timed_out = self.collected = False
         self.completion: Completion | None = None
-        self._end, self._marked = end, marked
+        self._held = held
 
     def mark(self, _events: int) -> None:
         """For the loop: something has come of it."""
-        self._marked[self.number] = self
+        self._held.marked[self.number] = self
 
     def send_signal(self, number: int) -> bool:
         """False: it has ended, or this is not its owner. Raises PermissionError: it has become another user's."""
@@ -86,7 +86,7 @@ class Process:
 
         A step of the manager takes what follows, and calls `on_complete`. Raises InvalidState: elsewhere than in its owner.
         """
-        self._end(self, 15, self.options.grace if grace is None else grace)
+        self._held.end(self, 15, self.options.grace if grace is None else grace)
 
     @property
     def descriptors(self) -> list[int]:

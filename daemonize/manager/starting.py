@@ -49,7 +49,6 @@ def start(
     order: births.Function | Command,
     options: tasks.Options,
     callbacks: Callbacks,
-    end: Callable[[Process, int, float], None],
     number: int,
     held: Holdings,
 ) -> Process:
@@ -58,7 +57,7 @@ def start(
         child, inbox, report = order.bear(held.bell)
     except OSError as error:
         raise SetupError("start", options.name, error) from None
-    process = Process(child, inbox, report, options, callbacks, end, number, held.marked)
+    process = Process(child, inbox, report, options, callbacks, number, held)
     held.fds.update(process.descriptors)
     try:
         _watch(process, held)
