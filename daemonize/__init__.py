@@ -46,10 +46,12 @@ if TYPE_CHECKING:
         StillRunning,
         UsageError,
     )
+    from daemonize.file_lock import FileLock
     from daemonize.launcher.api import launch
     from daemonize.launcher.context import Context, context
     from daemonize.launcher.daemon import Daemon, daemons
     from daemonize.listen import listen_fds, listen_fds_with_names
+    from daemonize.lock_errors import LockTaken
     from daemonize.manager.manager import ProcessManager
     from daemonize.manager.process import Completion, Process
     from daemonize.manager.workers import Workers
@@ -89,9 +91,11 @@ _MODULES = {
     "DaemonizeError": "errors",
     "DescriptorsLost": "channel_errors",
     "Exited": "outcomes",
+    "FileLock": "file_lock",
     "Identity": "posix.identity",
     "InvalidState": "errors",
     "LaunchError": "errors",
+    "LockTaken": "lock_errors",
     "Lost": "outcomes",
     "MalformedMessage": "channel_errors",
     "MessageChannel": "channel.blocking",
@@ -154,9 +158,11 @@ __all__ = [
     "DaemonizeError",
     "DescriptorsLost",
     "Exited",
+    "FileLock",
     "Identity",
     "InvalidState",
     "LaunchError",
+    "LockTaken",
     "Lost",
     "MalformedMessage",
     "MessageChannel",

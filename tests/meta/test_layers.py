@@ -18,9 +18,19 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 #: Lowest first; a room is a module or a package of `daemonize`, and may use its own modules and all lower layers.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"channel_errors", "child_errors", "daemon_errors", "manager_errors", "outcomes", "units"}),
+    frozenset(
+        {
+            "channel_errors",
+            "child_errors",
+            "daemon_errors",
+            "lock_errors",
+            "manager_errors",
+            "outcomes",
+            "units",
+        }
+    ),
     frozenset({"posix"}),
-    frozenset({"channel", "listen", "notify"}),
+    frozenset({"channel", "file_lock", "listen", "notify"}),
     frozenset({"announce", "logs", "offspring", "readiness", "registry"}),
     frozenset({"launcher", "manager", "child_server"}),
     frozenset({"option", "background", "supervisor"}),
