@@ -56,7 +56,10 @@ class Birth:
         self.reset, self.collects = signals.changed(), gc.isenabled()
         self.streams = settling.streams() if task.threads else None
         self.has_more = (
-            task.threads or task.memory is not None or "asyncio" in modules or "numpy.random" in modules
+            task.threads
+            or task.memory is not None
+            or "numpy.random" in modules
+            or ("asyncio" in modules and settling.is_in_event_loop())
         )
 
 
