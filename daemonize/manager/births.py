@@ -45,15 +45,16 @@ class Function:
         try:
             # A handler may have said something meanwhile.
             forking.flush(threads=threads)
-            birth = body.Birth(self, theirs, ours.fileno(), bell)
+            inbox = Inbox(ours, heard=self.with_channel)
+            birth = body.Birth(self, theirs, inbox.fd, bell)
             holdings.forkers[me] = bell.asks
             pid = forking.fork_quietly(threads=True) if threads else child.fork_alone()
             if pid == 0:
                 body.live(birth)
-        except OSError:
+        except BaseException:
             ours.close()
             raise
         finally:
             holdings.forkers.pop(me, None)
             theirs.close()
-        return Child(pid), Inbox(ours, heard=self.with_channel), None
+        return Child(pid), inbox, None

@@ -55,20 +55,21 @@ class Process:
     completion: None until `on_complete` is called, or would be.
     """
 
+    #: Given to it when it is born (starting.py).
+    child: Child
+    pid: int
+    inbox: Inbox | None
+    command: tuple[Command, int] | None
+
     def __init__(
         self,
-        child: Child,
-        inbox: Inbox | None,
-        command: tuple[Command, int] | None,
         options: Options,
         callbacks: tuple[Callable[[Completion], object] | None, Callable[[Any], object] | None],
         number: int,
         held: Holdings,
     ) -> None:
-        self.child, self.options = child, options
-        self.name, self.pid = options.name, child.pid
+        self.options, self.name, self.number = options, options.name, number
         self.on_complete, self.on_message = callbacks
-        self.inbox, self.command, self.number = inbox, command, number
         self.timed_out = self.collected = False
         self.completion: Completion | None = None
         self._held = held

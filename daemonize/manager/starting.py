@@ -53,11 +53,13 @@ def start(
     held: Holdings,
 ) -> Process:
     """With signals blocked. Raises SetupError: nothing has been started."""
+    # Before the fork: what is written to after it has to be copied.
+    process = Process(options, callbacks, number, held)
     try:
-        child, inbox, report = order.bear(held.bell)
+        child, process.inbox, process.command = order.bear(held.bell)
     except OSError as error:
         raise SetupError("start", options.name, error) from None
-    process = Process(child, inbox, report, options, callbacks, number, held)
+    process.child, process.pid = child, child.pid
     held.fds.update(process.descriptors)
     try:
         _watch(process, held)
