@@ -54,12 +54,15 @@ if TYPE_CHECKING:
     from daemonize.executor.future import ExecutorFailed
     from daemonize.executor.progress import progress
     from daemonize.executor.strategies import ByCores, Simple, Throttled
+    from daemonize.file_lock import FileLock
     from daemonize.launcher.api import launch
     from daemonize.launcher.context import Context, context
     from daemonize.launcher.daemon import Daemon, daemons
     from daemonize.listen import listen_fds, listen_fds_with_names
+    from daemonize.lock_errors import LockTaken
     from daemonize.manager.manager import ProcessManager
     from daemonize.manager.process import Completion, Process
+    from daemonize.manager.workers import Workers
     from daemonize.manager_errors import ChildDeath, TaskError, TaskTimedOut
     from daemonize.option.for_argparse import add_daemonize_arguments, daemonize_if_asked
     from daemonize.option.for_click import daemonize_option
@@ -98,10 +101,12 @@ _MODULES = {
     "DescriptorsLost": "channel_errors",
     "ExecutorFailed": "executor.future",
     "Exited": "outcomes",
+    "FileLock": "file_lock",
     "ForkExecutor": "executor.executor",
     "Identity": "posix.identity",
     "InvalidState": "errors",
     "LaunchError": "errors",
+    "LockTaken": "lock_errors",
     "Lost": "outcomes",
     "MalformedMessage": "channel_errors",
     "MessageChannel": "channel.blocking",
@@ -131,6 +136,7 @@ _MODULES = {
     "UnknownMessage": "channel_errors",
     "Unsafe": "outcomes",
     "UsageError": "errors",
+    "Workers": "manager.workers",
     "add_daemonize_arguments": "option.for_argparse",
     "context": "launcher.context",
     "daemonize_if_asked": "option.for_argparse",
@@ -168,10 +174,12 @@ __all__ = [
     "DescriptorsLost",
     "ExecutorFailed",
     "Exited",
+    "FileLock",
     "ForkExecutor",
     "Identity",
     "InvalidState",
     "LaunchError",
+    "LockTaken",
     "Lost",
     "MalformedMessage",
     "MessageChannel",
@@ -201,6 +209,7 @@ __all__ = [
     "UnknownMessage",
     "Unsafe",
     "UsageError",
+    "Workers",
     "add_daemonize_arguments",
     "context",
     "daemonize_if_asked",

@@ -43,6 +43,13 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+def who(pid: int | None, name: str, uid: int | None) -> str:
+    """A process, as far as it is known, as shown to people: `nginx (pid 4)`; "" where nothing is."""
+    if pid is not None:
+        return f"{printable(name)} (pid {pid})" if name else f"pid {pid}"
+    return "" if uid is None else f"somebody of user {user_name(uid)}"
+
+
 class DaemonizeError(Exception):
     """Anything that goes wrong here. `exit_status` is what the command exits with."""
 
@@ -120,9 +127,7 @@ class AlreadyRunning(DaemonizeError):
 
     @property
     def _who(self) -> str:
-        if self.pid is not None:
-            return f"{printable(self.name)} (pid {self.pid})" if self.name else f"pid {self.pid}"
-        return "" if self.uid is None else f"somebody of user {user_name(self.uid)}"
+        return who(self.pid, self.name, self.uid)
 
     def __str__(self) -> str:
         """One line."""

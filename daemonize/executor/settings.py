@@ -37,7 +37,7 @@ class Work(NamedTuple):
 def checked(settings: Settings) -> Settings:
     """Raises UsageError."""
     of_task = tasks.checked_options(print, settings.name, settings.timeout, settings.grace, settings.memory)
-    tasks.checked_callback("on_progress", settings.on_progress)
+    tasks.check_callbacks(on_progress=settings.on_progress)
     return settings._replace(timeout=of_task.timeout, grace=of_task.grace)
 
 

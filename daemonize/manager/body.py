@@ -5,7 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from _signal import SIG_DFL, SIG_SETMASK, set_wakeup_fd
+from _signal import pthread_sigmask as set_mask
+from _signal import signal as set_handler
+from sys import modules
+from typing import TYPE_CHECKING, NoReturn
 
 from daemonize.channel import MessageChannel
 from daemonize.offspring import failures, forking, mortal, settling
@@ -13,37 +17,85 @@ from daemonize.posix import frames, signals
 
 if TYPE_CHECKING:
     import _socket
-    import io
-    from collections.abc import Callable
+
+    from daemonize.manager.bell import Bell
+    from daemonize.manager.births import Function
 
 #: Bytes of a result that the owner reads at once: between two of them, it looks at other tasks.
 PART = 1 << 20
+_NOTHING = frames.whole(frames.RESULT, b"")
 
 
-class Birth(NamedTuple):
-    """What a task is given. with_channel: whether it is called with one. sock: its end. owner: pid of who forks it.
+class Birth:
+    """What a task is given that is known before the fork. sock: its end; owners: the number of the other. bell: the owner's.
 
-    lasts: whether the thread does that forks it. reset: signals that are not at their default. streams: what is to be stdout
-    and stderr; None: there are no threads, and they are what they were. collects: whether garbage is collected.
+    owner: pid of who forks it. lasts: whether the thread does that forks it. reset: signals that are not at their default.
+    streams: what is to be stdout and stderr; None: there are no threads, and they are what they were. collects: whether
+    garbage is collected. has_more: whether it takes more than every task needs.
+    heard: whether the owner listens before its end.
     """
 
-    function: Callable[..., Any]
-    with_channel: bool
-    sock: _socket.socket
-    owners: _socket.socket
-    owner: int
-    lasts: bool
-    memory: int | None
-    reset: tuple[int, ...]
-    streams: tuple[io.TextIOWrapper, io.TextIOWrapper] | None
-    collects: bool
+    __slots__ = (
+        "bell",
+        "collects",
+        "has_more",
+        "heard",
+        "lasts",
+        "owner",
+        "owners",
+        "reset",
+        "sock",
+        "streams",
+        "task",
+    )
+
+    def __init__(self, task: Function, sock: _socket.socket, owners: int, bell: Bell) -> None:
+        self.task, self.sock, self.owners, self.bell = task, sock, owners, bell
+        self.heard = task.with_channel
+        self.owner, self.lasts = os.getpid(), mortal.lasts()
+        self.reset, self.collects = signals.changed(), gc.isenabled()
+        self.streams = settling.streams() if task.threads else None
+        self.has_more = (
+            task.threads
+            or task.memory is not None
+            or "numpy.random" in modules
+            or ("asyncio" in modules and settling.is_in_event_loop())
+        )
 
 
 def live(birth: Birth) -> NoReturn:
-    """Be the task, in a process just forked with all signals blocked, to its end."""
-    status = 1
+    """Be the task, in a process just forked with all signals blocked, to its end.
+
+    A page of memory that is written to has to be copied, which takes longer than a system call, and each function of ours
+    that is called writes to some: what every task needs is done in here, and the rest by others.
+    """
+    status, task, sock = 1, birth.task, birth.sock
     try:
-        status = _live(birth)
+        try:
+            os.close(birth.owners)
+            gc.freeze()
+            if birth.collects:
+                gc.enable()
+            for number in birth.reset:
+                set_handler(number, SIG_DFL)
+            set_wakeup_fd(-1)
+            if birth.has_more:
+                _settle(birth)
+            mortal.end_with(birth.owner, lasts=birth.lasts)
+            set_mask(SIG_SETMASK, ())
+            # On a copy: it may be closed before the result is told.
+            result = task.call(MessageChannel(os.dup(sock.fileno()))) if task.with_channel else task.call()
+            body = b"" if result is None else pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+        except SystemExit as error:
+            status = settling.status_of(error)
+        except BaseException as error:  # noqa: BLE001 (it is the result)
+            _tell(birth, frames.FAILURE, failures.packed(_without_us(error)))
+        else:
+            if body:
+                _tell(birth, frames.RESULT, body)
+            else:
+                sock.sendall(_NOTHING, frames.NOSIGNAL)
+            status = 0
     finally:
         # Nothing returns into the caller's stack, whatever was raised; what could not be told, its status tells.
         try:
@@ -52,45 +104,14 @@ def live(birth: Birth) -> NoReturn:
             os._exit(status)
 
 
-def _live(birth: Birth) -> int:
-    try:
-        try:
-            _settle(birth)
-            result = birth.function(_channel(birth.sock)) if birth.with_channel else birth.function()
-            body = b"" if result is None else pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
-        except SystemExit as error:
-            return settling.status_of(error)
-        except BaseException as error:  # noqa: BLE001 (it is the result)
-            _tell(birth.sock, frames.FAILURE, failures.packed(_without_us(error)))
-            return 1
-        _tell(birth.sock, frames.RESULT, body)
-    except OSError:
-        return 1  # the channel was cut off, or nobody is there who could be told
-    return 0
-
-
 def _settle(birth: Birth) -> None:
-    """What was written to must be copied: no more than has to be."""
-    birth.owners.close()
-    gc.freeze()
-    if birth.collects:
-        gc.enable()
-    for number in birth.reset:
-        signals.handle(number, signals.SIG_DFL)
     settling.leave_event_loop()
+    settling.seed()
     if birth.streams:
         settling.take_streams(birth.streams, threads=True)
         settling.free_imports()
-    if birth.memory is not None:
-        settling.limit_memory(birth.memory)
-    settling.seed()
-    mortal.end_with(birth.owner, lasts=birth.lasts)
-    signals.restore_mask(())
-
-
-def _channel(sock: _socket.socket) -> MessageChannel:
-    """On a copy: it may be closed before the result is told."""
-    return MessageChannel(os.dup(sock.fileno()))
+    if birth.task.memory is not None:
+        settling.limit_memory(birth.task.memory)
 
 
 def _without_us(error: BaseException) -> BaseException:
@@ -103,10 +124,21 @@ def _without_us(error: BaseException) -> BaseException:
     return error.with_traceback(here)
 
 
-def _tell(sock: _socket.socket, kind: bytes, body: bytes) -> None:
+def _tell(birth: Birth, kind: bytes, body: bytes) -> None:
     """Raises OSError."""
     view, at = memoryview(body), 0
     while len(body) - at > PART:
-        frames.Sending(sock, frames.PART, view[at : at + PART]).go_on()
+        _send(birth, frames.PART, view[at : at + PART])
         at += PART
-    frames.Sending(sock, kind, view[at:]).go_on()
+    _send(birth, kind, view[at:])
+
+
+def _send(birth: Birth, kind: bytes, body: memoryview) -> None:
+    sending = frames.Sending(birth.sock, kind, body)
+    try:
+        sending.go_on(frames.DONTWAIT)
+    except BlockingIOError:
+        if not birth.heard:
+            birth.bell.ask()
+            birth.heard = True
+        sending.go_on()

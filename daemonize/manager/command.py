@@ -6,11 +6,13 @@ import os
 from typing import TYPE_CHECKING
 
 from daemonize.offspring import mortal, settling
+from daemonize.offspring.process import Child
 from daemonize.posix import child, fds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from daemonize.manager.bell import Bell
     from daemonize.manager.tasks import Streams
     from daemonize.outcomes import NotExecuted
 
@@ -54,8 +56,8 @@ class Command:
             dies_with_parent=True,
         )
 
-    def fork(self) -> tuple[int, int]:
-        """Its pid, and a descriptor from which `failure` reads. With all signals blocked. Raises OSError.
+    def bear(self, _bell: Bell) -> tuple[Child, None, tuple[Command, int]]:
+        """Fork it. With it, a descriptor from which `failure` reads. With all signals blocked. Raises OSError.
 
         It is let go before it is born: there is nobody who would have to be told of it first.
         """
@@ -73,7 +75,7 @@ class Command:
             raise
         finally:
             owned.close()
-        return pid, report
+        return Child(pid), None, (self, report)
 
     def _place(self, owned: fds.Descriptors) -> None:
         """What is to be stdin, stdout and stderr: copies, none of which is what another is to become."""

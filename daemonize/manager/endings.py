@@ -17,19 +17,16 @@ if TYPE_CHECKING:
 
 
 class Endings:
-    """Stop plans under way, in the manager's loop."""
+    """Stop plans under way, in the manager's loop. plans: those; survivors: whom SIGKILL has not ended."""
 
     def __init__(self) -> None:
-        self._plans: list[stop.Stop] = []
-        self._survivors: list[tuple[int, str]] = []
-
-    def __bool__(self) -> bool:
-        return bool(self._plans)
+        self.plans: list[stop.Stop] = []
+        self.survivors: list[tuple[int, str]] = []
 
     @property
     def timeouts(self) -> list[float]:
         """Seconds until `advance` is to be called though nothing happens, of each."""
-        return [plan.timeout for plan in self._plans]
+        return [plan.timeout for plan in self.plans]
 
     def begin(self, loop: Loop, pids: Sequence[int], plan: Sequence[tuple[int, float]]) -> None:
         """End these, and what is below them. One alone may end what is below it in its own way first."""
@@ -39,52 +36,52 @@ class Endings:
         if len(pids) == 1:
             stat = read_stat(pids[0])
             main = pids[0], stat.start if stat else 0
-        self._plans.append(stop.Stop(loop, tree.Tree({*pids, *below}, known={*pids}), main, plan))
-        self._plans[-1].begin()
+        self.plans.append(stop.Stop(loop, tree.Tree({*pids, *below}, known={*pids}), main, plan))
+        self.plans[-1].begin()
 
     def advance(self) -> None:
         """Take the steps whose time has come."""
-        for plan in list(self._plans):
+        for plan in list(self.plans):
             plan.advance()
             if plan.done:
-                self._plans.remove(plan)
-                self._survivors += plan.survivors
+                self.plans.remove(plan)
+                self.survivors += plan.survivors
 
     def failures(self) -> list[StillRunning]:
         """Whom SIGKILL has not ended, told once."""
-        survivors, self._survivors = self._survivors, []
+        survivors, self.survivors = self.survivors, []
         return [StillRunning(survivors)] if survivors else []
 
     def close(self) -> None:
         """Give up."""
-        for plan in self._plans:
+        for plan in self.plans:
             plan.close()
-        self._plans = []
+        self.plans = []
 
 
 class Deadlines:
-    """Until when tasks have time, by number."""
+    """Until when tasks have time, by number. heap: (monotonic time, number); also of some that have ended."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int]] = []
+        self.heap: list[tuple[float, int]] = []
 
     def add(self, number: int, seconds: float) -> None:
         """From now on."""
-        heapq.heappush(self._heap, (monotonic() + seconds, number))
+        heapq.heappush(self.heap, (monotonic() + seconds, number))
 
     def left(self, living: Collection[int]) -> list[float]:
         """Seconds until the first of the living is late, if one of them can be."""
-        while self._heap and self._heap[0][1] not in living:
-            heapq.heappop(self._heap)
-        return [max(self._heap[0][0] - monotonic(), 0)] if self._heap else []
+        while self.heap and self.heap[0][1] not in living:
+            heapq.heappop(self.heap)
+        return [max(self.heap[0][0] - monotonic(), 0)] if self.heap else []
 
     def late(self) -> Iterator[int]:
         """Whose time is over, each once."""
-        while self._heap and self._heap[0][0] <= monotonic():
-            yield heapq.heappop(self._heap)[1]
+        while self.heap and self.heap[0][0] <= monotonic():
+            yield heapq.heappop(self.heap)[1]
 
     def forget_all_but(self, living: Collection[int]) -> None:
         """When there are many others: it takes as long as there are of them."""
-        if len(self._heap) > 2 * len(living) + 64:
-            self._heap = [entry for entry in self._heap if entry[1] in living]
-            heapq.heapify(self._heap)
+        if len(self.heap) > 2 * len(living) + 64:
+            self.heap = [entry for entry in self.heap if entry[1] in living]
+            heapq.heapify(self.heap)

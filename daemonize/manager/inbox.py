@@ -23,25 +23,26 @@ _READ: dict[bytes, Callable[[bytes], Any]] = {
     frames.OBJECT: codec.object_of,
     frames.ERROR: codec.error_of,
 }
+#: What a task says last.
+_LAST = (frames.RESULT, frames.FAILURE)
+_SHORT = 1024
 
 
 class Inbox:
-    """sock: the owner's end, which is the inbox's own from now on.
+    """sock: the owner's end, which is the inbox's own from now on. fd: its descriptor.
+
+    heard: whether that is watched, until `ended`: what most tasks say comes at their end, and is looked at then.
 
     ended: nothing more will come. told: (kind, body) of a result or a failure. broken: why what came makes no sense.
     """
 
-    def __init__(self, sock: _socket.socket) -> None:
-        self._sock = sock
-        self._reader = frames.Reader(sock, frames.TASKS)
+    def __init__(self, sock: _socket.socket, *, heard: bool) -> None:
+        self._sock, self.fd, self.heard = sock, sock.fileno(), heard
+        self._reader: frames.Reader | None = None
         self._parts: list[bytes] = []
         self.ended = False
         self.told: tuple[bytes, bytes] | None = None
         self.broken: ChannelError | None = None
-
-    def fileno(self) -> int:
-        """The descriptor; it is not to be watched when this has ended."""
-        return self._sock.fileno()
 
     def take(self, most: int) -> list[Any]:
         """Messages that have come, at most so many: lists, bytes, dicts; an int is a descriptor, the caller's to close.
@@ -49,19 +50,33 @@ class Inbox:
         An error is a message, too (RemoteError, DescriptorsLost). A result is none.
         """
         messages: list[Any] = []
+        if self._reader is None:
+            if self._has_told_all():
+                return messages
+            self._reader = frames.Reader(self._sock, frames.TASKS)
         for _ in range(most):
-            if self.ended or not self._take_one(messages):
+            if self.ended or not self._take_one(self._reader, messages):
                 break
         return messages
 
-    def _take_one(self, messages: list[Any]) -> bool:
+    def _has_told_all(self) -> bool:
+        """Most tasks say one thing, and that is short: it takes no reader then."""
+        try:
+            text = self._sock.recv(_SHORT, frames.DONTWAIT | frames.PEEK)
+        except OSError:
+            return False
+        self.told = frames.alone(text, _LAST)
+        self.ended = self.told is not None
+        return self.ended
+
+    def _take_one(self, reader: frames.Reader, messages: list[Any]) -> bool:
         """False: no more has come."""
         try:
-            head = self._reader.head(frames.DONTWAIT)
+            head = reader.head(frames.DONTWAIT)
             if head is None:
                 self.ended = True
                 return False
-            body, fds = self._reader.take(frames.DONTWAIT)
+            body, fds = reader.take(frames.DONTWAIT)
             if head.kind == frames.DESCRIPTOR:
                 messages.append(fds[0])
             elif head.kind in _READ:
@@ -94,5 +109,6 @@ class Inbox:
 
     def close(self) -> None:
         """Give everything back."""
-        self._reader.close()
+        if self._reader:
+            self._reader.close()
         self._sock.close()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from daemonize.manager.command import Command
+    from daemonize.manager.holdings import Holdings
     from daemonize.manager.inbox import Inbox
     from daemonize.manager.tasks import Options
     from daemonize.offspring.process import Child
@@ -54,25 +55,31 @@ class Process:
     completion: None until `on_complete` is called, or would be.
     """
 
+    #: Given to it when it is born (starting.py).
+    child: Child
+    pid: int
+    inbox: Inbox | None
+    command: tuple[Command, int] | None
+
     def __init__(
         self,
-        child: Child,
-        inbox: Inbox | None,
-        command: tuple[Command, int] | None,
         options: Options,
         callbacks: tuple[Callable[[Completion], object] | None, Callable[[Any], object] | None],
-        end: Callable[[Process, int, float], None],
+        number: int,
+        held: Holdings,
     ) -> None:
-        self.child, self.options = child, options
-        self.name, self.pid = options.name, child.pid
+        self.options, self.name, self.number = options, options.name, number
         self.on_complete, self.on_message = callbacks
-        self.inbox, self.command, self.number = inbox, command, 0
         self.timed_out = self.collected = False
         self.completion: Completion | None = None
-        self._end = end
+        self._held = held
+
+    def mark(self, _events: int) -> None:
+        """For the loop: something has come of it."""
+        self._held.marked[self.number] = self
 
     def send_signal(self, number: int) -> bool:
-        """False: it has ended. Raises PermissionError: it has become another user's."""
+        """False: it has ended, or this is not its owner. Raises PermissionError: it has become another user's."""
         return self.child.send(number)
 
     def stop(self, *, grace: float | None = None) -> None:
@@ -80,18 +87,25 @@ class Process:
 
         A step of the manager takes what follows, and calls `on_complete`. Raises InvalidState: elsewhere than in its owner.
         """
-        self._end(self, 15, self.options.grace if grace is None else grace)
+        self._held.end(self, 15, self.options.grace if grace is None else grace)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """All that its owner has of it."""
+        found = [self.inbox.fd] if self.inbox else []
+        if self.command:
+            found.append(self.command[1])
+        if self.child.fd is not None:
+            found.append(self.child.fd)
+        return found
 
     def complete(self) -> Completion:
-        """When it has ended, and what it said has been taken: how. All is given back."""
+        """When it has ended, and what it said has been taken: how."""
         completion = Completion(self)
-        try:
-            if self.command:
-                completion.exception = self._failed_command(completion, *self.command)
-            else:
-                self._failed_or_returned(completion)
-        finally:
-            self.close()
+        if self.command:
+            completion.exception = self._failed_command(completion, *self.command)
+        else:
+            self._failed_or_returned(completion)
         return completion
 
     def _failed_command(self, completion: Completion, command: Command, report: int) -> Exception | None:

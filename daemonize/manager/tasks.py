@@ -42,6 +42,8 @@ def checked_options(
     task: Task, name: str | None, timeout: float | str | None, grace: float | str, memory: int | None
 ) -> Options:
     """Raises UsageError."""
+    if name is None and timeout is None and grace == GRACE and memory is None:
+        return Options(getattr(task, "__qualname__", None) or name_of(task), None, GRACE, None)
     if not isinstance(name, str | None):
         raise UsageError(f"the name of a task is text, and {name!r} is not")
     if memory is not None and (type(memory) is not int or memory <= 0):
@@ -61,11 +63,11 @@ def name_of(task: Task) -> str:
     return os.fsdecode(task[0])
 
 
-def checked_callback(keyword: str, callback: Any) -> Any:
-    """None, or what can be called. Raises UsageError."""
-    if callback is not None and not callable(callback):
-        raise UsageError(f"{keyword} is called, and {callback!r} cannot be")
-    return callback
+def check_callbacks(**callbacks: Any) -> None:
+    """Each is None, or can be called. Raises UsageError."""
+    for keyword, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise UsageError(f"{keyword} is called, and {callback!r} cannot be")
 
 
 def takes_channel(function: Callable[..., Any]) -> bool:
@@ -138,10 +140,10 @@ def checked_directory(directory: Path | None) -> bytes | None:
     return path
 
 
-def checked_streams(**streams: codec.HasFileno | int | None) -> Streams:
-    """Raises UsageError: one of them is not open."""
+def checked_streams(*streams: codec.HasFileno | int | None) -> Streams:
+    """stdin, stdout, stderr. Raises UsageError: one of them is not open."""
     found: dict[str, int | None] = {}
-    for name, file in streams.items():
+    for name, file in zip(Streams._fields, streams, strict=True):
         found[name] = None if file is None else codec.descriptor_of(file)
         try:
             if file is not None:
@@ -151,8 +153,8 @@ def checked_streams(**streams: codec.HasFileno | int | None) -> Streams:
     return Streams(**found)
 
 
-def refuse_for_functions(**given: object) -> None:
-    """Raises UsageError."""
-    for name, value in given.items():
+def refuse_for_functions(*given: object) -> None:
+    """given: what only commands have, in the order of `_FOR_COMMANDS`. Raises UsageError."""
+    for name, value in zip(_FOR_COMMANDS, given, strict=True):
         if value is not None:
             raise UsageError(f"{name} is for commands: a function has what its owner has")

@@ -93,10 +93,6 @@ def _levels() -> int:
     return level
 
 
-def _forget_threads() -> None:
-    """In a forked child: they are not there."""
-    harmless.clear()
-    dispatching.clear()
-
-
-os.register_at_fork(after_in_child=_forget_threads)
+# In a forked child they are not there.
+os.register_at_fork(after_in_child=harmless.clear)
+os.register_at_fork(after_in_child=dispatching.clear)

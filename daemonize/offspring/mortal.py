@@ -25,6 +25,10 @@ T = TypeVar("T")
 OWNER_ENDED: int | None = getattr(signal, "SIGRTMAX", None)
 #: Threads of ours that end when there are no children of theirs any more.
 lasting: set[int] = set()
+#: Whether the hook is there that forgets our thread in a forked child.
+_registered: list[bool] = []
+#: What lets the kernel kill the process that calls it when its parent ends.
+_killed: list[Callable[[], object]] = []
 
 
 def lasts() -> bool:
@@ -33,14 +37,23 @@ def lasts() -> bool:
     return threading.get_native_id() == os.getpid() or threading.get_ident() in lasting
 
 
+def prepare() -> None:
+    """Before the fork, for `end_with`: what a child writes to of its memory is copied, page by page."""
+    if not _killed:
+        _killed.append(prctl.dying_with_parent(signals.SIGKILL))
+
+
 def end_with(owner: int, *, lasts: bool) -> None:
     """In a child just forked: be killed when its owner ends, or now if it has. lasts: whether who forked lives on."""
     if lasts:
-        prctl.die_with_parent(signals.SIGKILL)
+        if not _killed:
+            prepare()
+        _killed[0]()
     elif OWNER_ENDED is not None:
         signals.handle(OWNER_ENDED, lambda _number, _frame: _look(owner))
         prctl.die_with_parent(OWNER_ENDED)
-    _look(owner)
+    if os.getppid() != owner:
+        _look(owner)
 
 
 def _look(owner: int) -> None:
@@ -61,6 +74,9 @@ class _Lasting:
         """What it returns, or raises."""
         with self._starting:
             if not self.started:
+                if not _registered:
+                    os.register_at_fork(after_in_child=_forget_thread)
+                    _registered.append(True)
                 threading.Thread(target=self._run, name="forks programs", daemon=True).start()
                 self.started = True
         answer: queue.SimpleQueue[object] = queue.SimpleQueue()
@@ -96,12 +112,11 @@ def lastingly(function: Callable[[], T]) -> T:
     return function() if lasts() else _thread.call(function)
 
 
-def _forget_threads() -> None:
-    """In a forked child: they are not there."""
+def _forget_thread() -> None:
+    """In a forked child: it is not there."""
     global _thread  # noqa: PLW0603 (its queue may have been locked)
-    if _thread.started:
-        _thread = _Lasting()
-    lasting.clear()
+    _thread = _Lasting()
 
 
-os.register_at_fork(after_in_child=_forget_threads)
+# Nothing written in Python, where that can be: each line of it that a child executes has memory copied.
+os.register_at_fork(after_in_child=lasting.clear)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import select
-import threading
+from _thread import RLock
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: Seconds between two looks, where the kernel tells nothing of an end: the first, and the longest.
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 _DAY = 86400.0
+_P_PIDFD: int | None = getattr(os, "P_PIDFD", None)
 
 
 class Child:
@@ -30,12 +31,12 @@ class Child:
     """
 
     def __init__(self, pid: int) -> None:
-        self.pid, self.fd = pid, pidfd_open(pid)
+        self.pid, self.fd, self._owner = pid, pidfd_open(pid), os.getpid()
         self.status: int | None = None
         self.died_of: int | None = None
         self.usage: resource.struct_rusage | None = None
         self._ended = False
-        self._reaping = threading.RLock()
+        self._reaping = RLock()
 
     def look(self) -> bool:
         """Whether it has ended; it is reaped then."""
@@ -51,9 +52,9 @@ class Child:
 
     def _reap(self) -> None:
         # By the pidfd: if somebody else has reaped it, another child may have its pid by now.
-        if self.fd is not None and hasattr(os, "P_PIDFD"):
+        if self.fd is not None and _P_PIDFD is not None:
             try:
-                if os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                if os.waitid(_P_PIDFD, self.fd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                     return
             except ChildProcessError:
                 raise
@@ -64,15 +65,11 @@ class Child:
         # As long as it is not reaped, its pid is its own.
         pid, status, usage = os.wait4(self.pid, os.WNOHANG)
         if pid:
-            self.usage = usage
-            self._set(os.waitstatus_to_exitcode(status))
-
-    def _set(self, code: int) -> None:
-        """code: as `subprocess` has it."""
-        if code < 0:
-            self.died_of = -code
-        self.status = STATUS_SIGNAL - code if code < 0 else code
-        self._ended = True
+            code = os.waitstatus_to_exitcode(status)  # as `subprocess` has it
+            if code < 0:
+                self.died_of = -code
+            self.status = STATUS_SIGNAL - code if code < 0 else code
+            self.usage, self._ended = usage, True
 
     def wait(self, timeout: float) -> bool:
         """Until it has ended, at most so many seconds; whether it has."""
@@ -104,8 +101,9 @@ class Child:
         self.wait(stop.KILL_GRACE)
 
     def send(self, number: int) -> bool:
-        """Send it a signal; False: it has ended. Raises PermissionError: it has become another user's."""
-        if self.look():
+        """Send it a signal; False: it has ended, or is no child of ours. Raises PermissionError: it is another user's."""
+        # In a forked process its descriptor may be another's.
+        if os.getpid() != self._owner or self.look():
             return False
         try:
             if self.fd is not None:

@@ -12,6 +12,17 @@ from typing import Any
 _inherited: list[object] = []
 
 
+def is_in_event_loop() -> bool:
+    """In the owner: whether `leave_event_loop` has more to do than with the descriptor."""
+    asyncio: Any = sys.modules.get("asyncio")
+    if asyncio is None or not hasattr(asyncio, "_get_running_loop"):
+        return False
+    return (
+        asyncio._get_running_loop() is not None  # noqa: SLF001 (as below)
+        or getattr(asyncio.events, "_event_loop_policy", None) is not None
+    )
+
+
 def leave_event_loop() -> None:
     """The owner may be in one: it is none of ours, nor is the descriptor that tells it of signals."""
     signal.set_wakeup_fd(-1)
@@ -38,8 +49,8 @@ def free_imports() -> None:
 
 def seed() -> None:
     """Random generators anew. Python has done that for its own."""
-    if numpy := sys.modules.get("numpy.random"):
-        numpy.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
 
 
 def streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:

@@ -43,6 +43,10 @@ class Descriptors:
         """open(2), never inherited by a program that is executed."""
         return self.add(os.open(path, flags | os.O_CLOEXEC, mode))
 
+    def open_in(self, directory: int, name: bytes, flags: int, mode: int = 0o600) -> int:
+        """openat(2). flags: as they are."""
+        return self.add(os.open(name, flags, mode, dir_fd=directory))
+
     def pipe(self) -> tuple[int, int]:
         """pipe(2): (read end, write end), never inherited by a program that is executed."""
         read, write = os.pipe()
@@ -166,6 +170,13 @@ def is_locked(fd: int) -> bool:
         return True
     fcntl.flock(fd, fcntl.LOCK_UN)
     return False
+
+
+def lock(fd: int) -> None:
+    """Take the flock(2) of the open file, and wait for it. What a handler of a signal raises ends that. Raises OSError."""
+    import fcntl
+
+    fcntl.flock(fd, fcntl.LOCK_EX)
 
 
 def try_lock(fd: int) -> bool:

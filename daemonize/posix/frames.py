@@ -28,7 +28,7 @@ from daemonize.channel_errors import (
 
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 LIST, SCALAR, OBJECT, DESCRIPTOR, ERROR, KEEPERS = b"L", b"S", b"J", b"D", b"E", b"K"
 PART, RESULT, FAILURE = b"P", b"R", b"F"
@@ -59,7 +59,20 @@ _CHUNK = 1 << 20
 DONTWAIT = int(socket.MSG_DONTWAIT)
 _WAITALL, _CTRUNC = int(socket.MSG_WAITALL), int(socket.MSG_CTRUNC)
 _CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
-_NOSIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
+NOSIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
+PEEK = int(socket.MSG_PEEK)
+
+
+def whole(kind: bytes, body: bytes) -> bytes:
+    """A frame without descriptors, all of it: for a short one. Raises OverflowError: its length cannot be said."""
+    return kind + len(body).to_bytes(_LENGTH, "big") + body
+
+
+def alone(text: bytes, kinds: Collection[bytes]) -> tuple[bytes, bytes] | None:
+    """Kind and body of a frame of one of these kinds, if the text is one, whole, without descriptors, and nothing else."""
+    if text[:1] in kinds and int.from_bytes(text[1:_HEAD], "big") == len(text) - _HEAD:
+        return text[:1], text[_HEAD:]
+    return None
 
 
 class Head(NamedTuple):
@@ -230,7 +243,7 @@ class Sending:
         whole = _HEAD + len(self._body)
         while (sent := sum(self._counts)) < whole:
             ancillary = () if sent else self._ancillary
-            self._counts.extend(map(self._sendmsg, (self._rest(sent),), (ancillary,), (flags | _NOSIGNAL,)))
+            self._counts.extend(map(self._sendmsg, (self._rest(sent),), (ancillary,), (flags | NOSIGNAL,)))
 
     def _rest(self, sent: int) -> list[bytes | memoryview]:
         if sent < _HEAD:

@@ -21,7 +21,7 @@ import stat
 from time import monotonic, sleep
 
 from daemonize.errors import AlreadyRunning, SetupError, printable, user_name
-from daemonize.posix.fds import Descriptors, try_lock, write_all
+from daemonize.posix.fds import Descriptors, lock, try_lock, write_all
 from daemonize.posix.identity import read_stat
 from daemonize.posix.paths import Place
 from daemonize.posix.pidtext import living, mark, read_pid
@@ -60,9 +60,12 @@ def _take(fd: int) -> None:
         raise _TakenError(holder)
 
 
-def _take_until(fd: int, end: float) -> None:
-    """Take the lock, and wait for it until then (monotonic time). Raises _TakenError, OSError."""
-    pause = 0.001
+def _take_until(fd: int, end: float | None) -> None:
+    """Take the lock, and wait for it until then (monotonic time; None: for ever). Raises _TakenError, OSError."""
+    if end is None:
+        lock(fd)
+        return
+    pause = 0.001  # flock(2) knows no timeout
     while monotonic() < end:
         if try_lock(fd):
             return
@@ -71,7 +74,7 @@ def _take_until(fd: int, end: float) -> None:
     _take(fd)
 
 
-def _open_locked(place: Place, *, write: bool, until: float = 0.0) -> int:
+def _open_locked(place: Place, *, write: bool, until: float | None = 0.0) -> int:
     """The file that lies there, made if need be, locked. Raises _TakenError, OSError."""
     for _ in range(_TRIES):
         fd = place.open(write=write)
@@ -88,26 +91,28 @@ def _open_locked(place: Place, *, write: bool, until: float = 0.0) -> int:
     raise OSError(errno.EBUSY, "it is removed and made anew all the time")
 
 
-def _lock_unwritable(place: Place) -> int:
+def _lock_unwritable(place: Place, until: float | None) -> int:
     """Locked through a descriptor that cannot be written to: the server has it, and must not choose whom root stops."""
     try:
-        return _open_locked(place, write=False)
+        return _open_locked(place, write=False, until=until)
     except OSError as error:
         if error.errno != errno.EBADF:
             raise
-    return _open_locked(place, write=True)  # flock(2): NFS will have it so
+    return _open_locked(place, write=True, until=until)  # flock(2): NFS will have it so
 
 
 class LockFile:
     """A lock file (-l), locked. Never truncated, never removed. Raises AlreadyRunning, SetupError.
 
     fd: the lock is held as long as any process has it. path: absolute. trusted: uids, besides root and this one, whose
-    file may be used where others can write.
+    file may be used where others can write. until: the monotonic time until which it is waited for; None: for ever.
     """
 
-    def __init__(self, path: bytes, owner: Descriptors, trusted: Collection[int] = ()) -> None:
+    def __init__(
+        self, path: bytes, owner: Descriptors, trusted: Collection[int] = (), until: float | None = 0.0
+    ) -> None:
         try:
-            self.fd = _lock_unwritable(Place.at(path, owner, trusted))
+            self.fd = _lock_unwritable(Place.at(path, owner, trusted), until)
         except _TakenError as taken:
             raise AlreadyRunning("lock file", os.fsdecode(path), *taken.holder) from None
         except OSError as error:

@@ -246,7 +246,7 @@ class Place:
         os.rename(self.name, place.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
 
     def _open(self, flags: int) -> int:
-        return self._owner.add(os.open(self.name, flags | _FLAGS, 0o600, dir_fd=self.directory))
+        return self._owner.open_in(self.directory, self.name, flags | _FLAGS)
 
     def _open_existing(self) -> int:
         try:

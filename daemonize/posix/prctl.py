@@ -20,10 +20,7 @@ _LONGEST_TIMER = 1e9  # what is longer than thirty years comes when it comes
 
 def prepare() -> None:
     """Load what it takes: for one that is about to fork children that need it, each of which would load it itself."""
-    try:
-        _function("prctl")
-    except (ImportError, OSError, AttributeError):
-        pass  # there it does nothing anyway
+    dying_with_parent(0)
 
 
 _found: dict[str, Callable[..., int]] = {}
@@ -77,6 +74,18 @@ def let_go(pid: int, number: int) -> bool:
 def die_with_parent(number: int) -> bool:
     """This process gets the signal when its parent ends (PR_SET_PDEATHSIG); False where the system cannot."""
     return _prctl(_PR_SET_PDEATHSIG, number)
+
+
+def dying_with_parent(number: int) -> Callable[[], object]:
+    """What does so when it is called: made before the fork, of which a child writes to little of its memory."""
+    try:
+        from _ctypes import call_function, dlopen, dlsym
+        from functools import partial
+
+        address = dlsym(dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+    except (ImportError, OSError, AttributeError):
+        return lambda: die_with_parent(number)
+    return partial(call_function, address, (_PR_SET_PDEATHSIG, number, 0, 0, 0))
 
 
 def inotify(path: bytes, mask: int) -> int | None:

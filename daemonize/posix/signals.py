@@ -62,9 +62,9 @@ class Blocked:
     """A context in which every signal is blocked in this thread: what is done in here is done, or not begun."""
 
     def __enter__(self) -> None:
-        mask = block(())
+        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         try:
-            block_all()
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL)
         except BaseException:
             # The call that blocks calls the handler of a signal that had come before, which may raise.
             restore_mask(mask)
@@ -72,7 +72,7 @@ class Blocked:
         self._mask = mask
 
     def __exit__(self, *_exc: object) -> None:
-        restore_mask(self._mask)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
 
 
 class SigpipeBlocked:
@@ -181,12 +181,13 @@ def handled() -> list[int]:
 
 def changed() -> tuple[int, ...]:
     """The signals that are handled or ignored, but for those that Python itself ignores, or does not know (faulthandler)."""
-    return tuple(
-        number
-        for number in valid()
-        if _signal.getsignal(number) != _signal.SIG_DFL
-        and not (number in _IGNORED_BY_PYTHON and is_ignored(number))
-    )
+    found = []
+    for number, handler in zip(_ALL, map(_signal.getsignal, _ALL), strict=True):
+        if handler == _signal.SIG_DFL:
+            continue
+        if number not in _IGNORED_BY_PYTHON or handler != _signal.SIG_IGN:
+            found.append(number)
+    return tuple(found)
 
 
 def ignore(number: int) -> None:

@@ -134,16 +134,18 @@ def test_who_asks_for_a_server_that_is_being_stopped_waits(asks: str) -> None:
 
 def test_nothing_is_stopped_without_a_time() -> None:
     """0 is never, and there is no thread."""
+    before = threading.active_count()
     with ChildServerCollection[Echo]() as servers:
         assert pid_of(servers, "a")
-        assert threading.active_count() == 1
+        assert threading.active_count() == before
 
 
 def test_our_own_thread_is_no_reason_for_a_warning() -> None:
     """Warnings are errors here: a second start beside the thread that waits for idle ones does not warn."""
+    before = threading.active_count()
     with ChildServerCollection[Echo](max_idle_time=600) as servers:
         assert pid_of(servers, "a")
-        assert threading.active_count() == 2
+        assert threading.active_count() == before + 1
         assert pid_of(servers, "b")
         thread = servers._expirer
     assert thread

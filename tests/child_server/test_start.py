@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 import traceback
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ import pytest
 from daemonize import ChildServer, ServerError, SetupError, UsageError, message_handler
 from tests.support import procs
 from tests.support.child_servers import Echo, ask
+from tests.support.threads import interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -258,27 +259,12 @@ def test_a_start_that_is_interrupted() -> None:
 
     def work() -> None:
         if wait:
-            os.write(tell, str(os.getpid()).encode())
+            os.write(tell, b"waits")
             signal.pause()
-
-    def interrupt() -> None:
-        os.read(told, 20)
-        # The main thread waits in poll(2): only a signal of the kernel's wakes it.
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     server = Initializes(work)
     server._keep = (tell,)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    thread = threading.Thread(target=interrupt)
-    try:
-        thread.start()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            with pytest.raises(KeyboardInterrupt):
-                server.start()
-    finally:
-        thread.join()
-        signal.signal(signal.SIGINT, before)
+    interrupt(server, lambda: os.read(told, 20), KeyboardInterrupt)
     wait.clear()
     with server:
         assert ask(server, "echo", "a") == ["a"]
@@ -298,31 +284,20 @@ def test_a_handler_that_raises_while_the_server_starts(seconds: float) -> None:
         if wait:
             signal.pause()
 
-    def too_late(_number: int, _frame: object) -> None:
-        raise TooLateError
-
     server = Initializes(work)
-    before = signal.signal(signal.SIGVTALRM, too_late)
-    # To this thread, which blocks it at times: one that another thread takes comes even into hooks of fork(2).
-    which = threading.Timer(seconds, signal.pthread_kill, (threading.get_ident(), signal.SIGVTALRM))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            with pytest.raises(TooLateError):
-                _start_between(which, server)
-    finally:
-        which.cancel()
-        which.join()
-        signal.signal(signal.SIGVTALRM, before)
-    assert not server.started
+    interrupt(server, lambda: time.sleep(seconds), TooLateError)
     wait.clear()
     with server:
         assert ask(server, "echo", "a") == ["a"]
 
 
-def _start_between(timer: threading.Timer, server: ChildServer) -> None:
-    timer.start()
-    server.start()
+def interrupt(server: ChildServer, moment: Callable[[], object], error: type[BaseException]) -> None:
+    """Start it; then a handler raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        with pytest.raises(error), interrupted(moment, error):
+            server.start()
+    assert not server.started
 
 
 @pytest.mark.parametrize("what", ["socketpair", "memfd_create", "fork"])

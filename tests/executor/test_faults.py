@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 def failing_forks(monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> None:
     """Each fork fails with the next of these (errno); 0: it works; afterwards all do."""
-    real = births.of_function
+    real = births.Function.bear
 
     def fork(*args: Any, **options: Any) -> Any:
         number = answers.pop(0) if answers else 0
@@ -38,7 +38,7 @@ def failing_forks(monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> None:
             raise OSError(number, os.strerror(number))
         return real(*args, **options)
 
-    monkeypatch.setattr(births, "of_function", fork)
+    monkeypatch.setattr(births.Function, "bear", fork)
 
 
 def test_a_fork_fails_while_others_run(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,8 +127,9 @@ def test_a_child_killed_in_mid_result() -> None:
     from daemonize.manager import body
 
     def dies() -> bytes:
-        def tell(sock: Any, kind: bytes, told: bytes) -> None:
-            sock.sendall(kind + (len(told)).to_bytes(4, "big") + told[: len(told) // 2])
+        def tell(birth: Any, kind: bytes, told: bytes) -> None:
+            birth.bell.ask()
+            birth.sock.sendall(kind + (len(told)).to_bytes(4, "big") + told[: len(told) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
 
         body._tell = tell

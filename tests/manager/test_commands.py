@@ -96,6 +96,8 @@ def test_a_command_has_no_other_descriptor() -> None:
         with ProcessManager() as manager:
             task = manager.create_process(["sleep", "1000"])
             procs.eventually(lambda: _is_executed(task.pid))
+            # It has a library open for a moment.
+            procs.eventually(lambda: set(procs.descriptors(task.pid)) <= {0, 1, 2})
             found, status = procs.descriptors(task.pid), procs.status(task.pid)
             task.stop()
     finally:

@@ -281,7 +281,7 @@ def test_control_tasks_that_do_not_die(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: where they are not told of it, they live on."""
 
     def start(channel: MessageChannel) -> None:
-        mortal.prctl.die_with_parent = lambda _number: False
+        mortal._killed[:] = [lambda: False]
         channel.write(str(ProcessManager().setup().create_process(hang).pid))
         hang()
 

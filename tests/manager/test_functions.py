@@ -25,7 +25,7 @@ from daemonize import (
     RemoteError,
     TaskError,
 )
-from tests.support import procs
+from tests.support import forked, procs
 from tests.support.tasks import completed
 
 
@@ -80,6 +80,41 @@ def test_large_results_of_many_at_once() -> None:
 
     assert found[0] == 7
     assert sorted(found[1:]) == [50_000_000 + number for number in range(4)]
+
+
+def test_a_large_result_when_the_bell_is_full() -> None:
+    """The task waits until it can ask to be heard."""
+    found: list[int] = []
+    with ProcessManager() as manager:
+        for _ in range(10_000):
+            manager.wakeup()
+        for _ in range(3):
+            manager.create_process(
+                lambda: b"x" * 3_000_000, lambda completion: found.append(len(completion.value()))
+            )
+
+    assert found == [3_000_000] * 3
+
+
+def test_a_task_is_not_heard_before_its_end() -> None:
+    """Unless it has a channel, or much to say: the owner wakes once for it."""
+    with ProcessManager() as manager:
+        manager.create_process(lambda: 1)
+        assert manager.step() == 1
+        manager.create_process(lambda: bytes(3_000_000))
+        assert manager.step() == 0
+
+
+def test_sockets_have_a_default_timeout() -> None:
+    """Neither the owner nor a task has to do with it."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.001)
+    try:
+        found = completed(lambda: bytes(5_000_000))
+    finally:
+        socket.setdefaulttimeout(before)
+
+    assert len(found.value()) == 5_000_000
 
 
 def test_an_exception() -> None:
@@ -357,7 +392,7 @@ def test_random_numbers_differ() -> None:
 
 
 def test_a_task_does_not_have_what_the_manager_has() -> None:
-    """Nor what it has for other tasks: sockets, pidfds, its own."""
+    """Nor what it has for other tasks: sockets, pidfds, its own; but for the end of its bell at which a task asks."""
     sockets: list[set[str]] = []
 
     def held() -> set[str]:
@@ -373,7 +408,22 @@ def test_a_task_does_not_have_what_the_manager_has() -> None:
         other.send_signal(signal.SIGKILL)
 
     (found,) = sockets
-    assert len(found - before) == 1
+    assert len(found - before) == 2
+
+
+def test_what_a_task_opens_stays_open_in_its_children() -> None:
+    """Its descriptors have the numbers that were those of managers: they are closed once."""
+
+    def task() -> list[int]:
+        first, second = os.pipe(), os.pipe()
+        grandchild = forked.call(lambda: [os.fstat(fd).st_ino for fd in (*first, *second)])
+        assert grandchild == [os.fstat(fd).st_ino for fd in (*first, *second)]
+        with ProcessManager() as own:
+            own.create_process(lambda: 1)
+        return grandchild
+
+    with ProcessManager(), ProcessManager():
+        assert len(completed(task).value()) == 4
 
 
 def test_a_forked_child_is_not_the_manager() -> None:

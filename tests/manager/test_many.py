@@ -5,10 +5,10 @@ from __future__ import annotations
 from tests.support.tasks import Storm
 
 
-def test_a_thousand() -> None:
+def test_three_hundred() -> None:
     """With random exits, signals and messages. The guards look for descriptors and children."""
-    storm = Storm(1000, at_once=16, seed=1)
+    storm = Storm(300, at_once=16, seed=1)
     storm.run()
 
     assert storm.faults == []
-    assert storm.ended == 1000
+    assert storm.ended == 300

@@ -137,7 +137,7 @@ def test_no_descriptors_left() -> None:
     assert found[0].value() == 1
 
 
-@pytest.mark.parametrize("task", [hang, ["sleep", "1000"]], ids=["function", "command"])
+@pytest.mark.parametrize("task", [lambda _channel: hang(), ["sleep", "1000"]], ids=["function", "command"])
 @pytest.mark.parametrize("which", [0, 1])
 def test_what_cannot_be_watched(monkeypatch: pytest.MonkeyPatch, task: Any, which: int) -> None:
     """Is ended: a task that nobody would hear of is none. which: of the descriptors of a task."""

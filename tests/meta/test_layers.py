@@ -19,9 +19,19 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"loading"}),
     frozenset({"errors"}),
-    frozenset({"channel_errors", "child_errors", "daemon_errors", "manager_errors", "outcomes", "units"}),
+    frozenset(
+        {
+            "channel_errors",
+            "child_errors",
+            "daemon_errors",
+            "lock_errors",
+            "manager_errors",
+            "outcomes",
+            "units",
+        }
+    ),
     frozenset({"posix"}),
-    frozenset({"channel", "listen", "notify"}),
+    frozenset({"channel", "file_lock", "listen", "notify"}),
     frozenset({"announce", "logs", "offspring", "readiness", "registry"}),
     frozenset({"launcher", "manager", "child_server"}),
     frozenset({"executor", "option", "background", "supervisor"}),

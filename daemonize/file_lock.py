@@ -1,0 +1,145 @@
+"""`FileLock`: a lock between processes, and between the threads of one.
+
+flock(2) on a file that is never removed. The lock belongs to the open file: whoever has a copy of its descriptor holds it,
+also when the process has been killed that took it. So a forked child closes its copies, and nothing is inherited through
+exec(2).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import warnings
+from time import monotonic
+from typing import Any, Self
+
+from daemonize.errors import AlreadyRunning, InvalidState, UsageError
+from daemonize.lock_errors import LockTaken
+from daemonize.posix import fds
+from daemonize.posix.locks import LockFile
+from daemonize.units import seconds_of
+
+#: Files that this process has open, locked, or to be locked.
+_open: set[int] = set()
+#: Held while one is opened, and while this process forks: a child knows of all of them.
+_opening = threading.RLock()
+
+
+class _Known(fds.Descriptors):
+    """Descriptors that a forked child closes."""
+
+    def add(self, fd: int) -> int:
+        _open.add(fd)
+        return super().add(fd)
+
+    def open_in(self, directory: int, name: bytes, flags: int, mode: int = 0o600) -> int:
+        with _opening:
+            return super().open_in(directory, name, flags, mode)
+
+    def shut(self, *fds: int) -> None:
+        for fd in fds:
+            with _opening:
+                super().shut(fd)
+                _open.discard(fd)
+
+
+#: Where no other timeout is given.
+_OWN: Any = object()
+
+
+def _seconds(timeout: float | str | None) -> float | None:
+    """Raises UsageError."""
+    return None if timeout is None else seconds_of("timeout", timeout)
+
+
+class FileLock:
+    """A lock that one process has at a time, and one thread of it: a context manager.
+
+    path: of a file, which is made where there is none (0600), never written to and never removed; where others can write to
+    its directory, none of another user's is used. timeout: seconds, or text such as "5s", that it is waited for; None: for
+    ever. It is free again when it is released, or when the process that has it ends, of whatever; a child that this forks
+    has no part in it. It waits in the kernel, or, with a timeout, looks every 10 ms at most; no order among those who wait.
+
+    Raises UsageError.
+    """
+
+    def __init__(self, path: str | bytes | os.PathLike[str], *, timeout: float | str | None = None) -> None:
+        try:
+            self._path = os.path.abspath(os.fsencode(path))
+        except TypeError:
+            raise UsageError(f"path is that of a file, and not {path!r}") from None
+        if not os.fsencode(path) or b"\0" in self._path:
+            raise UsageError(f"path is that of a file, and not {path!r}")
+        self.timeout = _seconds(timeout)
+        self._held: tuple[int, int, _Known] | None = None
+
+    @property
+    def path(self) -> str:
+        """Of the file; absolute."""
+        return os.fsdecode(self._path)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has it, by this object."""
+        return bool(self._held and self._held[0] == os.getpid())
+
+    def acquire(self, timeout: float | str | None = _OWN) -> None:
+        """Wait for it, and have it. timeout: as of the lock, whose own is taken if there is none; 0: do not wait.
+
+        Handlers of signals are called meanwhile, and what one raises ends it. Raises LockTaken, SetupError; UsageError;
+        InvalidState: this thread has it already.
+        """
+        seconds = self.timeout if timeout is _OWN else _seconds(timeout)
+        me = os.getpid(), threading.get_ident()
+        if self._held and self._held[:2] == me:
+            raise InvalidState(f"this thread has the lock {self.path} already: release it first")
+        known = _Known()
+        try:
+            until = None if seconds is None else monotonic() + seconds
+            fd = LockFile(self._path, known, until=until).fd
+            known.shut(*known.all - {fd})
+            self._held = (*me, known)
+        except AlreadyRunning as taken:
+            known.close()
+            raise LockTaken(self.path, seconds or 0.0, taken.pid, taken.name, taken.uid) from None
+        except BaseException:
+            known.close()
+            raise
+
+    def release(self) -> None:
+        """Let others have it. Raises InvalidState: this process does not have it by this object."""
+        held = self._held
+        if not held or not self.is_held:
+            raise InvalidState(f"the lock {self.path} is not held here: acquire it first")
+        self._held = None
+        held[2].close()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Not in a child that was forked within the block.
+        if self.is_held:
+            self.release()
+
+    def __del__(self) -> None:
+        if sys.is_finalizing() or not self.__dict__.get("_held") or not self.is_held:
+            return
+        warnings.warn(f"{self!r} was not released", ResourceWarning, stacklevel=2, source=self)
+        self.release()
+
+    def __repr__(self) -> str:
+        return f"<FileLock {self.path}{', held' if self.is_held else ''}>"
+
+
+def _let_go() -> None:
+    """In a forked child: they are its parent's. No object closes these numbers again: it is not held there."""
+    for fd in _open:
+        os.close(fd)
+    _open.clear()
+    _opening.release()
+
+
+os.register_at_fork(before=_opening.acquire, after_in_parent=_opening.release, after_in_child=_let_go)

@@ -1,0 +1,94 @@
+"""Tasks are started: what was asked for is checked, brought into the world, and watched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from daemonize.errors import SetupError
+from daemonize.manager import births, tasks
+from daemonize.manager.command import Command
+from daemonize.manager.process import Process
+from daemonize.offspring import forking
+from daemonize.posix import signals, stop
+from daemonize.posix.loop import POLLIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from daemonize.channel.codec import HasFileno
+    from daemonize.manager.holdings import Holdings
+    from daemonize.manager.process import Completion
+
+    Callbacks = tuple[Callable[[Completion], object] | None, Callable[[Any], object] | None]
+
+
+def function(task: Callable[..., Any], options: tasks.Options) -> births.Function:
+    """What is to be forked. Raises UsageError."""
+    with_channel = tasks.takes_channel(task)
+    threads = forking.has_threads()
+    if threads:
+        forking.warn(options.name, "task")
+    forking.flush(threads=threads)
+    return births.Function(task, options.memory, with_channel=with_channel, threads=threads)
+
+
+def command(
+    words: list[bytes],
+    options: tasks.Options,
+    environment: Mapping[str, str] | None,
+    directory: tasks.Path | None,
+    streams: Sequence[HasFileno | int | None],
+) -> Command:
+    """What is to be executed. Raises UsageError."""
+    found = tasks.checked_streams(*streams)
+    environ, path = tasks.checked_environment(environment), tasks.checked_directory(directory)
+    return Command(words, environ, path, found, options.memory)
+
+
+def start(
+    order: births.Function | Command,
+    options: tasks.Options,
+    callbacks: Callbacks,
+    number: int,
+    held: Holdings,
+) -> Process:
+    """With signals blocked. Raises SetupError: nothing has been started."""
+    # Before the fork: what is written to after it has to be copied.
+    process = Process(options, callbacks, number, held)
+    try:
+        child, process.inbox, process.command = order.bear(held.bell)
+    except OSError as error:
+        raise SetupError("start", options.name, error) from None
+    process.child, process.pid = child, child.pid
+    held.fds.update(process.descriptors)
+    try:
+        _watch(process, held)
+    except OSError as error:  # there are limits of what can be watched (epoll(7))
+        _discard(process, held)
+        raise SetupError("watch", options.name, error) from None
+    return process
+
+
+def _watch(process: Process, held: Holdings) -> None:
+    number, fd = process.number, process.child.fd
+    held.processes[number] = process
+    if process.inbox and process.inbox.heard:
+        held.loop.watch(process.inbox.fd, POLLIN, process.mark)
+    if fd is not None:
+        held.loop.watch(fd, POLLIN, process.mark)
+    else:
+        held.blind[number] = process
+    if process.options.timeout is not None:
+        held.deadlines.add(number, process.options.timeout)
+    if held.bell.timer is not None:
+        held.set_timer()
+
+
+def _discard(process: Process, held: Holdings) -> None:
+    """As if it had never been."""
+    for fd in process.descriptors:
+        held.loop.forget(fd)
+    held.forget(process)
+    process.send_signal(signals.SIGKILL)
+    process.child.wait(stop.KILL_GRACE)
+    held.release(process)
