@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import pickle
@@ -35,7 +36,7 @@ class Birth(NamedTuple):
     lasts: bool
     memory: int | None
     reset: tuple[int, ...]
-    streams: tuple[io.TextIOWrapper, io.TextIOWrapper] | None
+    streams: tuple[io.TextIOWrapper | None, io.TextIOWrapper | None] | None
     collects: bool
 
 
@@ -53,16 +54,21 @@ def live(birth: Birth) -> NoReturn:
 
 
 def _live(birth: Birth) -> int:
+    channel = None
     try:
         try:
             _settle(birth)
-            result = birth.function(_channel(birth.sock)) if birth.with_channel else birth.function()
+            channel = _channel(birth.sock) if birth.with_channel else None
+            result = birth.function(channel) if channel else birth.function()
             body = b"" if result is None else pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
         except SystemExit as error:
             return settling.status_of(error)
         except BaseException as error:  # noqa: BLE001 (it is the result)
-            _tell(birth.sock, frames.FAILURE, failures.packed(_without_us(error)))
+            body = failures.packed(_without_us(error))
+            _silence(channel)
+            _tell(birth.sock, frames.FAILURE, body)
             return 1
+        _silence(channel)
         _tell(birth.sock, frames.RESULT, body)
     except OSError:
         return 1  # the channel was cut off, or nobody is there who could be told
@@ -89,8 +95,14 @@ def _settle(birth: Birth) -> None:
 
 
 def _channel(sock: _socket.socket) -> MessageChannel:
-    """On a copy: it may be closed before the result is told."""
-    return MessageChannel(os.dup(sock.fileno()))
+    """On a copy: it may be closed before the result is told. Not 0, 1 or 2, which the function may write to."""
+    return MessageChannel(fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+
+
+def _silence(channel: MessageChannel | None) -> None:
+    """What another thread is just saying is said to its end: a result in the middle of it would make both nonsense."""
+    if channel:
+        channel.take_turn()
 
 
 def _without_us(error: BaseException) -> BaseException:
