@@ -6,6 +6,7 @@ Signals are blocked meanwhile: what is to be known of the child is put down befo
 from __future__ import annotations
 
 import _socket
+import fcntl
 import gc
 import os
 from typing import TYPE_CHECKING, Any
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
 
 def of_function(function: Callable[..., Any], options: Options, *, with_channel: bool, threads: bool) -> Born:
     """Fork it. With signals blocked. Raises OSError."""
-    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    ours, theirs = _pair()
     try:
         birth = body.Birth(
             function, with_channel, theirs, ours, os.getpid(), mortal.lasts(), options.memory, signals.changed(),
-            settling.streams() if threads else None, gc.isenabled(),
+            settling.streams_there_are() if threads else None, gc.isenabled(),
         )  # fmt: skip
         # A handler may have said something meanwhile.
         forking.flush(threads=threads)
@@ -45,6 +46,20 @@ def of_function(function: Callable[..., Any], options: Options, *, with_channel:
     finally:
         theirs.close()
     return Child(pid), Inbox(ours), None
+
+
+def _pair() -> tuple[_socket.socket, _socket.socket]:
+    """The task's end is none of 0, 1 and 2, to which it may write: the owner may have closed them. Raises OSError."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    if theirs.fileno() > 2:
+        return ours, theirs
+    try:
+        return ours, _socket.socket(fileno=fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
 
 
 def of_command(command: Command) -> Born:

@@ -252,6 +252,34 @@ def test_a_task_prints_though_the_main_thread_has_the_lock() -> None:
             os.close(fd)
 
 
+@pytest.mark.parametrize("streams", [(1,), (2,), (0, 1), (0, 1, 2)])
+def test_a_program_without_standard_streams(streams: tuple[int, ...]) -> None:
+    """What a task prints is lost, as it is in the program itself; it does not go where its result goes."""
+    script = (
+        "import os, sys\nfrom daemonize import ForkExecutor, progress\n"
+        "def task():\n    print('lost')\n    print('lost', file=sys.stderr)\n    progress(1)\n    return 'over'\n"
+        "with ForkExecutor(on_progress=print) as executor:\n"
+        "    os.write(9, executor.submit(task).result().encode())\n"
+    )
+    read, write = os.pipe()
+
+    def close() -> None:
+        os.dup2(write, 9)
+        for fd in streams:
+            os.close(fd)
+
+    try:
+        subprocess.run(
+            [sys.executable, "-c", script], preexec_fn=close, close_fds=False, timeout=30, check=True
+        )
+        os.close(write)
+        said = os.read(read, 100)
+    finally:
+        os.close(read)
+
+    assert said == b"over"
+
+
 def test_a_module_that_another_thread_imports() -> None:
     """Is found by a task as far as it has come. Negative control: who waits for its lock does so for ever."""
     script = (
