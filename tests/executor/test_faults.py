@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from daemonize import ExecutorFailed, ForkExecutor, SetupError, Simple, StillRunning
+from daemonize.executor.dispatcher import Dispatcher
 from daemonize.manager import births
 from daemonize.manager.manager import ProcessManager
 from daemonize.offspring import forking
@@ -181,6 +182,19 @@ def test_nobody_is_warned_of_ours() -> None:
             two.submit(int)
             manager.create_process(lambda: None)
             manager.wait_for_all_children()
+
+
+@pytest.mark.usefixtures("unwarned")
+def test_a_thread_of_ours_that_has_not_begun_warns_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ours from the moment it lives."""
+    begins, run = threading.Event(), Dispatcher._run
+    monkeypatch.setattr(Dispatcher, "_run", lambda self: begins.wait(30) and run(self))
+    with ForkExecutor() as executor:
+        try:
+            executor.submit(int)
+            executor.submit(int)
+        finally:
+            begins.set()
 
 
 @pytest.mark.usefixtures("unwarned")
