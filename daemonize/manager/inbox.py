@@ -28,7 +28,8 @@ _READ: dict[bytes, Callable[[bytes], Any]] = {
 class Inbox:
     """sock: the owner's end, which is the inbox's own from now on.
 
-    ended: nothing more will come. told: (kind, body) of a result or a failure. broken: why what came makes no sense.
+    ended: nothing more will come. told: (kind, body) of a result or a failure. broken: why what came makes no sense, or
+    cannot be kept.
     """
 
     def __init__(self, sock: _socket.socket) -> None:
@@ -37,7 +38,7 @@ class Inbox:
         self._parts: list[bytes] = []
         self.ended = False
         self.told: tuple[bytes, bytes] | None = None
-        self.broken: ChannelError | None = None
+        self.broken: ChannelError | MemoryError | None = None
 
     def fileno(self) -> int:
         """The descriptor; it is not to be watched when this has ended."""
@@ -75,6 +76,12 @@ class Inbox:
         except (ChannelError, OSError) as error:
             self.broken = error if isinstance(error, ChannelError) else None
             self.ended = True
+            self._refuse()
+        except MemoryError as error:
+            # There is none for this one, and may be for others: what there was of it is given back.
+            self._parts.clear()
+            self._reader.close()
+            self.broken, self.ended = error, True
             self._refuse()
         return True
 

@@ -294,6 +294,24 @@ def test_a_program_without_standard_streams(streams: tuple[int, ...]) -> None:
     assert said == b"over"
 
 
+def test_a_result_that_there_is_no_memory_for() -> None:
+    """It is that future's fault alone."""
+    script = (
+        "import resource\nfrom daemonize import ChildDeath, ForkExecutor\n"
+        "def large():\n    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))\n    return bytes(300_000_000)\n"
+        "with ForkExecutor(2) as executor:\n"
+        "    executor.submit(int).result()\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (400_000_000, -1))\n"
+        "    futures = [executor.submit(int), executor.submit(large), executor.submit(int)]\n"
+        "    try:\n        futures[1].result()\n"
+        "    except ChildDeath as error:\n        print(type(error.__cause__).__name__)\n"
+        "    print(futures[0].result(), futures[2].result(), executor.submit(int).result())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=True)
+
+    assert done.stdout.decode().split() == ["MemoryError", "0", "0", "0"]
+
+
 def test_a_module_that_another_thread_imports() -> None:
     """Is found by a task as far as it has come. Negative control: who waits for its lock does so for ever."""
     script = (
