@@ -38,11 +38,11 @@ _LOOKED_AT = 4096
 class _Memory:
     """What this process has said and opened. A process that it forks has the same: nothing is said twice.
 
-    told: whether somebody knows that it is ready. spares: between spare_memory() and then. logs: from open_logs():
-    variable -> (descriptor, what it leads to). holds: from hold_streams(): descriptor -> its copy.
+    told: whether somebody knows that it is ready. spares: between spare_memory() and then, so many objects. logs: from
+    open_logs(): variable -> (descriptor, what it leads to). holds: from hold_streams(): descriptor -> its copy.
     """
 
-    told = spares = False
+    told, spares = False, 0
     holds: ClassVar[dict[int, int]] = {}
     logs: ClassVar[dict[bytes, tuple[int, bytes]]] = {}
 
@@ -107,12 +107,13 @@ def spare_memory() -> None:
     """
     if gc.isenabled() and not gc.get_freeze_count():
         gc.freeze()
-        _Memory.spares = True
+        _Memory.spares = gc.get_freeze_count()
 
 
 def _spare_no_longer() -> None:
-    if _Memory.spares:
-        _Memory.spares = False
+    spared, _Memory.spares = _Memory.spares, 0
+    # There are more if the program has done so itself meanwhile, as before it forks workers: that is to stay.
+    if gc.get_freeze_count() <= spared:
         gc.unfreeze()
 
 

@@ -12,8 +12,12 @@ from __future__ import annotations
 import posix
 import sys
 from _frozen_importlib import ModuleSpec
-from _frozen_importlib_external import MAGIC_NUMBER, FileFinder, SourceFileLoader
-from marshal import loads
+from _frozen_importlib_external import (  # type: ignore[attr-defined]
+    MAGIC_NUMBER,
+    FileFinder,
+    SourceFileLoader,
+    _compile_bytecode,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 _HEAD = MAGIC_NUMBER + b"\0\0\0\0"
 #: Bytes of the longest that is read here.
 _MOST = 1 << 16
+#: What of a mode tells the kind of a file, and that of one with bytes in it (inode(7)).
+_FORMAT, _REGULAR = 0o170000, 0o100000
 
 
 class Loader(SourceFileLoader):
@@ -44,8 +50,8 @@ class Loader(SourceFileLoader):
             data = b""
         if data[:16] != self._mark or len(data) == _MOST:
             return super().get_code(fullname)
-        code: CodeType = loads(memoryview(data)[16:])  # noqa: S302 (as Python loads it)
-        return code
+        # It may have been compiled under another path: Python puts that right, and sees that it is code.
+        return _compile_bytecode(memoryview(data)[16:], fullname, self._cached, self.path)  # type: ignore[no-any-return]
 
 
 class Finder(FileFinder):
@@ -56,9 +62,12 @@ class Finder(FileFinder):
 
     def find_spec(self, fullname: str, target: object = None) -> ModuleSpec | None:
         """A module or a package. What is neither, Python's own class looks for."""
-        base = f"{self.path}/{fullname.rpartition('.')[2]}"
+        name = fullname.rpartition(".")[2]
+        if not (name.isascii() and name.isidentifier()):
+            return super().find_spec(fullname)  # which looks for it in a listing, and not below a/b
+        base = f"{self.path}/{name}"
         return (
-            self._spec(fullname, base + ".py") or self._package(fullname, base) or super().find_spec(fullname)
+            self._package(fullname, base) or self._spec(fullname, base + ".py") or super().find_spec(fullname)
         )
 
     def _package(self, fullname: str, directory: str) -> ModuleSpec | None:
@@ -72,6 +81,8 @@ class Finder(FileFinder):
         try:
             status = posix.stat(source)
         except OSError:
+            return None
+        if status.st_mode & _FORMAT != _REGULAR:
             return None
         directory, _, name = source.rpartition("/")
         cached = f"{directory}/__pycache__/{name[:-3]}.{sys.implementation.cache_tag}.pyc"

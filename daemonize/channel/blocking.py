@@ -220,6 +220,10 @@ class MessageChannel:
         self._end.hang_up(socket.SHUT_RDWR)
         self.close()
 
+    def take_turn(self) -> None:
+        """Wait until no thread is in a call that writes; from then on, none but this one gets into any."""
+        self._writing.acquire()
+
     def renew_turns(self) -> None:
         """In a forked child: the threads that were in a call are not there."""
         self._reading, self._writing = threading.RLock(), threading.RLock()

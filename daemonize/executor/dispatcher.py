@@ -96,6 +96,8 @@ class Dispatcher:
                 self._manager.teardown()
                 error = OSError(errno.EAGAIN, "no thread can be started")
                 raise SetupError("start", "the thread of an executor", error) from None
+            # Here: whoever submits something now is not to be warned of a thread that has not said yet whose it is.
+            forking.dispatching.add(thread.ident or 0)
             self._thread = thread
 
     def close(self, *, cancel: bool = False, why: str = "shutdown") -> None:
@@ -144,15 +146,15 @@ class Dispatcher:
     # -- the thread -------------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        me = threading.get_ident()
-        forking.dispatching.add(me)
+        forking.dispatching.add(threading.get_ident())
         signals.block_all()
         try:
             self._dispatch()
         except BaseException as error:  # noqa: BLE001 (every future gets it)
             self._fail(error)
         finally:
-            forking.dispatching.discard(me)
+            # After who has started it has said so, too: both ways to here lead through the lock.
+            forking.dispatching.discard(threading.get_ident())
 
     def _dispatch(self) -> None:
         while True:

@@ -10,6 +10,7 @@ that takes longer than most system calls, and for Python to call a function is t
 from __future__ import annotations
 
 import _socket
+import fcntl
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ class Function:
 
     def bear(self, bell: Bell) -> tuple[Child, Inbox, None]:
         """Fork it. With it, what it says. With all signals blocked. Raises OSError."""
-        ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        ours, theirs = _pair()
         if _socket.getdefaulttimeout() is not None:
             ours.settimeout(None)
             theirs.settimeout(None)
@@ -58,3 +59,17 @@ class Function:
             holdings.forkers.pop(me, None)
             theirs.close()
         return Child(pid), inbox, None
+
+
+def _pair() -> tuple[_socket.socket, _socket.socket]:
+    """The task's end is none of 0, 1 and 2, to which it may write: the owner may have closed them. Raises OSError."""
+    ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    if theirs.fileno() > 2:
+        return ours, theirs
+    try:
+        return ours, _socket.socket(fileno=fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()

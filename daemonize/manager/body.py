@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import pickle
@@ -32,7 +33,7 @@ class Birth:
     owner: pid of who forks it. lasts: whether the thread does that forks it. reset: signals that are not at their default.
     streams: what is to be stdout and stderr; None: there are no threads, and they are what they were. collects: whether
     garbage is collected. has_more: whether it takes more than every task needs.
-    heard: whether the owner listens before its end.
+    heard: whether the owner listens before its end. pid: the task's own.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Birth:
         "lasts",
         "owner",
         "owners",
+        "pid",
         "reset",
         "sock",
         "streams",
@@ -51,10 +53,10 @@ class Birth:
 
     def __init__(self, task: Function, sock: _socket.socket, owners: int, bell: Bell) -> None:
         self.task, self.sock, self.owners, self.bell = task, sock, owners, bell
-        self.heard = task.with_channel
+        self.heard, self.pid = task.with_channel, 0
         self.owner, self.lasts = os.getpid(), mortal.lasts()
         self.reset, self.collects = signals.changed(), gc.isenabled()
-        self.streams = settling.streams() if task.threads else None
+        self.streams = settling.streams_there_are() if task.threads else None
         self.has_more = (
             task.threads
             or task.memory is not None
@@ -69,7 +71,7 @@ def live(birth: Birth) -> NoReturn:
     A page of memory that is written to has to be copied, which takes longer than a system call, and each function of ours
     that is called writes to some: what every task needs is done in here, and the rest by others.
     """
-    status, task, sock = 1, birth.task, birth.sock
+    status, task, birth.pid, channel = 1, birth.task, os.getpid(), None
     try:
         try:
             os.close(birth.owners)
@@ -83,18 +85,16 @@ def live(birth: Birth) -> NoReturn:
                 _settle(birth)
             mortal.end_with(birth.owner, lasts=birth.lasts)
             set_mask(SIG_SETMASK, ())
-            # On a copy: it may be closed before the result is told.
-            result = task.call(MessageChannel(os.dup(sock.fileno()))) if task.with_channel else task.call()
+            if task.with_channel:
+                channel = _channel(birth.sock)
+            result = task.call(channel) if channel else task.call()
             body = b"" if result is None else pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
         except SystemExit as error:
             status = settling.status_of(error)
         except BaseException as error:  # noqa: BLE001 (it is the result)
-            _tell(birth, frames.FAILURE, failures.packed(_without_us(error)))
+            _answer(birth, channel, frames.FAILURE, failures.packed(_without_us(error)))
         else:
-            if body:
-                _tell(birth, frames.RESULT, body)
-            else:
-                sock.sendall(_NOTHING, frames.NOSIGNAL)
+            _answer(birth, channel, frames.RESULT, body)
             status = 0
     finally:
         # Nothing returns into the caller's stack, whatever was raised; what could not be told, its status tells.
@@ -112,6 +112,24 @@ def _settle(birth: Birth) -> None:
         settling.free_imports()
     if birth.task.memory is not None:
         settling.limit_memory(birth.task.memory)
+
+
+def _channel(sock: _socket.socket) -> MessageChannel:
+    """On a copy: it may be closed before the result is told. Not 0, 1 or 2, which the function may write to."""
+    return MessageChannel(fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
+
+
+def _answer(birth: Birth, channel: MessageChannel | None, kind: bytes, body: bytes) -> None:
+    """Unless this is what the function has forked itself, which has come to its end as well. Raises OSError."""
+    if os.getpid() != birth.pid:
+        return
+    if channel:
+        # What another thread is just saying is said to its end: a result in the middle of it would make both nonsense.
+        channel.take_turn()
+    if kind == frames.RESULT and not body:
+        birth.sock.sendall(_NOTHING, frames.NOSIGNAL)
+    else:
+        _tell(birth, kind, body)
 
 
 def _without_us(error: BaseException) -> BaseException:

@@ -33,7 +33,8 @@ class Inbox:
 
     heard: whether that is watched, until `ended`: what most tasks say comes at their end, and is looked at then.
 
-    ended: nothing more will come. told: (kind, body) of a result or a failure. broken: why what came makes no sense.
+    ended: nothing more will come. told: (kind, body) of a result or a failure. broken: why what came makes no sense, or
+    cannot be kept.
     """
 
     def __init__(self, sock: _socket.socket, *, heard: bool) -> None:
@@ -42,7 +43,7 @@ class Inbox:
         self._parts: list[bytes] = []
         self.ended = False
         self.told: tuple[bytes, bytes] | None = None
-        self.broken: ChannelError | None = None
+        self.broken: ChannelError | MemoryError | None = None
 
     def take(self, most: int) -> list[Any]:
         """Messages that have come, at most so many: lists, bytes, dicts; an int is a descriptor, the caller's to close.
@@ -90,6 +91,12 @@ class Inbox:
         except (ChannelError, OSError) as error:
             self.broken = error if isinstance(error, ChannelError) else None
             self.ended = True
+            self._refuse()
+        except MemoryError as error:
+            # There is none for this one, and may be for others: what there was of it is given back.
+            self._parts.clear()
+            reader.close()
+            self.broken, self.ended = error, True
             self._refuse()
         return True
 

@@ -17,6 +17,8 @@ Task: TypeAlias = Callable[..., Any] | Sequence[str | bytes | os.PathLike[str]]
 Path: TypeAlias = str | bytes | os.PathLike[str]
 #: Seconds between SIGTERM and SIGKILL.
 GRACE = 10.0
+#: Bytes of the largest limit that can be said (setrlimit(2)).
+_MOST_MEMORY = (1 << 63) - 1
 #: What only a command has.
 _FOR_COMMANDS = ("environment", "directory", "stdin", "stdout", "stderr")
 
@@ -46,7 +48,7 @@ def checked_options(
         return Options(getattr(task, "__qualname__", None) or name_of(task), None, GRACE, None)
     if not isinstance(name, str | None):
         raise UsageError(f"the name of a task is text, and {name!r} is not")
-    if memory is not None and (type(memory) is not int or memory <= 0):
+    if memory is not None and (type(memory) is not int or not 0 < memory <= _MOST_MEMORY):
         raise UsageError(f"memory is a number of bytes, or None, and not {memory!r}")
     return Options(
         name or name_of(task),
@@ -59,7 +61,14 @@ def checked_options(
 def name_of(task: Task) -> str:
     """As shown to people."""
     if callable(task):
-        return getattr(task, "__qualname__", None) or getattr(task, "__name__", None) or type(task).__name__
+        for attribute in ("__qualname__", "__name__"):
+            try:
+                name = getattr(task, attribute, None)
+            except Exception:  # noqa: BLE001, S112 (an object may answer for its attributes as it likes)
+                continue
+            if isinstance(name, str) and name:
+                return name
+        return type(task).__name__
     return os.fsdecode(task[0])
 
 

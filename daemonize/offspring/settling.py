@@ -53,6 +53,14 @@ def seed() -> None:
         sys.modules["numpy.random"].seed()
 
 
+def streams_there_are() -> tuple[io.TextIOWrapper | None, io.TextIOWrapper | None]:
+    """As `streams`, but for what the owner has none of: it was started without, and 1 or 2 may be anything."""
+    return (
+        None if sys.stdout is None else _stream(sys.stdout, 1, "strict"),
+        None if sys.stderr is None else _stream(sys.stderr, 2, "backslashreplace"),
+    )
+
+
 def streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
     """For a child: stdout and stderr without a buffer. Made in the owner, whose memory it need not copy for that."""
     return _stream(sys.stdout, 1, "strict"), _stream(sys.stderr, 2, "backslashreplace")
@@ -64,7 +72,7 @@ def _stream(old: Any, number: int, errors: str) -> io.TextIOWrapper:
     return io.TextIOWrapper(raw, encoding=encoding, errors=errors, write_through=True)
 
 
-def take_streams(new: tuple[io.TextIOWrapper, io.TextIOWrapper], *, threads: bool) -> None:
+def take_streams(new: tuple[io.TextIOWrapper | None, io.TextIOWrapper | None], *, threads: bool) -> None:
     """What the owner had buffered stays in the old ones.
 
     They are not touched where another thread may have used them at the fork: their locks would be held for ever.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from daemonize import ExecutorFailed, ForkExecutor, SetupError, Simple, StillRunning
+from daemonize.executor.dispatcher import Dispatcher
 from daemonize.manager import births
 from daemonize.manager.manager import ProcessManager
 from daemonize.offspring import forking
@@ -184,6 +185,19 @@ def test_nobody_is_warned_of_ours() -> None:
 
 
 @pytest.mark.usefixtures("unwarned")
+def test_a_thread_of_ours_that_has_not_begun_warns_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is ours from the moment it lives."""
+    begins, run = threading.Event(), Dispatcher._run
+    monkeypatch.setattr(Dispatcher, "_run", lambda self: begins.wait(30) and run(self))
+    with ForkExecutor() as executor:
+        try:
+            executor.submit(int)
+            executor.submit(int)
+        finally:
+            begins.set()
+
+
+@pytest.mark.usefixtures("unwarned")
 def test_a_thread_that_has_been_joined_warns_nobody() -> None:
     """It may still be on its way out, while one of ours sleeps, which is not taken for it."""
     assert ForkExecutor().submit(_sleepers).result(30) == (True, False)
@@ -250,6 +264,52 @@ def test_a_task_prints_though_the_main_thread_has_the_lock() -> None:
     finally:
         for fd in (read, write, said, say):
             os.close(fd)
+
+
+@pytest.mark.parametrize("streams", [(1,), (2,), (0, 1), (0, 1, 2)])
+def test_a_program_without_standard_streams(streams: tuple[int, ...]) -> None:
+    """What a task prints is lost, as it is in the program itself; it does not go where its result goes."""
+    script = (
+        "import os, sys\nfrom daemonize import ForkExecutor, progress\n"
+        "def task():\n    print('lost')\n    print('lost', file=sys.stderr)\n    progress(1)\n    return 'over'\n"
+        "with ForkExecutor(on_progress=print) as executor:\n"
+        "    os.write(9, executor.submit(task).result().encode())\n"
+    )
+    read, write = os.pipe()
+
+    def close() -> None:
+        os.dup2(write, 9)
+        for fd in streams:
+            os.close(fd)
+
+    try:
+        subprocess.run(
+            [sys.executable, "-c", script], preexec_fn=close, close_fds=False, timeout=30, check=True
+        )
+        os.close(write)
+        said = os.read(read, 100)
+    finally:
+        os.close(read)
+
+    assert said == b"over"
+
+
+def test_a_result_that_there_is_no_memory_for() -> None:
+    """It is that future's fault alone."""
+    script = (
+        "import resource\nfrom daemonize import ChildDeath, ForkExecutor\n"
+        "def large():\n    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))\n    return bytes(300_000_000)\n"
+        "with ForkExecutor(2) as executor:\n"
+        "    executor.submit(int).result()\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (400_000_000, -1))\n"
+        "    futures = [executor.submit(int), executor.submit(large), executor.submit(int)]\n"
+        "    try:\n        futures[1].result()\n"
+        "    except ChildDeath as error:\n        print(type(error.__cause__).__name__)\n"
+        "    print(futures[0].result(), futures[2].result(), executor.submit(int).result())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=True)
+
+    assert done.stdout.decode().split() == ["MemoryError", "0", "0", "0"]
 
 
 def test_a_module_that_another_thread_imports() -> None:

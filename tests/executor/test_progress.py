@@ -89,6 +89,31 @@ def test_threads_of_a_task() -> None:
     assert heard == ["x" * 200_000] * 20
 
 
+def test_a_thread_speaks_when_the_function_returns() -> None:
+    """What it is just saying, and the result: both are whole."""
+
+    def task() -> int:
+        speaking = threading.Event()
+
+        def speak() -> None:
+            speaking.set()
+            while True:
+                progress(b"x" * 5_000_000)
+
+        threading.Thread(target=speak, daemon=True).start()
+        speaking.wait()
+        return 42
+
+    heard: list[bytes] = []
+    with ForkExecutor(
+        1, on_progress=lambda _, value: heard.append(value[:1] * (len(value) == 5_000_000))
+    ) as executor:
+        results = [future.result() for future in [executor.submit(task) for _ in range(10)]]
+
+    assert results == [42] * 10
+    assert set(heard) <= {b"x"}
+
+
 def test_what_cannot_be_pickled() -> None:
     """Is the task's own failure, at its line."""
     with ForkExecutor(on_progress=print) as executor, pytest.raises(TypeError, match="pickle"):

@@ -30,6 +30,24 @@ def test_a_result() -> None:
         assert isinstance(future, futures.Future)
 
 
+class _Answers:
+    """For whatever it is asked for; as a proxy does (xmlrpc.client)."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__qualname__":
+            return self
+        raise RuntimeError(name)
+
+    def __call__(self) -> int:
+        return 42
+
+
+def test_a_function_without_a_name() -> None:
+    """Which has attributes as it likes."""
+    with ForkExecutor() as executor:
+        assert executor.submit(_Answers()).result(30) == 42
+
+
 def test_it_runs_in_another_process() -> None:
     """Upstream's: whose memory is a copy of this one's; a result is 42, and ready."""
     changed: list[int] = []

@@ -39,6 +39,22 @@ def test_a_result() -> None:
     assert repr(completion) == f"<Completion of {completion.name} (pid {completion.pid}): status 0>"
 
 
+@pytest.mark.parametrize("ends", ["returns", "raises"])
+def test_what_a_task_has_forked_does_not_speak_for_it(ends: str) -> None:
+    """It comes to the end of the same function; the result is that of the task."""
+
+    def task() -> str:
+        pid = os.fork()
+        if pid == 0:
+            if ends == "raises":
+                raise ValueError
+            return "the other's"
+        os.waitpid(pid, 0)
+        return "the task's"
+
+    assert completed(task).value() == "the task's"
+
+
 def test_it_runs_in_another_process() -> None:
     """Whose memory is a copy of this one's."""
     changed = []

@@ -37,6 +37,7 @@ from tests.support.tasks import completed, hang
         (print, {"grace": -1}, "grace must be 0 or more seconds"),
         (print, {"memory": 0}, "memory is a number of bytes, or None, and not 0"),
         (print, {"memory": "1G"}, "memory is a number of bytes, or None, and not '1G'"),
+        (print, {"memory": 1 << 63}, "memory is a number of bytes, or None, and not 9223372036854775808"),
         (print, {"memory": True}, "memory is a number of bytes"),
         (print, {"name": 5}, "the name of a task is text, and 5 is not"),
         (print, {"stdout": 1}, "stdout is for commands"),

@@ -114,12 +114,18 @@ def test_what_it_has_done_is_kept(words: tuple[str, ...], tmp_path: Path, server
 
 
 @pytest.mark.parametrize(
-    ("own", "facts"),
-    [("pass", (0, 1, 0)), ("gc.freeze()", (1, 1, 1)), ("gc.disable()", (0, 0, 0)), (apps.THREAD, (0, 0, 0))],
-    ids=["as most", "its own", "no collector", "started anew"],
+    ("own", "later", "facts"),
+    [
+        ("pass", "pass", (0, 1, 0)),
+        ("gc.freeze()", "pass", (1, 1, 1)),
+        ("pass", "kept = [[] for _ in range(100)]; gc.freeze()", (0, 1, 1)),
+        ("gc.disable()", "pass", (0, 0, 0)),
+        (apps.THREAD, "pass", (0, 0, 0)),
+    ],
+    ids=["as most", "its own", "its own, later", "no collector", "started anew"],
 )
 def test_old_objects_are_left_alone_until_it_is_ready(
-    own: str, facts: tuple[int, ...], tmp_path: Path, servers: Family
+    own: str, later: str, facts: tuple[int, ...], tmp_path: Path, servers: Family
 ) -> None:
     """To look for garbage among them would copy them all. What the program does itself stays."""
     code = f"""
@@ -129,6 +135,7 @@ found = [gc.get_freeze_count() > 0]
 @daemonize_option()
 def main():
     found.append(gc.get_freeze_count() > 0)
+    {later}
     daemonize.ready()
     found.append(gc.get_freeze_count() > 0)
     print(*map(int, found))

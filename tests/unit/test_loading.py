@@ -113,6 +113,42 @@ def test_what_is_compiled_makes_no_sense(copy: Path, harm: str) -> None:
     assert run(copy, "import daemonize.units\n" + LOADER) == [OURS]
 
 
+def test_a_package_that_was_moved(copy: Path) -> None:
+    """Its functions say where they are, and not where they were compiled: tracebacks and warnings go by that."""
+    code = f"from daemonize.units import seconds_of\n{LOADER}\nprint(seconds_of.__code__.co_filename)"
+    before = run(copy, code)
+    (copy / "elsewhere").mkdir()
+    os.rename(copy / "daemonize", copy / "elsewhere/daemonize")
+    after = run(copy / "elsewhere", code)
+
+    assert before == [OURS, f"{copy}/daemonize/units.py"]
+    assert after == [OURS, f"{copy}/elsewhere/daemonize/units.py"]
+
+
+def test_a_package_beside_a_module_of_its_name(copy: Path) -> None:
+    """The package is it, as everywhere in Python: the module may be what an older version has left."""
+    (copy / "daemonize/posix.py").write_text("raise SystemExit('old')")
+
+    assert run(copy, "import daemonize.posix as it\nprint(it.__file__)") == [
+        f"{copy}/daemonize/posix/__init__.py"
+    ]
+
+
+def test_a_directory_with_the_name_of_a_source(copy: Path) -> None:
+    """It is none."""
+    (copy / "daemonize/absent.py").mkdir()
+
+    assert run(copy, "from importlib.util import find_spec\nprint(find_spec('daemonize.absent'))") == ["None"]
+
+
+@pytest.mark.parametrize("name", ["posix/child", "", "\\0", "\\ud800", "x" * 300])
+def test_names_that_no_module_has(copy: Path, name: str) -> None:
+    """They are looked for in a listing, as by Python, and not as a path."""
+    code = f"try: __import__('daemonize.{name}')\nexcept ModuleNotFoundError: print('absent')"
+
+    assert run(copy, code) == ["absent"]
+
+
 def test_a_module_that_is_not_there(copy: Path) -> None:
     """It is said as always; one that is made later is found."""
     code = (
