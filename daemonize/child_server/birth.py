@@ -14,7 +14,8 @@ from daemonize.child_server import live, report
 from daemonize.errors import SetupError, UsageError
 from daemonize.offspring import forking, settling
 from daemonize.offspring.process import Child
-from daemonize.posix import fds, prctl, signals
+from daemonize.posix import fds, prctl
+from daemonize.posix.blocked import Blocked
 from daemonize.posix.identity import pidfd_open
 
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ def bear(
     """
     kept = tuple(_checked(file) for file in keep)
     prctl.prepare()
-    with signals.Blocked():
+    with Blocked():
         threads = forking.has_threads()
     if threads:
         forking.warn(name, "server")
     forking.flush(threads=threads)
     with ExitStack() as always, ExitStack() as failing:
-        with signals.Blocked():
+        with Blocked():
             try:
                 owned = fds.Descriptors()
                 always.callback(owned.close)

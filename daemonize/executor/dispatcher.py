@@ -25,6 +25,7 @@ from daemonize.executor.future import ExecutorFailed, Future, log_callback
 from daemonize.manager import ProcessManager
 from daemonize.offspring import forking, mortal
 from daemonize.posix import signals, stop
+from daemonize.posix.blocked import Blocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +88,7 @@ class Dispatcher:
 
     def _begin(self) -> None:
         # With signals blocked: what a handler raises would leave a manager without a thread. The thread keeps them so.
-        with signals.Blocked():
+        with Blocked():
             self._manager.setup()
             thread = threading.Thread(target=self._run, name="executor", daemon=True)
             try:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from daemonize.errors import InvalidState
 from daemonize.manager.bell import Bell
 from daemonize.manager.endings import Deadlines, Endings
-from daemonize.posix import signals, stop
+from daemonize.posix import stop
+from daemonize.posix.blocked import Blocked
 from daemonize.posix.loop import POLLIN
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Holdings:
         """A signal to it and to what is below it, and SIGKILL in so many seconds. Raises InvalidState."""
         if self.owner != os.getpid():
             raise InvalidState(foreign(self.owner))
-        with signals.Blocked():
+        with Blocked():
             if process.completion is None:
                 self.begin([process], stop.default_plan(grace, number))
 

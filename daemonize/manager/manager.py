@@ -13,6 +13,7 @@ from daemonize.manager import starting, tasks
 from daemonize.manager.holdings import Holdings, foreign
 from daemonize.offspring import mortal
 from daemonize.posix import signals, stop
+from daemonize.posix.blocked import Blocked
 from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class ProcessManager:
                 if self._owner == os.getpid()
                 else foreign(self._owner)
             )
-        with signals.Blocked():
+        with Blocked():
             try:
                 self._held = Holdings()
             except OSError as error:
@@ -85,7 +86,7 @@ class ProcessManager:
                 self._close()
 
     def _close(self) -> None:
-        with signals.Blocked():
+        with Blocked():
             held, self._held, self._owner = self._held, None, 0
             if held:
                 held.close()
@@ -159,7 +160,7 @@ class ProcessManager:
             words = tasks.checked_words(task)
             options = tasks.checked_options(task, name, timeout, grace, memory)
             order = starting.command(words, options, environment, directory, (stdin, stdout, stderr))
-        with signals.Blocked():
+        with Blocked():
             process = starting.start(order, options, (on_complete, on_message), self._number + 1, held)
             self._number += 1
         return process
@@ -185,7 +186,7 @@ class ProcessManager:
         if signal not in signals.valid():
             raise UsageError(f"there is no signal {signal!r}: write signal.SIGTERM")
         plan = stop.default_plan(seconds_of("grace", grace), int(signal))
-        with signals.Blocked():
+        with Blocked():
             held.begin([*held.processes.values()], plan)
 
     def wait_for_all_children(self) -> None:
@@ -240,7 +241,7 @@ class ProcessManager:
         try:
             if not self._due:
                 held.loop.run_once(held.patience(patience))
-                with signals.Blocked():
+                with Blocked():
                     self._collect(held)
             return self._call(held)
         finally:

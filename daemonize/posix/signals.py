@@ -58,23 +58,6 @@ def restore_mask(mask: Iterable[int]) -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, mask)
 
 
-class Blocked:
-    """A context in which every signal is blocked in this thread: what is done in here is done, or not begun."""
-
-    def __enter__(self) -> None:
-        mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
-        try:
-            _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL)
-        except BaseException:
-            # The call that blocks calls the handler of a signal that had come before, which may raise.
-            restore_mask(mask)
-            raise
-        self._mask = mask
-
-    def __exit__(self, *_exc: object) -> None:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
-
-
 class SigpipeBlocked:
     """A context in which writing to a closed pipe is an error (EPIPE), and never a signal.
 
