@@ -22,6 +22,8 @@ from daemonize.units import seconds_of
 
 #: Files that this process has open, locked, or to be locked.
 _open: set[int] = set()
+#: Which thread of this process has which file (device, inode), by whatever object.
+_holders: dict[tuple[int, int], int] = {}
 #: Held while one is opened, and while this process forks: a child knows of all of them.
 _opening = threading.RLock()
 
@@ -72,7 +74,7 @@ class FileLock:
         if not os.fsencode(path) or b"\0" in self._path:
             raise UsageError(f"path is that of a file, and not {path!r}")
         self.timeout = _seconds(timeout)
-        self._held: tuple[int, int, _Known] | None = None
+        self._held: tuple[int, tuple[int, int], _Known] | None = None
 
     @property
     def path(self) -> str:
@@ -88,18 +90,19 @@ class FileLock:
         """Wait for it, and have it. timeout: as of the lock, whose own is taken if there is none; 0: do not wait.
 
         Handlers of signals are called meanwhile, and what one raises ends it. Raises LockTaken, SetupError; UsageError;
-        InvalidState: this thread has it already.
+        InvalidState: this thread has it already, by this object, or by any if it would wait for ever.
         """
         seconds = self.timeout if timeout is _OWN else _seconds(timeout)
-        me = os.getpid(), threading.get_ident()
-        if self._held and self._held[:2] == me:
-            raise InvalidState(f"this thread has the lock {self.path} already: release it first")
+        if self.is_held or seconds is None:
+            self._refuse_twice()
         known = _Known()
         try:
             until = None if seconds is None else monotonic() + seconds
             fd = LockFile(self._path, known, until=until).fd
             known.shut(*known.all - {fd})
-            self._held = (*me, known)
+            file = _file_of(fd)
+            self._held = (os.getpid(), file, known)
+            _holders[file] = threading.get_ident()
         except AlreadyRunning as taken:
             known.close()
             raise LockTaken(self.path, seconds or 0.0, taken.pid, taken.name, taken.uid) from None
@@ -107,12 +110,22 @@ class FileLock:
             known.close()
             raise
 
+    def _refuse_twice(self) -> None:
+        """Also by another object: it would wait for itself. Raises InvalidState."""
+        try:
+            file = _file_of(self._path)
+        except OSError:
+            return  # it is not there yet, or that it cannot be had is about to be told
+        if _holders.get(file) == threading.get_ident():
+            raise InvalidState(f"this thread has the lock {self.path} already: release it first")
+
     def release(self) -> None:
         """Let others have it. Raises InvalidState: this process does not have it by this object."""
         held = self._held
         if not held or not self.is_held:
             raise InvalidState(f"the lock {self.path} is not held here: acquire it first")
         self._held = None
+        _holders.pop(held[1], None)
         held[2].close()
 
     def __enter__(self) -> Self:
@@ -134,11 +147,18 @@ class FileLock:
         return f"<FileLock {self.path}{', held' if self.is_held else ''}>"
 
 
+def _file_of(path: bytes | int) -> tuple[int, int]:
+    """Raises OSError."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
 def _let_go() -> None:
     """In a forked child: they are its parent's. No object closes these numbers again: it is not held there."""
     for fd in _open:
         os.close(fd)
     _open.clear()
+    _holders.clear()
     _opening.release()
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import InvalidState, SetupError, StillRunning
 from daemonize.executor.future import ExecutorFailed, Future, log_callback
+from daemonize.executor.strategies import Throttled
 from daemonize.manager import ProcessManager
 from daemonize.offspring import forking, mortal
 from daemonize.posix import signals, stop
@@ -117,9 +118,13 @@ class Dispatcher:
             except BaseException as error:  # noqa: BLE001 (a callback's)
                 log_callback(work.future, error)
 
+    def is_current(self) -> bool:
+        """Whether it calls: this is in a callback."""
+        return self._thread is threading.current_thread()
+
     def join(self) -> None:
         """Wait until all is done. Raises InvalidState: in a callback of its own."""
-        if self._thread is threading.current_thread():
+        if self.is_current():
             raise InvalidState("a callback cannot wait for its own executor: call shutdown(wait=False)")
         if self._thread:
             self._thread.join()
@@ -175,7 +180,7 @@ class Dispatcher:
 
     def _is_over(self) -> bool:
         with self._lock:
-            if self._first() or self._manager.process_count or not (self._closed or self.retired):
+            if self._first() or self._manager.is_busy or not (self._closed or self.retired):
                 return False
             self._closed = self._closed or "shutdown"
             return True
@@ -187,7 +192,8 @@ class Dispatcher:
             if running and running >= self._starved > 0:
                 return None  # what was wanting then has not been given back
             if not self._strategy.may_start(running):
-                return None if running else self._longer()
+                by_number = running and isinstance(self._strategy, Throttled)
+                return None if by_number else self._longer()
             self._starved, self._pause = 0, _FIRST_PAUSE
             self._queue.popleft()
             self._start(work)

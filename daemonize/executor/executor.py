@@ -40,11 +40,13 @@ class _Submits(futures.Executor):
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None
     ) -> Future:
         if not callable(fn):
-            raise UsageError(f"a task is a function, and {fn!r} is none")
+            raise UsageError(
+                f"a task is a function, and {fn!r} is none: write submit(f, x), and not submit(f(x))"
+            )
         self._dispatcher.check_owner()
         name = name or tasks.name_of(fn)
         forking.warn(name, "task")
-        future = Future(self._dispatcher.cancelled)
+        future = Future(self._dispatcher.cancelled, self._dispatcher.is_current)
         task = settings.task_of(fn, args, kwargs, speaks=self._settings.on_progress is not None)
         self._dispatcher.add(settings.Work(future, task, name, self._settings))
         return future

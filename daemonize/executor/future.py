@@ -7,7 +7,8 @@ from concurrent import futures
 from concurrent.futures import _base
 from typing import TYPE_CHECKING, Any
 
-from daemonize.errors import DaemonizeError
+from daemonize.channel import codec
+from daemonize.errors import DaemonizeError, InvalidState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,15 +22,35 @@ class ExecutorFailed(DaemonizeError, futures.BrokenExecutor):
 
     def __str__(self) -> str:
         """One line."""
-        return "the executor has failed, and its tasks were ended: make another one"
+        why = f" ({codec.type_of(self.__cause__)}: {codec.text_of(self.__cause__)})" if self.__cause__ else ""
+        return " ".join(f"the executor has failed{why}, and its tasks were ended: make another one".split())
 
 
 class Future(futures.Future[Any]):
-    """Of one task. `cancel` also ends one that runs. on_cancel: called then, with this."""
+    """Of one task. `cancel` also ends one that runs. on_cancel: called then, with this.
 
-    def __init__(self, on_cancel: Callable[[Future], object]) -> None:
+    is_ours: whether this thread is the one that calls callbacks.
+    """
+
+    def __init__(self, on_cancel: Callable[[Future], object], is_ours: Callable[[], bool]) -> None:
         super().__init__()
-        self._on_cancel = on_cancel
+        self._on_cancel, self._is_ours = on_cancel, is_ours
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As ever. Raises InvalidState: in a callback, which would wait for itself."""
+        self._refuse_to_wait(timeout)
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As ever. Raises InvalidState: in a callback, which would wait for itself."""
+        self._refuse_to_wait(timeout)
+        return super().exception(timeout)
+
+    def _refuse_to_wait(self, timeout: float | None) -> None:
+        if timeout is None and self._is_ours() and not self.done():
+            raise InvalidState(
+                "a callback cannot wait for a task of its own executor: give that a callback, too"
+            )
 
     def cancel(self) -> bool:
         """False: it has finished. True: it is cancelled, and whoever waits for it is told, now.

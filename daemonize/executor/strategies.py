@@ -14,8 +14,8 @@ class Strategy(Protocol):
     def may_start(self, running: int) -> bool:
         """Whether one more task may start, while so many run (those that are being ended included).
 
-        Called by the executor's own thread when a task was submitted or has ended; while none runs, again and again, after
-        1 ms and later every 100. It is not to wait. If it raises something, the executor has failed.
+        Called by the executor's own thread when a task was submitted or has ended; and while tasks wait, again and again,
+        after 1 ms and later every 100. It is not to wait. If it raises something, the executor has failed.
         """
 
 
@@ -66,7 +66,9 @@ def checked(max_workers: int | None, strategy: Strategy | None) -> Strategy:
     if strategy is None:
         return ByCores() if max_workers is None else Throttled(checked_number("max_workers", max_workers))
     if max_workers is not None:
-        raise UsageError("max_workers is a strategy, Throttled(max_workers): give that, or another one")
-    if not callable(getattr(strategy, "may_start", None)):
+        raise UsageError(
+            "give max_workers or a strategy, not both: max_workers=n is the strategy Throttled(n)"
+        )
+    if isinstance(strategy, type) or not callable(getattr(strategy, "may_start", None)):
         raise UsageError(f"a strategy has a method may_start(running), and {strategy!r} has none")
     return strategy

@@ -39,6 +39,11 @@ class Endings:
         self.plans.append(stop.Stop(loop, tree.Tree({*pids, *below}, known={*pids}), main, plan))
         self.plans[-1].begin()
 
+    def hurry(self) -> None:
+        """SIGKILL now for all that are being ended."""
+        for plan in self.plans:
+            plan.hurry()
+
     def advance(self) -> None:
         """Take the steps whose time has come."""
         for plan in list(self.plans):

@@ -8,7 +8,7 @@ import warnings
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from daemonize.errors import InvalidState, SetupError, UsageError
+from daemonize.errors import InvalidState, SetupError
 from daemonize.manager import starting, tasks
 from daemonize.manager.holdings import Holdings, foreign
 from daemonize.offspring import mortal
@@ -111,7 +111,7 @@ class ProcessManager:
         """Raises InvalidState."""
         if not self._held:
             raise InvalidState(
-                "this manager has not been set up: call setup() first, or use it in a with statement"
+                "this manager is not set up, or was torn down: call setup(), or use it in a with statement"
             )
         if self._owner != os.getpid():
             raise InvalidState(foreign(self._owner))
@@ -166,6 +166,11 @@ class ProcessManager:
         return process
 
     @property
+    def is_busy(self) -> bool:
+        """Whether there are tasks, or what they have left is being ended; those that `Workers` keep running do not count."""
+        return bool(self._held and self._held.waits_for_tasks)
+
+    @property
     def process_count(self) -> int:
         """Tasks whose `on_complete` has not been called yet."""
         return len(self._held.processes) if self._held else 0
@@ -183,10 +188,11 @@ class ProcessManager:
         Steps take what follows. Raises UsageError, InvalidState.
         """
         held = self._check()
-        if signal not in signals.valid():
-            raise UsageError(f"there is no signal {signal!r}: write signal.SIGTERM")
-        plan = stop.default_plan(seconds_of("grace", grace), int(signal))
+        number = tasks.checked_signal(signal)
+        plan = stop.default_plan(seconds_of("grace", grace), number)
         with Blocked():
+            if number == signals.SIGKILL:
+                held.endings.hurry()
             held.begin([*held.processes.values()], plan)
 
     def wait_for_all_children(self) -> None:

@@ -6,9 +6,11 @@ import os
 import pickle
 from typing import TYPE_CHECKING, Any
 
+from daemonize.manager.tasks import checked_signal
 from daemonize.manager_errors import ChildDeath, TaskError, TaskTimedOut
 from daemonize.offspring import failures
 from daemonize.posix import frames
+from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,15 +81,17 @@ class Process:
         self._held.marked[self.number] = self
 
     def send_signal(self, number: int) -> bool:
-        """False: it has ended, or this is not its owner. Raises PermissionError: it has become another user's."""
-        return self.child.send(number)
+        """False: it has ended, or this is not its owner. Raises UsageError; PermissionError: it is another user's by now."""
+        return self.child.send(checked_signal(number))
 
-    def stop(self, *, grace: float | None = None) -> None:
+    def stop(self, *, grace: float | str | None = None) -> None:
         """SIGTERM, `grace` seconds (None: its own), SIGKILL, to it and to what is below it; returns at once.
 
-        A step of the manager takes what follows, and calls `on_complete`. Raises InvalidState: elsewhere than in its owner.
+        A step of the manager takes what follows, and calls `on_complete`. Raises UsageError; InvalidState: elsewhere than in
+        its owner.
         """
-        self._held.end(self, 15, self.options.grace if grace is None else grace)
+        seconds = self.options.grace if grace is None else seconds_of("grace", grace)
+        self._held.end(self, 15, seconds)
 
     @property
     def descriptors(self) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from daemonize.channel import codec
 from daemonize.errors import UsageError
+from daemonize.posix import signals
 from daemonize.units import seconds_of
 
 #: A function, or the words of a command.
@@ -77,6 +78,13 @@ def check_callbacks(**callbacks: Any) -> None:
     for keyword, callback in callbacks.items():
         if callback is not None and not callable(callback):
             raise UsageError(f"{keyword} is called, and {callback!r} cannot be")
+
+
+def checked_signal(number: Any) -> int:
+    """Raises UsageError."""
+    if not isinstance(number, int) or number not in signals.valid():
+        raise UsageError(f"there is no signal {number!r}: write signal.SIGTERM")
+    return int(number)
 
 
 def takes_channel(function: Callable[..., Any]) -> bool:

@@ -60,6 +60,10 @@ class Workers:
         **options: Any,
     ) -> None:
         """Start them. Raises UsageError; InvalidState: the manager has not been set up."""
+        if not hasattr(manager, "create_process"):
+            raise UsageError(f"workers are kept by a ProcessManager, and not by {manager!r}")
+        if "on_complete" in options:
+            raise UsageError("on_complete is called on_end here: it is told of each worker that ends")
         check_callbacks(on_end=on_end)
         self.count, self.starts = _checked(count), 0
         self.failure: SetupError | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -310,6 +311,47 @@ def test_a_forked_child_is_not_the_executor(gate: Gate) -> None:
         assert os.waitpid(pid, 0)[1] == 0
         assert not waits.done()
         gate.let_go()
+
+
+def test_a_callback_cannot_wait_for_a_task(gate: Gate) -> None:
+    """Of its own executor: it says so, at once, and does not wait for ever; with a time-out it may try."""
+    found: list[str] = []
+    over = threading.Event()
+
+    def wait(_future: object) -> None:
+        for wait in (executor.submit(int).result, executor.submit(int).exception):
+            try:
+                wait()
+            except InvalidState as error:
+                found.append(str(error))
+        with contextlib.suppress(TimeoutError):
+            executor.submit(int).result(0)
+        over.set()
+
+    with ForkExecutor(1) as executor:
+        executor.submit(gate.wait).add_done_callback(wait)
+        gate.let_go()
+        assert over.wait(30)
+
+    assert found == ["a callback cannot wait for a task of its own executor: give that a callback, too"] * 2
+
+
+def test_nothing_waits_for_a_grace_when_all_are_killed(gate: Gate) -> None:
+    """Nor what a task has left that was cancelled before."""
+
+    def leaves() -> None:
+        if os.fork() == 0:
+            gate.wait_stubbornly()
+        gate.wait()
+
+    with ForkExecutor(1, grace=1000) as executor:
+        future = executor.submit(leaves)
+        pids = gate.arrived(2)
+        future.cancel()
+        executor.kill_workers()
+        executor.shutdown()
+
+    assert not any(map(procs.alive, pids))
 
 
 def test_what_a_callback_has_started_outlives_the_executor() -> None:

@@ -134,7 +134,8 @@ def test_the_executor_fails(where: str, gate: Gate, monkeypatch: pytest.MonkeyPa
     found[2].cancel()
     for future in found[:2]:
         with pytest.raises(
-            ExecutorFailed, match=r"^the executor has failed, and its tasks were ended: make another"
+            ExecutorFailed,
+            match=r"^the executor has failed \(LookupError: broken\), and its tasks were ended: make another",
         ):
             future.result(30)
         assert isinstance(future.exception().__cause__, LookupError)  # type: ignore[union-attr]

@@ -102,8 +102,9 @@ def test_a_strategy_of_ones_own(gate: Gate) -> None:
         ({"max_workers": -1}, "^max_workers must be greater than 0"),
         ({"max_workers": "4"}, "^max_workers must be .* '4' is not$"),
         ({"max_workers": True}, "^max_workers must be"),
-        ({"max_workers": 2, "strategy": Simple()}, "give that, or another one$"),
+        ({"max_workers": 2, "strategy": Simple()}, "^give max_workers or a strategy, not both"),
         ({"strategy": print}, r"^a strategy has a method may_start\(running\)"),
+        ({"strategy": Simple}, r"^a strategy has a method may_start\(running\)"),
         ({"timeout": 0}, "^timeout must be more than 0"),
         ({"timeout": "soon"}, "^'soon' is not a duration"),
         ({"grace": -1}, "^grace must be"),
@@ -126,7 +127,7 @@ def test_wrong_arguments(options: Any, words: str) -> None:
         (lambda: Throttled(0), "^limit must be"),
         (lambda: ByCores(0), "^times must be greater than 0"),
         (lambda: ByCores("2"), "^times must be greater than 0"),  # type: ignore[arg-type]
-        (lambda: ForkExecutor().submit(3), "^a task is a function, and 3 is none$"),  # type: ignore[arg-type]
+        (lambda: ForkExecutor().submit(3), r"^a task is a function, and 3 is none: write submit\(f, x\)"),  # type: ignore[arg-type]
         (lambda: ForkExecutor().map(3, [1], chunksize=2), "^a task is a function"),  # type: ignore[arg-type]
         (lambda: ForkExecutor().map(abs, [1], chunksize=0), "^chunksize must be a whole number, and >= 1"),
         (lambda: ForkExecutor().options(name=1), "^the name of a task is text"),  # type: ignore[arg-type]
@@ -137,3 +138,20 @@ def test_wrong_calls(call: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
         call()
     assert "executor" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_strategy_is_asked_again_while_tasks_run(gate: Gate) -> None:
+    """It may go by something else than their number: the second starts though the first has not ended."""
+    may = threading.Event()
+
+    class Quiet:
+        def may_start(self, running: int) -> bool:
+            return running == 0 or may.is_set()
+
+    with ForkExecutor(strategy=Quiet()) as executor:
+        found = [executor.submit(gate.wait) for _ in range(2)]
+        gate.arrived()
+        may.set()
+        gate.arrived()
+        gate.let_go(2)
+        assert all(future.result(30) for future in found)

@@ -168,7 +168,7 @@ def test_teardown_waits() -> None:
         manager.create_process(lambda: 3, lambda completion: found.append(completion.value()))
 
     assert found == [2, 3]
-    with pytest.raises(InvalidState, match="has not been set up"):
+    with pytest.raises(InvalidState, match="is not set up"):
         manager.step()
 
 

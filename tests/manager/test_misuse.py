@@ -6,11 +6,12 @@ import functools
 import gc
 import os
 import resource
+import signal
 from typing import Any
 
 import pytest
 
-from daemonize import InvalidState, ProcessManager, SetupError, UsageError
+from daemonize import InvalidState, ProcessManager, SetupError, UsageError, Workers
 from daemonize.posix.loop import Selectable
 from tests.support.tasks import completed, hang
 
@@ -75,12 +76,23 @@ def test_arguments_of_other_calls(call: Any) -> None:
         call(manager)
 
 
+def test_arguments_of_a_process_and_of_workers() -> None:
+    """Likewise; a time may be text."""
+    with ProcessManager() as manager:
+        process = manager.create_process(signal.pause)
+        for call in (lambda: process.send_signal("TERM"), lambda: process.stop(grace=-1), lambda: Workers(None, print, 1),  # type: ignore[arg-type]
+                     lambda: Workers(manager, print, 1, on_complete=print)):  # fmt: skip
+            with pytest.raises(UsageError):
+                call()
+        process.stop(grace="5s")
+
+
 def test_a_manager_that_is_not_set_up() -> None:
     """Says so, whatever it is asked; a wake-up of nobody does nothing."""
     manager = ProcessManager()
     for call in (manager.step, manager.fileno, manager.kill_processes, manager.wait_for_all_children,
                  lambda: manager.create_process(print)):  # fmt: skip
-        with pytest.raises(InvalidState, match="has not been set up"):
+        with pytest.raises(InvalidState, match="is not set up"):
             call()
     manager.wakeup()
     manager.teardown()

@@ -244,7 +244,7 @@ def test_in_an_asyncio_loop() -> None:
 
 def test_misuse() -> None:
     """Is named."""
-    with pytest.raises(InvalidState, match="has not been set up"):
+    with pytest.raises(InvalidState, match="is not set up"):
         Workers(ProcessManager(), hang, 1)
     with ProcessManager() as manager:
         for count in (-1, 1.5, True, "2"):

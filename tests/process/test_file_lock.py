@@ -134,8 +134,12 @@ def test_threads_exclude_each_other(tmp_path: Path) -> None:
 def test_it_is_not_had_twice(tmp_path: Path) -> None:
     """By one thread: that is an error, and not a deadlock; nor given back twice."""
     lock = FileLock(tmp_path / "lock")
-    with lock, pytest.raises(InvalidState, match=r"this thread has the lock .* already: release it first"):
-        lock.acquire()
+    for another in (lock, FileLock(tmp_path / "lock"), FileLock(tmp_path / "." / "lock")):
+        with (
+            lock,
+            pytest.raises(InvalidState, match=r"this thread has the lock .* already: release it first"),
+        ):
+            another.acquire()
     with pytest.raises(InvalidState, match="is not held here: acquire it first"):
         lock.release()
 
