@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import os
 import random
@@ -153,6 +154,23 @@ def test_an_exception_that_cannot_be_had_here() -> None:
         assert isinstance(found, TaskError)
         assert found.type.endswith(kind)
         assert (found.text, "in task" in found.traceback) == ("text", True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unalterable(Exception):
+    pass
+
+
+def test_an_exception_that_cannot_be_altered() -> None:
+    """It has its cause all the same, and the task completes."""
+
+    def fails() -> None:
+        raise _Unalterable
+
+    error = completed(fails).exception
+
+    assert type(error) is _Unalterable
+    assert isinstance(error.__cause__, TaskError)
 
 
 def test_a_result_that_cannot_be_pickled() -> None:
@@ -409,6 +427,29 @@ def test_a_task_does_not_have_what_the_manager_has() -> None:
 
     (found,) = sockets
     assert len(found - before) == 2
+
+
+def test_a_task_does_not_have_what_ends_others() -> None:
+    """Nor what other managers have, that are told of after the one that ends somebody."""
+    found: list[list[str]] = []
+
+    def held() -> list[str]:
+        return [target for fd, target in procs.descriptors(os.getpid()).items() if fd > 2]
+
+    before = held()
+    with ProcessManager() as first, ProcessManager() as second:
+        for manager in (first, second):
+            manager.create_process(signal.pause)
+            manager.kill_processes(signal.SIGWINCH)
+        for manager in (first, second):
+            manager.create_process(held, lambda completion: found.append(completion.value()))
+        while len(found) < 2:
+            first.step(0.01)
+            second.step(0.01)
+        for manager in (first, second):
+            manager.kill_processes(signal.SIGKILL)
+
+    assert [len(ours) - len(before) for ours in found] == [2, 2]
 
 
 def test_what_a_task_opens_stays_open_in_its_children() -> None:
