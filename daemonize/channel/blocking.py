@@ -220,6 +220,10 @@ class MessageChannel:
         self._end.hang_up(socket.SHUT_RDWR)
         self.close()
 
+    def fall_silent(self) -> None:
+        """Let other threads write nothing any more, when what they are writing has gone: for what is written past it."""
+        self._writing.acquire()
+
     def renew_turns(self) -> None:
         """In a forked child: the threads that were in a call are not there."""
         self._reading, self._writing = threading.RLock(), threading.RLock()

@@ -32,11 +32,12 @@ class Birth:
     owner: pid of who forks it. lasts: whether the thread does that forks it. reset: signals that are not at their default.
     streams: what is to be stdout and stderr; None: there are no threads, and they are what they were. collects: whether
     garbage is collected. has_more: whether it takes more than every task needs.
-    heard: whether the owner listens before its end.
+    heard: whether the owner listens before its end. channel: on which it writes, if it does; other threads of it may, too.
     """
 
     __slots__ = (
         "bell",
+        "channel",
         "collects",
         "has_more",
         "heard",
@@ -52,6 +53,7 @@ class Birth:
     def __init__(self, task: Function, sock: _socket.socket, owners: int, bell: Bell) -> None:
         self.task, self.sock, self.owners, self.bell = task, sock, owners, bell
         self.heard = task.with_channel
+        self.channel: MessageChannel | None = None
         self.owner, self.lasts = os.getpid(), mortal.lasts()
         self.reset, self.collects = signals.changed(), gc.isenabled()
         self.streams = settling.streams() if task.threads else None
@@ -83,15 +85,19 @@ def live(birth: Birth) -> NoReturn:
                 _settle(birth)
             mortal.end_with(birth.owner, lasts=birth.lasts)
             set_mask(SIG_SETMASK, ())
-            # On a copy: it may be closed before the result is told.
-            result = task.call(MessageChannel(os.dup(sock.fileno()))) if task.with_channel else task.call()
+            if task.with_channel:
+                # On a copy: it may be closed before the result is told.
+                birth.channel = MessageChannel(os.dup(sock.fileno()))
+                result = task.call(birth.channel)
+            else:
+                result = task.call()
             body = b"" if result is None else pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
         except SystemExit as error:
             status = settling.status_of(error)
         except BaseException as error:  # noqa: BLE001 (it is the result)
             _tell(birth, frames.FAILURE, failures.packed(_without_us(error)))
         else:
-            if body:
+            if body or birth.channel is not None:
                 _tell(birth, frames.RESULT, body)
             else:
                 sock.sendall(_NOTHING, frames.NOSIGNAL)
@@ -126,6 +132,8 @@ def _without_us(error: BaseException) -> BaseException:
 
 def _tell(birth: Birth, kind: bytes, body: bytes) -> None:
     """Raises OSError."""
+    if birth.channel is not None:
+        birth.channel.fall_silent()
     view, at = memoryview(body), 0
     while len(body) - at > PART:
         _send(birth, frames.PART, view[at : at + PART])
