@@ -26,6 +26,7 @@ from daemonize import (
     RemoteError,
     TaskError,
 )
+from daemonize.manager.holdings import Holdings
 from tests.support import forked, procs
 from tests.support.tasks import completed
 
@@ -95,6 +96,33 @@ def test_a_large_result_when_the_bell_is_full() -> None:
             )
 
     assert found == [3_000_000] * 3
+
+
+def test_a_handler_raises_when_a_task_asks_to_be_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is heard all the same: it asks once."""
+    listen = Holdings._listen
+
+    def interrupted(held: Holdings) -> None:
+        signal.raise_signal(signal.SIGALRM)
+        listen(held)
+
+    def raises(*_: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(Holdings, "_listen", interrupted)
+    before = signal.signal(signal.SIGALRM, raises)
+    found: list[int] = []
+    try:
+        with ProcessManager() as manager:
+            manager.create_process(
+                lambda: b"x" * 3_000_000, lambda completion: found.append(len(completion.value())), timeout=20
+            )
+            with pytest.raises(InterruptedError):
+                manager.step()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert found == [3_000_000]
 
 
 def test_a_task_is_not_heard_before_its_end() -> None:
@@ -294,6 +322,25 @@ def test_the_channel_may_be_closed() -> None:
         return 5
 
     assert completed(task).value() == 5
+
+
+@pytest.mark.parametrize("result", [None, b"x" * 10_000_000])
+def test_a_thread_of_a_task_goes_on_writing(result: object) -> None:
+    """It ends with the task, and not in the middle of the result."""
+
+    def task(channel: MessageChannel) -> object:
+        begun = threading.Event()
+
+        def writes() -> None:
+            while True:
+                channel.write("x" * 100_000)
+                begun.set()
+
+        threading.Thread(target=writes, daemon=True).start()
+        begun.wait()
+        return result
+
+    assert [completed(task).value() for _ in range(5)] == [result] * 5
 
 
 def test_ten_large_answers() -> None:
