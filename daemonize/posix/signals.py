@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from types import FrameType
-    from typing import Any
+    from typing import Any, Self
 else:
     import _signal  # `signal` makes enums of everything, and takes longer to import than a server to start
 
@@ -61,7 +61,7 @@ def restore_mask(mask: Iterable[int]) -> None:
 class Blocked:
     """A context in which every signal is blocked in this thread: what is done in here is done, or not begun."""
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         try:
             _signal.pthread_sigmask(_signal.SIG_BLOCK, _ALL)
@@ -70,9 +70,18 @@ class Blocked:
             restore_mask(mask)
             raise
         self._mask = mask
+        return self
 
     def __exit__(self, *_exc: object) -> None:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
+
+    def lift(self, function: Callable[[Any], object], argument: object) -> None:
+        """Call it with signals as they were before; they are blocked again when it has returned, or raised."""
+        try:
+            restore_mask(self._mask)
+            function(argument)
+        finally:
+            block_all()
 
 
 class SigpipeBlocked:
