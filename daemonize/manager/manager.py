@@ -182,7 +182,7 @@ class ProcessManager:
         Steps take what follows. Raises UsageError, InvalidState.
         """
         held = self._check()
-        if signal not in signals.valid():
+        if signal not in list(signals.valid()):
             raise UsageError(f"there is no signal {signal!r}: write signal.SIGTERM")
         plan = stop.default_plan(seconds_of("grace", grace), int(signal))
         with signals.Blocked():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from daemonize.manager_errors import ChildDeath, TaskError, TaskTimedOut
 from daemonize.offspring import failures
 from daemonize.posix import frames
+from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,12 +83,13 @@ class Process:
         """False: it has ended, or this is not its owner. Raises PermissionError: it has become another user's."""
         return self.child.send(number)
 
-    def stop(self, *, grace: float | None = None) -> None:
+    def stop(self, *, grace: float | str | None = None) -> None:
         """SIGTERM, `grace` seconds (None: its own), SIGKILL, to it and to what is below it; returns at once.
 
-        A step of the manager takes what follows, and calls `on_complete`. Raises InvalidState: elsewhere than in its owner.
+        A step of the manager takes what follows, and calls `on_complete`. Raises UsageError; InvalidState: elsewhere than in
+        its owner.
         """
-        self._held.end(self, 15, self.options.grace if grace is None else grace)
+        self._held.end(self, 15, self.options.grace if grace is None else seconds_of("grace", grace))
 
     @property
     def descriptors(self) -> list[int]:
