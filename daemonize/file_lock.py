@@ -17,6 +17,7 @@ from typing import Any, Self
 from daemonize.errors import AlreadyRunning, InvalidState, UsageError
 from daemonize.lock_errors import LockTaken
 from daemonize.posix import fds
+from daemonize.posix.blocked import Blocked
 from daemonize.posix.locks import LockFile
 from daemonize.units import seconds_of
 
@@ -42,8 +43,9 @@ class _Known(fds.Descriptors):
     def shut(self, *fds: int) -> None:
         for fd in fds:
             with _opening:
-                super().shut(fd)
+                # First: what a child closes by mistake may be another file by then.
                 _open.discard(fd)
+                super().shut(fd)
 
 
 #: Where no other timeout is given.
@@ -69,8 +71,10 @@ class FileLock:
     def __init__(self, path: str | bytes | os.PathLike[str], *, timeout: float | str | None = None) -> None:
         try:
             self._path = os.path.abspath(os.fsencode(path))
-        except TypeError:
+        except (TypeError, UnicodeEncodeError):
             raise UsageError(f"path is that of a file, and not {path!r}") from None
+        except FileNotFoundError:
+            raise UsageError(f"path is {path!r}, and the current directory has been removed") from None
         if not os.fsencode(path) or b"\0" in self._path:
             raise UsageError(f"path is that of a file, and not {path!r}")
         self.timeout = _seconds(timeout)
@@ -98,15 +102,19 @@ class FileLock:
         known = _Known()
         try:
             until = None if seconds is None else monotonic() + seconds
-            fd = LockFile(self._path, known, until=until).fd
-            known.shut(*known.all - {fd})
-            file = _file_of(fd)
-            self._held = (os.getpid(), file, known)
-            _holders[file] = threading.get_ident()
+            # A handler may raise while it is waited for, and not between two steps.
+            with Blocked() as blocked:
+                fd = LockFile(self._path, known, until=until, waits=blocked.lift).fd
+                known.shut(*known.all - {fd})
+                file = _file_of(fd)
+                self._held = (os.getpid(), file, known)
+                _holders[file] = threading.get_ident()
         except AlreadyRunning as taken:
             known.close()
             raise LockTaken(self.path, seconds or 0.0, taken.pid, taken.name, taken.uid) from None
         except BaseException:
+            if self._held and self._held[2] is known:
+                self._held = None
             known.close()
             raise
 
@@ -124,9 +132,10 @@ class FileLock:
         held = self._held
         if not held or not self.is_held:
             raise InvalidState(f"the lock {self.path} is not held here: acquire it first")
-        self._held = None
-        _holders.pop(held[1], None)
-        held[2].close()
+        with Blocked():
+            self._held = None
+            _holders.pop(held[1], None)
+            held[2].close()
 
     def __enter__(self) -> Self:
         self.acquire()

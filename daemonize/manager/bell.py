@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from daemonize.daemon_errors import NotPossible
 from daemonize.posix import prctl
+from daemonize.posix.blocked import Blocked
 from daemonize.posix.loop import POLLIN, Loop, Selectable
 
 if TYPE_CHECKING:
@@ -59,8 +60,10 @@ class Bell:
                 return
 
     def _heard(self, _events: int) -> None:
-        if _ASKS in self._hears.recv(4096):
-            self._listen()
+        # Who has asked does not ask again: a handler that raises must not come in between.
+        with Blocked():
+            if _ASKS in self._hears.recv(4096):
+                self._listen()
 
     def fileno(self) -> int:
         """Of the loop, which is told of the time from now on. Raises NotPossible."""

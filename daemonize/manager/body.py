@@ -38,6 +38,7 @@ class Birth:
 
     __slots__ = (
         "bell",
+        "channel",
         "collects",
         "has_more",
         "heard",

@@ -66,6 +66,7 @@ class Command:
             fds.occupy_standard(owned)
             report, tells = os.pipe()
             kept.add(report), owned.add(tells)
+            os.set_blocking(report, False)
             gate, lets = owned.pipe()
             os.write(lets, b"g")
             self._place(owned)
@@ -87,8 +88,12 @@ class Command:
 
     def failure(self, report: int) -> NotExecuted | None:
         """Why it was not executed, where its process has ended."""
-        stage, number = "", 0
-        for line in os.read(report, 4096).splitlines():
+        stage, number, told = "", 0, b""
+        try:
+            told = os.read(report, 4096)
+        except BlockingIOError:
+            pass  # another child has a copy of the other end, whom another thread forked just then
+        for line in told.splitlines():
             word, *rest = line.split()
             if word == b"failed":
                 stage, number = rest[0].decode(), int(rest[1])

@@ -169,6 +169,7 @@ def _let_go() -> None:
                     if fd != kept:
                         close(fd)
                 if holdings.endings.plans:
+                    holdings.loop.abandon()
                     holdings.endings.close()
     else:
         for holdings in [*_all]:

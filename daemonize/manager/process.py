@@ -155,7 +155,8 @@ def _failure(name: str, body: bytes) -> Exception:
     failures.noted(told, ("in the task", failed.traceback))
     if failed.exception is None:
         return told
-    failed.exception.__cause__ = told
+    # Its class may forbid it, as that of a frozen dataclass does.
+    BaseException.__dict__["__cause__"].__set__(failed.exception, told)
     return failed.exception
 
 

@@ -150,7 +150,7 @@ def checked_directory(directory: Path | None) -> bytes | None:
         return None
     try:
         path = os.fsencode(directory)
-    except TypeError:
+    except (TypeError, UnicodeEncodeError):
         raise UsageError(f"directory is a path, and {directory!r} is none") from None
     if not path or b"\0" in path:
         raise UsageError(f"directory is a path, and {directory!r} is none")

@@ -141,8 +141,9 @@ class Workers:
 
     def _fill(self) -> None:
         while len(self._places) < self.count:
-            self._places.append(_Place())
-            self._start(self._places[-1])
+            place = _Place()
+            self._places.append(place)
+            self._start(place)
 
     def _start(self, place: _Place) -> None:
         # A handler of a signal may stop them between any two lines.

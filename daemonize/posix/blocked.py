@@ -11,7 +11,7 @@ import _signal
 import _thread
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.posix import signals
 
@@ -28,27 +28,40 @@ class Blocked:
     What a handler raises that was called for then is raised at the end.
     """
 
-    def __enter__(self) -> None:
-        mask = signals.block(())
+    def __enter__(self) -> Self:
+        self._mask = signals.block(())
         self._handlers: list[tuple[int, Handler]] = []
         self._came: list[int] = []
         try:
-            signals.block_all()
-            if _thread._count() and _thread.get_native_id() == os.getpid():  # noqa: SLF001 (as threading does)
-                self._hold()
+            self._begin()
         except BaseException:
             # The call that blocks calls the handler of a signal that had come before, which may raise.
-            self._let_go()
-            signals.restore_mask(mask)
+            self._end()
             raise
-        self._mask = mask
+        return self
 
     def __exit__(self, *_exc: object) -> None:
+        self._end()
+
+    def lift(self, function: Callable[[Any], object], argument: object) -> None:
+        """Call it with signals, and their handlers, as they were before."""
+        self._end()
+        try:
+            function(argument)
+        finally:
+            self._begin()
+
+    def _begin(self) -> None:
+        signals.block_all()
+        if _thread._count() and _thread.get_native_id() == os.getpid():  # noqa: SLF001 (as threading does)
+            self._hold()
+
+    def _end(self) -> None:
         handlers = dict(self._handlers)
         try:
             self._let_go()
-            if self._came:
-                _call([(number, handlers[number]) for number in self._came])
+            came, self._came = self._came, []
+            _call([(number, handlers[number]) for number in came])
         finally:
             signals.restore_mask(self._mask)
 

@@ -29,8 +29,11 @@ from daemonize.posix.pidtext import living, mark, read_pid
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
+    from typing import Any
 
     from daemonize.posix.holders import Holder
+
+    Waits = Callable[[Callable[[Any], object], Any], None]
 
 _TRIES = 100
 #: Longest pause between two looks at a lock that is waited for, in seconds.
@@ -60,21 +63,28 @@ def _take(fd: int) -> None:
         raise _TakenError(holder)
 
 
-def _take_until(fd: int, end: float | None) -> None:
-    """Take the lock, and wait for it until then (monotonic time; None: for ever). Raises _TakenError, OSError."""
+def _at_once(function: Callable[[Any], object], argument: object) -> None:
+    function(argument)
+
+
+def _take_until(fd: int, end: float | None, waits: Waits = _at_once) -> None:
+    """Take the lock, and wait for it until then (monotonic time; None: for ever). Raises _TakenError, OSError.
+
+    waits: calls what waits.
+    """
     if end is None:
-        lock(fd)
+        waits(lock, fd)
         return
     pause = 0.001  # flock(2) knows no timeout
     while monotonic() < end:
         if try_lock(fd):
             return
-        sleep(pause)
+        waits(sleep, pause)
         pause = min(pause * 1.5, _PAUSE)
     _take(fd)
 
 
-def _open_locked(place: Place, *, write: bool, until: float | None = 0.0) -> int:
+def _open_locked(place: Place, *, write: bool, until: float | None = 0.0, waits: Waits = _at_once) -> int:
     """The file that lies there, made if need be, locked. Raises _TakenError, OSError."""
     for _ in range(_TRIES):
         fd = place.open(write=write)
@@ -84,21 +94,21 @@ def _open_locked(place: Place, *, write: bool, until: float | None = 0.0) -> int
             continue
         if os.fstat(fd).st_nlink > 1:
             raise OSError(errno.EMLINK, "it has a second name (a hard link)")
-        _take_until(fd, until)
+        _take_until(fd, until, waits)
         if place.holds(fd):
             return fd
         place.shut(fd)
     raise OSError(errno.EBUSY, "it is removed and made anew all the time")
 
 
-def _lock_unwritable(place: Place, until: float | None) -> int:
+def _lock_unwritable(place: Place, until: float | None, waits: Waits) -> int:
     """Locked through a descriptor that cannot be written to: the server has it, and must not choose whom root stops."""
     try:
-        return _open_locked(place, write=False, until=until)
+        return _open_locked(place, write=False, until=until, waits=waits)
     except OSError as error:
         if error.errno != errno.EBADF:
             raise
-    return _open_locked(place, write=True, until=until)  # flock(2): NFS will have it so
+    return _open_locked(place, write=True, until=until, waits=waits)  # flock(2): NFS will have it so
 
 
 class LockFile:
@@ -106,13 +116,19 @@ class LockFile:
 
     fd: the lock is held as long as any process has it. path: absolute. trusted: uids, besides root and this one, whose
     file may be used where others can write. until: the monotonic time until which it is waited for; None: for ever.
+    waits: calls what waits.
     """
 
     def __init__(
-        self, path: bytes, owner: Descriptors, trusted: Collection[int] = (), until: float | None = 0.0
+        self,
+        path: bytes,
+        owner: Descriptors,
+        trusted: Collection[int] = (),
+        until: float | None = 0.0,
+        waits: Waits = _at_once,
     ) -> None:
         try:
-            self.fd = _lock_unwritable(Place.at(path, owner, trusted), until)
+            self.fd = _lock_unwritable(Place.at(path, owner, trusted), until, waits)
         except _TakenError as taken:
             raise AlreadyRunning("lock file", os.fsdecode(path), *taken.holder) from None
         except OSError as error:

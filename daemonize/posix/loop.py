@@ -35,9 +35,13 @@ class Loop:
         if self._callbacks.pop(fd, None):
             self._poll.unregister(fd)
 
+    def abandon(self) -> None:
+        """In a forked child: forget all of them, and unwatch none, since that would be so in the owner, too."""
+        self._callbacks.clear()
+
     def close(self) -> None:
         """Give everything back."""
-        self._callbacks.clear()
+        self.abandon()
 
     def run_once(self, timeout: float | None) -> None:
         """Wait for events, at most `timeout` seconds (None: for ever; never more than a day), and dispatch them."""

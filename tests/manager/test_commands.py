@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from daemonize import NotExecuted, ProcessManager, TaskTimedOut
-from tests.support import procs
+from daemonize.posix import child
+from tests.support import forked, procs
 from tests.support.tasks import completed, step_until
 
 if TYPE_CHECKING:
@@ -32,6 +34,24 @@ def test_a_status(words: list[Any], status: int, number: int | None) -> None:
     assert (completion.status, completion.signal, completion.exception) == (status, number, None)
     assert completion.value() is None
     assert completion.name == os.fsdecode(words[0])
+
+
+def test_it_is_killed_before_it_says_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And another thread has forked meanwhile: nobody waits for the end of what that has forked."""
+    others = contextlib.ExitStack()
+
+    def fork(*_: Any) -> int:
+        others.enter_context(forked.holding(lambda: None))
+        pid = os.fork()
+        if pid == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pid
+
+    monkeypatch.setattr(child, "fork", fork)
+    with others:
+        completion = completed(["true"])
+
+    assert (completion.signal, completion.exception) == (signal.SIGKILL, None)
 
 
 def test_what_cannot_be_executed(tmp_path: Path) -> None:

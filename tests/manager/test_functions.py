@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import os
 import random
@@ -25,6 +26,7 @@ from daemonize import (
     RemoteError,
     TaskError,
 )
+from daemonize.manager.holdings import Holdings
 from tests.support import forked, procs
 from tests.support.tasks import completed
 
@@ -112,6 +114,33 @@ def test_a_large_result_when_the_bell_is_full() -> None:
     assert found == [3_000_000] * 3
 
 
+def test_a_handler_raises_when_a_task_asks_to_be_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is heard all the same: it asks once."""
+    listen = Holdings._listen
+
+    def interrupted(held: Holdings) -> None:
+        signal.raise_signal(signal.SIGALRM)
+        listen(held)
+
+    def raises(*_: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(Holdings, "_listen", interrupted)
+    before = signal.signal(signal.SIGALRM, raises)
+    found: list[int] = []
+    try:
+        with ProcessManager() as manager:
+            manager.create_process(
+                lambda: b"x" * 3_000_000, lambda completion: found.append(len(completion.value())), timeout=20
+            )
+            with pytest.raises(InterruptedError):
+                manager.step()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert found == [3_000_000]
+
+
 def test_a_task_is_not_heard_before_its_end() -> None:
     """Unless it has a channel, or much to say: the owner wakes once for it."""
     with ProcessManager() as manager:
@@ -169,6 +198,23 @@ def test_an_exception_that_cannot_be_had_here() -> None:
         assert isinstance(found, TaskError)
         assert found.type.endswith(kind)
         assert (found.text, "in task" in found.traceback) == ("text", True)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Unalterable(Exception):
+    pass
+
+
+def test_an_exception_that_cannot_be_altered() -> None:
+    """It has its cause all the same, and the task completes."""
+
+    def fails() -> None:
+        raise _Unalterable
+
+    error = completed(fails).exception
+
+    assert type(error) is _Unalterable
+    assert isinstance(error.__cause__, TaskError)
 
 
 def test_a_result_that_cannot_be_pickled() -> None:
@@ -292,6 +338,25 @@ def test_the_channel_may_be_closed() -> None:
         return 5
 
     assert completed(task).value() == 5
+
+
+@pytest.mark.parametrize("result", [None, b"x" * 10_000_000])
+def test_a_thread_of_a_task_goes_on_writing(result: object) -> None:
+    """It ends with the task, and not in the middle of the result."""
+
+    def task(channel: MessageChannel) -> object:
+        begun = threading.Event()
+
+        def writes() -> None:
+            while True:
+                channel.write("x" * 100_000)
+                begun.set()
+
+        threading.Thread(target=writes, daemon=True).start()
+        begun.wait()
+        return result
+
+    assert [completed(task).value() for _ in range(5)] == [result] * 5
 
 
 def test_ten_large_answers() -> None:
@@ -425,6 +490,29 @@ def test_a_task_does_not_have_what_the_manager_has() -> None:
 
     (found,) = sockets
     assert len(found - before) == 2
+
+
+def test_a_task_does_not_have_what_ends_others() -> None:
+    """Nor what other managers have, that are told of after the one that ends somebody."""
+    found: list[list[str]] = []
+
+    def held() -> list[str]:
+        return [target for fd, target in procs.descriptors(os.getpid()).items() if fd > 2]
+
+    before = held()
+    with ProcessManager() as first, ProcessManager() as second:
+        for manager in (first, second):
+            manager.create_process(signal.pause)
+            manager.kill_processes(signal.SIGWINCH)
+        for manager in (first, second):
+            manager.create_process(held, lambda completion: found.append(completion.value()))
+        while len(found) < 2:
+            first.step(0.01)
+            second.step(0.01)
+        for manager in (first, second):
+            manager.kill_processes(signal.SIGKILL)
+
+    assert [len(ours) - len(before) for ours in found] == [2, 2]
 
 
 def test_what_a_task_opens_stays_open_in_its_children() -> None:

@@ -53,6 +53,7 @@ from tests.support.tasks import completed, hang
         ),
         (["true"], {"directory": 5}, "directory is a path, and 5 is none"),
         (["true"], {"directory": ""}, "directory is a path"),
+        (["true"], {"directory": "\ud800"}, "directory is a path"),
         (["true"], {"stdout": "file"}, "'file' has no descriptor"),
         (["true"], {"stdout": 999_999}, "stdout: descriptor 999999 is not open"),
     ],
@@ -69,7 +70,9 @@ def test_what_cannot_be_used(task: Any, options: dict[str, Any], words: str) -> 
 
 
 @pytest.mark.parametrize("call", [lambda m: m.step(-1), lambda m: m.step("x"), lambda m: m.kill_processes(99),
-                                  lambda m: m.kill_processes("TERM"), lambda m: m.kill_processes(grace=-1)])  # fmt: skip
+                                  lambda m: m.kill_processes("TERM"), lambda m: m.kill_processes([]),
+                                  lambda m: m.create_process(print).stop(grace="soon"),
+                                  lambda m: m.kill_processes(grace=-1)])  # fmt: skip
 def test_arguments_of_other_calls(call: Any) -> None:
     """Likewise."""
     with ProcessManager() as manager, pytest.raises(UsageError):

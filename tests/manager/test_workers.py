@@ -221,6 +221,25 @@ def test_a_handler_of_a_signal_stops_them() -> None:
         assert manager.process_count == 0
 
 
+def test_a_handler_of_a_signal_resizes_them_in_a_resize() -> None:
+    """No place is taken twice."""
+
+    class Interrupted(list[Any]):
+        def append(self, place: Any) -> None:
+            super().append(place)
+            signal.raise_signal(signal.SIGALRM)
+
+    with ProcessManager() as manager:
+        workers = Workers(manager, hang, 1)
+        workers._places = Interrupted(workers._places)
+        before = signal.signal(signal.SIGALRM, lambda *_: workers.resize(1))
+        try:
+            workers.resize(2)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert (workers.starts, workers.count, manager.process_count) == (1, 1, 1)
+
+
 def test_in_an_asyncio_loop() -> None:
     """The pauses are waited for by the descriptor."""
 

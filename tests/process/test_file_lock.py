@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import daemonize
 from daemonize import (
     Completion,
     DaemonizeError,
@@ -282,6 +283,50 @@ def test_handlers_of_signals_get_through(tmp_path: Path, timeout: float | None) 
     assert len(calls) >= 3
 
 
+@pytest.mark.parametrize("timeout", [None, 0])
+def test_a_handler_raises_at_any_line(tmp_path: Path, timeout: float | None) -> None:
+    """The lock is had, and can be released, or it is free; a forked child closes nothing else."""
+    path, tracer = tmp_path / "lock", sys.gettrace()
+    ours = os.path.dirname(daemonize.__file__)
+    raised, left = [0], [0]
+
+    def trace(frame: Any, event: str, _argument: object) -> Any:
+        if not frame.f_code.co_filename.startswith(ours):
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                signal.raise_signal(signal.SIGALRM)
+        return trace
+
+    def handler(*_: Any) -> None:
+        raised[0] += 1
+        raise LookupError
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for line in range(1, 1000):
+            lock, raised[0], left[0] = FileLock(path, timeout=timeout), 0, line
+            sys.settrace(trace)
+            try:
+                lock.acquire()
+                lock.release()
+            except LookupError:
+                pass
+            finally:
+                sys.settrace(tracer)
+            if lock.is_held:
+                lock.release()
+            assert _is_free(path), line
+            assert not file_lock._open, line
+            if not raised[0]:
+                break
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert 50 < line < 999
+
+
 def test_a_wait_without_a_timeout_does_not_look(tmp_path: Path) -> None:
     """It sleeps in flock(2)."""
     path = tmp_path / "lock"
@@ -334,7 +379,7 @@ def test_others_that_use_flock(tmp_path: Path) -> None:
 
 def test_what_cannot_be_a_lock(tmp_path: Path) -> None:
     """Is named, and nothing is left open."""
-    for path in (5, None, "", "a\0b"):
+    for path in (5, None, "", "a\0b", "\ud800"):
         with pytest.raises(UsageError, match="path is that of a file, and not"):
             FileLock(path)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="is not a duration"):
