@@ -171,8 +171,9 @@ def test_shutdown_with_cancel_futures(gate: Gate) -> None:
     """What runs goes on, what waits is cancelled; what had its turn when it was submitted counts as running."""
     executor = ForkExecutor(2)
     found = [executor.submit(gate.wait) for _ in range(5)]
-    gate.let_go(2)
-    executor.shutdown(cancel_futures=True)
+    executor.shutdown(wait=False, cancel_futures=True)
+    gate.let_go(2)  # not before: others would have their turn
+    executor.shutdown()
 
     assert [future.cancelled() for future in found] == [False] * 2 + [True] * 3
     assert [future.result(0) for future in found[:2]]
