@@ -10,6 +10,7 @@ All of it happens in the server, in the thread that calls.
 from __future__ import annotations
 
 import _thread
+import atexit
 import fcntl
 import gc
 import io
@@ -107,6 +108,7 @@ def spare_memory() -> None:
     """
     if gc.isenabled() and not gc.get_freeze_count():
         gc.freeze()
+        atexit.register(_spare_no_longer)  # what is frozen then is not finalized: files would not be written
         _Memory.spares = gc.get_freeze_count()
 
 

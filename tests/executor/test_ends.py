@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from daemonize import ChildDeath, ForkExecutor, InvalidState, ProcessManager, progress
-from tests.support import procs
+from tests.support import forked, procs
 from tests.support.tasks import hang
 
 if TYPE_CHECKING:
@@ -356,7 +356,14 @@ def test_nothing_waits_for_a_grace_when_all_are_killed(gate: Gate) -> None:
 
 
 def test_what_a_callback_has_started_outlives_the_executor() -> None:
-    """It is not a task: the kernel does not end it with the thread that has forked it."""
+    """It is not a task: the kernel does not end it with the thread that has forked it.
+
+    In another process: a thread that forks commands stays in it.
+    """
+    assert forked.call(_what_a_callback_has_started) == [False, False]
+
+
+def _what_a_callback_has_started() -> list[bool]:
     manager, found = ProcessManager().setup(), []
 
     def start(_: Any) -> None:
@@ -365,11 +372,10 @@ def test_what_a_callback_has_started_outlives_the_executor() -> None:
 
     with ForkExecutor(1) as executor:
         executor.submit(int).add_done_callback(start)
-    living = [procs.wait_ended(process.pid, 0.2) for process in found]
+    ended = [procs.wait_ended(process.pid, 0.2) for process in found]
     manager.kill_processes(signal.SIGKILL)
     manager.teardown()
-
-    assert living == [False, False]
+    return ended
 
 
 def test_a_command_that_a_task_has_started_ends_with_it(gate: Gate) -> None:
