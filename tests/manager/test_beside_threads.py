@@ -20,12 +20,13 @@ for _ in range({rounds}):
     manager = ProcessManager().setup()
     try:
         signal.signal(signal.SIGALRM, signal.default_int_handler)
-        signal.setitimer(signal.ITIMER_REAL, random.random() * 2e-3 + 1e-5)
+        # Again and again: Python throws away what is raised in a finalizer.
+        signal.setitimer(signal.ITIMER_REAL, random.random() * 2e-3 + 1e-5, 1)
         while True:
             manager.create_process(int)
             manager.step(0)
     except KeyboardInterrupt:
-        pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
     end = time.monotonic() + 1
     while manager.process_count and time.monotonic() < end:
         manager.step(0.1)
