@@ -38,7 +38,6 @@ class Birth:
 
     __slots__ = (
         "bell",
-        "channel",
         "collects",
         "has_more",
         "heard",

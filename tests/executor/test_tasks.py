@@ -18,7 +18,7 @@ import pytest
 
 from daemonize import ChildDeath, ForkExecutor, TaskError, TaskTimedOut, UsageError
 from tests.support import procs
-from tests.support.tasks import hang
+from tests.support.tasks import Poison, hang
 
 
 def test_a_result() -> None:
@@ -159,20 +159,6 @@ def test_a_child_killed_in_mid_result() -> None:
         assert isinstance(error, ChildDeath)
         assert error.signal == signal.SIGKILL
         assert executor.submit(int).result(30) == 0
-
-
-class Poison:
-    """Raises when it is read."""
-
-    def __init__(self, error: type[BaseException]) -> None:
-        self.error = error
-
-    def __reduce__(self) -> Any:
-        return _raise, (self.error,)
-
-
-def _raise(error: type[BaseException]) -> None:
-    raise error("poison")
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -28,7 +28,7 @@ from daemonize import (
 )
 from daemonize.manager.holdings import Holdings
 from tests.support import forked, procs
-from tests.support.tasks import completed
+from tests.support.tasks import Poison, completed
 
 
 def test_a_result() -> None:
@@ -224,20 +224,6 @@ def test_a_result_that_cannot_be_pickled() -> None:
     assert completion.status == 1
     with pytest.raises(TypeError, match="pickle"):
         completion.value()
-
-
-class Poison:
-    """Raises when it is read."""
-
-    def __init__(self, error: type[BaseException]) -> None:
-        self.error = error
-
-    def __reduce__(self) -> Any:
-        return _raise, (self.error,)
-
-
-def _raise(error: type[BaseException]) -> None:
-    raise error("poison")
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

@@ -114,3 +114,17 @@ def _is_right(completion: Completion, way: str, number: int) -> bool:
     if way in ("return", "large"):
         return bool(completion.value() == (number if way == "return" else bytes(300_000)))
     return type(completion.exception).__name__ == ("LookupError" if way == "raise" else "ChildDeath")
+
+
+class Poison:
+    """Raises when it is read."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error = error
+
+    def __reduce__(self) -> Any:
+        return _raise, (self.error,)
+
+
+def _raise(error: type[BaseException]) -> None:
+    raise error("poison")
