@@ -10,25 +10,12 @@ import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import pytest
 
 from daemonize import ServerAlreadyStarted
-from daemonize.offspring import forking
 from tests.support.child_servers import Echo, ask
 from tests.support.threads import another_thread
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def unwarned() -> Iterator[None]:
-    """As in a process in which nobody has been warned."""
-    forking.warned.clear()
-    yield
-    forking.warned.clear()
 
 
 @pytest.mark.usefixtures("unwarned")

@@ -24,8 +24,6 @@ from tests.support.tasks import hang
 from tests.support.threads import another_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.support.executors import Gate
 
 
@@ -164,14 +162,6 @@ def test_who_survives_sigkill(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def unwarned() -> Iterator[None]:
-    """This process has not been warned of threads."""
-    forking.warned.clear()
-    yield
-    forking.warned.clear()
 
 
 @pytest.mark.usefixtures("unwarned")

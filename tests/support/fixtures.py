@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from daemonize.offspring import forking
 from daemonize.posix.fds import Descriptors
 from tests.support.family import Family
 from tests.support.programs import Trigger
@@ -54,3 +55,11 @@ def trigger(tmp_path: Path) -> Iterator[Trigger]:
     """Holds a program back until the test releases it."""
     with Trigger(tmp_path) as held:
         yield held
+
+
+@pytest.fixture
+def unwarned() -> Iterator[None]:
+    """As in a process in which nobody has been warned of threads."""
+    forking.warned.clear()
+    yield
+    forking.warned.clear()
