@@ -74,8 +74,12 @@ class SetupError(DaemonizeError):
         return f"cannot {self.action} {printable(self.what)}: {self.reason}"
 
 
+#: A survivor of which only its parent knows that there is one: no /proc tells its pid.
+NAMELESS = (0, "?")
+
+
 class StillRunning(DaemonizeError):
-    """A stop plan came to its end and processes are left. `survivors`: (pid, name) of each."""
+    """A stop plan came to its end and processes are left. `survivors`: (pid, name) of each, or NAMELESS."""
 
     exit_status = STATUS_UNMET
 
@@ -85,7 +89,10 @@ class StillRunning(DaemonizeError):
 
     def __str__(self) -> str:
         """One line."""
-        names = ", ".join(f"{printable(name)} (pid {pid})" for pid, name in self.survivors)
+        names = ", ".join(
+            f"{printable(name)} (pid {pid})" if pid else "somebody whom only /proc could name"
+            for pid, name in self.survivors
+        )
         return f"still running, although everything was done that this user may do: {names}"
 
 

@@ -12,6 +12,7 @@ from daemonize.errors import (
     STATUS_TIMED_OUT,
     STATUS_UNMET,
     LaunchError,
+    StillRunning,
     printable,
     signal_name,
 )
@@ -47,6 +48,9 @@ class Exited(LaunchError):
 
     def describe(self) -> str:
         """One line."""
+        return self._describe_end() + (f"; {StillRunning(self.survivors)}" if self.survivors else "")
+
+    def _describe_end(self) -> str:
         if self.signal:
             how = f"was killed by {signal_name(self.signal)}"
             return f"{self.shown} {how} {self.after}, before it was ready{_told(self.told)}"

@@ -29,12 +29,12 @@ class Family:
     parent: pid of their parent. session: id of the session that was made for them, or None. server: pid, 0 if not known
     yet. since: its start time. main: the server, or the daemon it left behind; None until it is at the gate, or where
     /proc cannot say who it is. replaced: main is a daemon that the server left behind. ended: wait status of the main
-    process, or None. left: pids that are left after it ended, None if that is not known (yet). orphan_status: wait status
-    of a daemon that failed before it could be followed, or 0. executed: exec(2) has succeeded. failed: (stage, errno) of
-    the step that failed. reported: the report is at its end. lost: the intermediate parent has gone without being asked
-    to. blind: on this system nobody adopts what the server leaves behind. follows: what a main process that exits 0 leaves
-    behind takes its place; not when it has been told to end. helpers: pids of children of the wrapper that are not the
-    server's. told: what the server said about itself (`status`, `errno`, `exit_status`).
+    process, or None. left: pids that are left after it ended, None if that is not known (yet); see `nameless`.
+    orphan_status: wait status of a daemon that failed before it could be followed, or 0. executed: exec(2) has succeeded.
+    failed: (stage, errno) of the step that failed. reported: the report is at its end. lost: the intermediate parent has
+    gone without being asked to. blind: on this system nobody adopts what the server leaves behind. follows: what a main
+    process that exits 0 leaves behind takes its place; not when it has been told to end. helpers: pids of children of the
+    wrapper that are not the server's. told: what the server said about itself (`status`, `errno`, `exit_status`).
     """
 
     def __init__(self, loop: Loop, owner: Descriptors, say: Callable[[str], None]) -> None:
@@ -58,6 +58,11 @@ class Family:
     def pid(self) -> int:
         """Of the main process; 0 if there was none."""
         return self.main.pid if self.main else self.server
+
+    @property
+    def nameless(self) -> bool:
+        """Whether somebody is left, and no /proc says who. 0 is nobody's pid: to kill(2) it means our own group."""
+        return self.left == [0]
 
     @property
     def gated(self) -> bool:
@@ -180,7 +185,7 @@ class Family:
 
     def _follow(self) -> None:
         """The main process has exited 0: what it left behind is the main process now."""
-        if self.left == [0]:  # somebody is there, but there is no /proc to say who
+        if self.nameless:
             self.follow_unknown()
             return
         living = [pid for pid in self.left or () if standing(pid) not in (EXITING, GONE)]

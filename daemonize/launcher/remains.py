@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+from daemonize.errors import NAMELESS
 from daemonize.posix.identity import read_stat
 from daemonize.posix.signals import SIGTERM
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from daemonize.posix.tree import Tree
 
 
-_PATIENCE = 0.5  # seconds that a server gets to exit at the gate: it has nothing to lose yet
+_PATIENCE = 0.5  # seconds that a server gets to exit at the gate (it has nothing to lose yet), and who cannot be signalled
 _AGAIN = 0.1  # seconds until somebody who does not answer is killed again
 
 
@@ -40,24 +41,32 @@ class Remains:
 
     def _expect_exit(self, *, at_once: bool) -> None:
         """A process that hangs before the gate (stopped, or in a directory that does not answer) is killed in the end."""
+        if self._out_of_patience() or at_once:
+            self._patience_until = monotonic() + _AGAIN
+            self._family.kill_unexecuted()
+
+    def _out_of_patience(self) -> bool:
         now = monotonic()
         if self._patience_until is None:
             self._patience_until = now + min(self.grace, _PATIENCE)
-        if at_once or now >= self._patience_until:
-            self._patience_until = now + _AGAIN
-            self._family.kill_unexecuted()
+        return now >= self._patience_until
+
+    @property
+    def _waits_patiently(self) -> bool:
+        return not self._family.reported or (self._family.nameless and self._stop is None)
 
     @property
     def timeout(self) -> float | None:
         """Seconds until `gone` wants to be called even if nothing happens."""
-        if self._patience_until is not None and not self._family.reported:
+        if self._patience_until is not None and self._waits_patiently:
             return max(self._patience_until - monotonic(), 0)
         return self._stop.timeout if self._stop and not self._stop.done else None
 
     @property
     def survivors(self) -> Sequence[tuple[int, str]]:
-        """(pid, name) of what could not be stopped."""
-        return tuple(self._stop.survivors) if self._stop else ()
+        """(pid, name) of what could not be stopped. Who cannot be named is NAMELESS (daemonize/errors.py)."""
+        found = tuple(self._stop.survivors) if self._stop else ()
+        return found or ((NAMELESS,) if self._family.nameless else ())
 
     def gone(self, *, at_once: bool) -> bool:
         """Begin or continue to stop; True when nothing is left to stop. at_once: without waiting for the grace to pass."""
@@ -70,6 +79,8 @@ class Remains:
         if self._stop is None:
             if not self._anything:
                 return True
+            if self._family.nameless:
+                return self._out_of_patience() or at_once
             self._stop = self._begin()
         if at_once and not self._stop.done:
             self._stop.hurry()
@@ -107,7 +118,7 @@ class Remains:
             family.session,
             [self._token],
             exclude={family.parent, *family.helpers},
-            known=family.left or (),
+            known=() if family.nameless else family.left or (),
         )
 
     def stop_now(self) -> None:

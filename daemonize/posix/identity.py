@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import select
+from errno import ESRCH
 
 from daemonize.posix import signals
 
@@ -192,10 +193,12 @@ def wait_for_end(pid: int, timeout: float) -> bool:
 class Process:
     """A hold on one process that its pid cannot betray: a pidfd, or pid and start time. Close it when done.
 
-    Raises ProcessLookupError when there is no such process.
+    Raises ProcessLookupError when there is no such process, as of 0 and below: those are process groups to kill(2).
     """
 
     def __init__(self, pid: int) -> None:
+        if pid <= 0:
+            raise ProcessLookupError(ESRCH, f"no process has the pid {pid}")
         self.pid = pid
         self.fd = pidfd_open(pid)
         stat = read_stat(pid)
@@ -288,6 +291,8 @@ class Identity:
 
 
 def _exists(pid: int) -> bool:
+    if pid <= 0:
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -317,10 +317,12 @@ NEVER_READY = "import os, signal; signal.alarm(60); os.write(1, b'%d\\n' % os.ge
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-def caller(stack: contextlib.ExitStack, switch: Any, code: str) -> subprocess.Popen[bytes]:
+def caller(
+    stack: contextlib.ExitStack, switch: Any, code: str, *command: str, **options: Any
+) -> subprocess.Popen[bytes]:
     """A caller on a system that lacks something."""
     code = f"import sys; sys.path.insert(0, {ROOT!r})\n" + SWITCH_OFF.format(name=switch.__name__) + code
-    return stack.enter_context(callers.popen(code, *PYTHON, "-c", NEVER_READY, way="direct"))
+    return stack.enter_context(callers.popen(code, *command, way="direct", **options))
 
 
 @pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.__name__)
@@ -329,7 +331,7 @@ def test_a_caller_that_goes_takes_its_server_along(
     stack: contextlib.ExitStack, switch: Any, number: signal.Signals
 ) -> None:
     """Killed or interrupted: the server ends, and soon; the grace is not waited out for one that listens."""
-    process = caller(stack, switch, "launch(command, relay_stderr=None)")
+    process = caller(stack, switch, "launch(command, relay_stderr=None)", *PYTHON, "-c", NEVER_READY)
     assert process.stdout
     server = int(process.stdout.readline())
     began = time.monotonic()
@@ -338,6 +340,38 @@ def test_a_caller_that_goes_takes_its_server_along(
     assert procs.wait_ended(server)
     process.communicate(timeout=20)
     assert time.monotonic() - began < 5
+
+
+GROUP_IS_SAFE = """
+told = []
+signal.signal(signal.SIGTERM, lambda number, _: told.append(number))
+try:
+    launch(command, relay_stderr=None, ready="file:/no/such", timeout=0.5)
+except daemonize.LaunchError as error:
+    print(type(error).__name__, error.survivors, told)
+"""
+
+
+@pytest.mark.parametrize("switch", SWITCHES, ids=lambda switch: switch.__name__)
+@pytest.mark.parametrize(
+    ("end", "outcome"), [("exit 6", "Exited"), ("exit 0", "TimedOut")], ids=["fails", "not ready"]
+)
+def test_nobody_else_is_told_to_end(
+    stack: contextlib.ExitStack, switch: Any, tmp_path: Path, end: str, outcome: str
+) -> None:
+    """A worker that is left behind, and that nobody can name: what was told to end in its place was the caller's group."""
+    with Trigger(tmp_path) as trigger:
+        code = GROUP_IS_SAFE
+        script = f"exec 3>&1; (read x <{trigger.path}) >&3 & {end}"
+        process = caller(stack, switch, code, SHELL, "-c", script, start_new_session=True)
+        out, err = process.communicate(timeout=20)
+        trigger.close()
+
+    assert (process.returncode, err) == (0, b"")
+    if switch in {no_subreaper, bare}:  # there nobody adopts it
+        outcome = "Exited"
+    left = ((0, "?"),) if switch is no_proc else ()
+    assert out.decode() == f"{outcome} {left} []\n"
 
 
 def test_the_switches_switch_off(stack: contextlib.ExitStack) -> None:

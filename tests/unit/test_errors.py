@@ -29,6 +29,7 @@ from daemonize.channel_errors import (
 from daemonize.child_errors import ServerAlreadyStarted, ServerError, ServerNotStarted
 from daemonize.daemon_errors import BadRecord, NoSuchDaemon, NotPossible, NotReloaded, NotYet
 from daemonize.errors import (
+    NAMELESS,
     AlreadyRunning,
     DaemonizeError,
     InvalidState,
@@ -349,12 +350,14 @@ def test_what_the_server_said_about_itself(error: LaunchError) -> None:
     assert "announced" not in str(error)
 
 
-def test_survivors_are_named() -> None:
-    """Whatever could not be stopped is in the line, by name and pid."""
-    error = with_facts(TimedOut(["exit"], 1.0))
-
-    assert "stuck (pid 4713)" in str(error)
+@pytest.mark.parametrize("error", [TimedOut(["exit"], 1.0), Exited(6 << 8)], ids=lambda error: error.outcome)
+def test_survivors_are_named(error: LaunchError) -> None:
+    """Whatever could not be stopped is in the line, by name and pid; no pid is made up for who has none that is known."""
+    assert "stuck (pid 4713)" in str(with_facts(error))
     assert "has been stopped" not in str(error)
+
+    error.survivors = [NAMELESS]
+    assert "user may do: somebody whom only /proc could name (log" in str(error)
 
 
 def test_a_server_that_never_ran_was_not_stopped() -> None:

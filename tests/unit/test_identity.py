@@ -119,3 +119,13 @@ def test_the_boot_has_a_name() -> None:
 
     assert len(boot) == 36
     assert boot == identity.current_boot_id()
+
+
+@pytest.mark.parametrize("pid", [0, -1, -os.getpgrp()])
+def test_a_process_group_is_no_process(pid: int) -> None:
+    """kill(2) takes such a number for our own group, for everybody, or for a group: nobody gets a hold on one."""
+    with pytest.raises(ProcessLookupError):
+        identity.Process(pid)
+
+    assert identity.standing(pid) == identity.GONE
+    assert not Identity(pid, 0, identity.current_boot_id()).alive
