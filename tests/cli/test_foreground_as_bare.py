@@ -579,34 +579,35 @@ def are_stopped(family: Family, shell: int, count: int) -> None:
 def test_job_control(tmp_path: Path, family: Family) -> None:
     """Ctrl-Z, fg, bg, Ctrl-C, Ctrl-backslash, kill %1, reading in the background, another size: as of a bare server."""
     transcripts = []
+    # Whole lines are waited for: with a key that sends a signal the terminal throws away what nobody has read yet.
     for count, front in ((1, []), (2, cli.command("-f"))):
         install([*front, *PYTHON, "-c", AT_TERMINAL], tmp_path / "serve")
         install([*front, "cat"], tmp_path / "reads")
         with Terminal(tmp_path) as terminal:
             terminal.type(b"ulimit -c 0; ./serve; echo sta''tus=$?\n")
-            terminal.until(b"up ")
+            terminal.until(b"up 1\r\n")
             terminal.resize(33)
-            terminal.until(b"size")
+            terminal.until(b"size\r\n")
             terminal.type(b"\x1a")
             terminal.until(b"Stopped")
             procs.eventually(lambda count=count, pid=terminal.pid: are_stopped(family, pid, count))  # type: ignore[misc]
             terminal.type(b"fg; echo sta''tus=$?\n")
-            terminal.until(b"again")
+            terminal.until(b"again\r\n")
             terminal.type(b"\x03")
             terminal.until(b"^C")
             terminal.until(b"$ ")  # the rest of the line is not carried out any more
             terminal.type(b"echo sta''tus=$?\n")
             terminal.until(b"status=130")
             terminal.type(b"./serve; echo sta''tus=$?\n")
-            terminal.until(b"up ")
+            terminal.until(b"up 1\r\n")
             terminal.type(b"\x1c")
             terminal.until(b"status=131")
             terminal.type(b"./serve\n")
-            terminal.until(b"up ")
+            terminal.until(b"up 1\r\n")
             terminal.type(b"\x1a")
             terminal.until(b"Stopped")
             terminal.type(b"bg\n")
-            terminal.until(b"again")
+            terminal.until(b"again\r\n")
             terminal.type(b"kill %1; wait %1; echo sta''tus=$?\n")
             terminal.until(b"status=143")
             terminal.type(b"./reads &\n")

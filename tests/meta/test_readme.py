@@ -114,10 +114,12 @@ def test_the_readme_has_examples() -> None:
 
 
 @contextlib.contextmanager
-def script_with_client(directory: Path, client: str, *, traps: bool = True) -> Iterator[Script]:
+def script_with_client(
+    directory: Path, client: str, *, traps: bool = True, shell: str = "sh"
+) -> Iterator[Script]:
     """The README's script with another client, which says "asking" when it runs; has been read until then.
 
-    traps: whether it looks at signals. What is left is ended.
+    traps: whether it looks at signals. shell: which one runs it. What is left is ended.
     """
     port = sessions.save_files(README, directory)
     script = directory / "with-server.sh"
@@ -125,7 +127,7 @@ def script_with_client(directory: Path, client: str, *, traps: bool = True) -> I
     script.write_text(text if traps else re.sub(r"^trap 'exit.*\n", "", text, flags=re.MULTILINE))
     mark = f"TEST_SCRIPT_{secrets.token_hex(8)}"
     with subprocess.Popen(
-        ["sh", script.name],
+        [shell, script.name],
         cwd=directory,
         env=cli.environ({"PATH": sessions.PATH, mark: "1"}),
         stdout=subprocess.PIPE,
@@ -150,6 +152,25 @@ def test_a_script_that_is_ended_stops_its_server(number: signal.Signals, tmp_pat
         assert script.process.wait(10) == 128 + number
         assert len(running) == 2
         assert all(procs.wait_ended(process.pid) for process in running)
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        "kill -TERM $$; sleep 60",
+        "sleep 60 & kill -TERM $$; sleep 60",
+        "true & wait $!; asking=''; kill -TERM $$; :",
+    ],
+    ids=["before", "just after", "too late"],
+)
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+def test_a_script_is_ended_at_any_moment(shell: str, client: str, tmp_path: Path) -> None:
+    """Before it has a client, when it has not yet waited for it, and when that has gone: what there is is ended."""
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    with script_with_client(tmp_path, f"echo asking; {client}", shell=shell) as script:
+        assert script.process.wait(10) == 128 + signal.SIGTERM
+        assert all(procs.wait_ended(process.pid) for process in script.others())
 
 
 def test_control_a_script_without_traps_leaves_its_server(tmp_path: Path) -> None:
