@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -16,28 +17,44 @@ if TYPE_CHECKING:
     from daemonize.posix.loop import Loop
 
 
+#: Seconds after which it is tried again, where /proc could not be read for want of descriptors.
+AGAIN = 0.1
+
+
+def is_want(error: OSError) -> bool:
+    """Whether it may be done later: there was no descriptor to be had, or no memory."""
+    return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
 class Endings:
     """Stop plans under way, in the manager's loop. plans: those; survivors: whom SIGKILL has not ended."""
 
     def __init__(self) -> None:
         self.plans: list[stop.Stop] = []
         self.survivors: list[tuple[int, str]] = []
+        self._hindered = False
 
     @property
     def timeouts(self) -> list[float]:
         """Seconds until `advance` is to be called though nothing happens, of each."""
-        return [plan.timeout for plan in self.plans]
+        least = AGAIN if self._hindered else 0.0
+        return [max(plan.timeout, least) for plan in self.plans]
 
     def begin(self, loop: Loop, pids: Sequence[int], plan: Sequence[tuple[int, float]]) -> None:
-        """End these, and what is below them. One alone may end what is below it in its own way first."""
+        """End these, and what is below them. One alone may end what is below it in its own way first. Raises OSError."""
         # When one has ended, nothing tells any longer whose children it had.
         below = [below for pid in pids for below in tree.descendants(pid)]
         main = None
         if len(pids) == 1:
             stat = read_stat(pids[0])
             main = pids[0], stat.start if stat else 0
-        self.plans.append(stop.Stop(loop, tree.Tree({*pids, *below}, known={*pids}), main, plan))
-        self.plans[-1].begin()
+        ending = stop.Stop(loop, tree.Tree({*pids, *below}, known={*pids}), main, plan)
+        try:
+            ending.begin()
+        except OSError:
+            ending.close()
+            raise
+        self.plans.append(ending)
 
     def hurry(self) -> None:
         """SIGKILL now for all that are being ended."""
@@ -46,8 +63,14 @@ class Endings:
 
     def advance(self) -> None:
         """Take the steps whose time has come."""
+        self._hindered = False
         for plan in list(self.plans):
-            plan.advance()
+            try:
+                plan.advance()
+            except OSError as error:
+                if not is_want(error):
+                    raise
+                self._hindered = True
             if plan.done:
                 self.plans.remove(plan)
                 self.survivors += plan.survivors

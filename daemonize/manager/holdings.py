@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from daemonize.errors import InvalidState
 from daemonize.manager.bell import Bell
-from daemonize.manager.endings import Deadlines, Endings
+from daemonize.manager.endings import AGAIN, Deadlines, Endings, is_want
 from daemonize.posix import stop
 from daemonize.posix.blocked import Blocked
 from daemonize.posix.loop import POLLIN
@@ -82,12 +82,36 @@ class Holdings:
             if process.completion is None:
                 self.begin([process], stop.default_plan(grace, number))
 
-    def begin(self, processes: Iterable[Process], plan: Sequence[tuple[int, float]]) -> None:
-        """To end them by this plan. With signals blocked."""
-        living = [process.pid for process in processes if not process.child.look()]
-        if living:
-            self.endings.begin(self.loop, living, plan)
-            self.bell.ring()
+    def begin(
+        self, processes: Iterable[Process], plan: Sequence[tuple[int, float]], *, tell: bool = True
+    ) -> None:
+        """To end them by this plan. With signals blocked. tell: not all have heard its first signal."""
+        living = [process for process in processes if not process.child.look()]
+        if not living:
+            return
+        try:
+            self.endings.begin(self.loop, [process.pid for process in living], plan)
+        except OSError as error:
+            if not is_want(error):
+                raise
+            self._begin_later(living, plan, tell=tell)
+        self.bell.ring()
+
+    def _begin_later(
+        self, processes: Sequence[Process], plan: Sequence[tuple[int, float]], *, tell: bool
+    ) -> None:
+        """Nobody can see now who is below them: they alone are told, and then again what their time allows."""
+        (number, grace), *rest = plan
+        if tell:
+            for process in processes:
+                process.child.send(number)
+        next_plan = rest if rest and grace <= AGAIN else [(number, grace - AGAIN), *rest]
+
+        def again(_: object) -> None:
+            with Blocked():
+                self.begin(processes, next_plan, tell=next_plan is rest)
+
+        self.call_later(AGAIN, again)
 
     def call_later(self, seconds: float, function: Callable[[Any], object]) -> int:
         """In a step, with None. Returns what `forget_call` takes."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,6 +30,9 @@ from tests.support import forked, procs
 from tests.support.child_servers import owned
 from tests.support.tasks import completed, hang, step_until, stubborn
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 def test_a_timeout() -> None:
     """Ends that task alone."""
@@ -39,6 +44,74 @@ def test_a_timeout() -> None:
     with pytest.raises(TaskTimedOut, match=r"^slow \(pid \d+\) took longer than 0.05 s: it died of SIGTERM$"):
         completion.value()
     assert isinstance(completion.exception, (ChildDeath, TimeoutError))
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """For this process: whatever opens something is told that too many files are open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        with contextlib.suppress(OSError):
+            while True:  # what is free below the limit
+                stack.callback(os.close, os.dup(0))
+        with pytest.raises(OSError, match="Too many open files"):
+            os.listdir("/proc")
+        yield
+
+
+def test_a_timeout_without_descriptors() -> None:
+    """Who is below the tasks cannot be seen then; they are ended in time all the same, and the loop does not spin."""
+    ended: list[Completion] = []
+    with ProcessManager() as manager:
+        for _ in range(2):
+            manager.create_process(hang, ended.append, timeout=0.05)
+        with no_descriptors():
+            step_until(manager, lambda: len(ended) == 2)
+
+    assert [(completion.timed_out, completion.signal) for completion in ended] == [(True, signal.SIGTERM)] * 2
+
+
+def test_a_stop_without_descriptors() -> None:
+    """SIGKILL follows as soon as ever, and the loop does not spin until then."""
+    ended: list[Completion] = []
+    ready: list[object] = []
+    with ProcessManager() as manager:
+        for _ in range(2):
+            manager.create_process(stubborn, ended.append, on_message=ready.append)
+        step_until(manager, lambda: len(ready) == 2)
+        with no_descriptors():
+            used = time.thread_time()
+            manager.kill_processes(grace=1.0)
+            step_until(manager, lambda: len(ended) == 2)
+            used = time.thread_time() - used
+
+    assert [completion.signal for completion in ended] == [signal.SIGKILL] * 2
+    assert used < 0.5
+
+
+def test_descriptors_are_back_before_a_task_has_ended() -> None:
+    """Then all that is below it is found and ended, too."""
+    ended: list[Completion] = []
+    with ProcessManager() as manager:
+        shell = manager.create_process(["sh", "-c", "trap '' TERM; sleep 100 & wait; wait"], ended.append)
+        procs.eventually(lambda: _has_one_child(shell.pid))
+        below = procs.children(shell.pid)[0].pid
+        with no_descriptors():
+            shell.stop(grace=0.5)
+            manager.step(0.15)
+            assert not ended
+        manager.wait_for_all_children()
+
+    assert ended[0].signal == signal.SIGKILL
+    assert procs.wait_ended(below, 0)
+
+
+def _has_one_child(pid: int) -> None:
+    assert len(procs.children(pid)) == 1
 
 
 def test_a_timeout_that_is_not_reached() -> None:
