@@ -8,15 +8,19 @@ Without an address, the cluster is two processes of this machine. Needs `pip ins
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import sys
 from concurrent.futures import Executor, as_completed
 from typing import TYPE_CHECKING
 
-from distributed import Client, LocalCluster
-
 from daemonize import ForkExecutor, progress
+
+try:
+    from distributed import Client, LocalCluster
+except ImportError:
+    sys.exit("outgrow_one_machine.py: Dask is not installed: pip install 'daemonize-ready[dask]'")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,11 +57,14 @@ def workload(executor: Executor) -> dict[str, object]:
 
 def main() -> None:
     """Do it on both, and compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("scheduler", nargs="?", help="of a Dask cluster: tcp://HOST:PORT")
+    scheduler = parser.parse_args().scheduler
     heard: list[int] = []
     with ForkExecutor(on_progress=lambda _, first: heard.append(first)) as executor:
         here = workload(executor)
     print(f"here: {here}; progress was heard {len(heard)} times")
-    with cluster() as executor:
+    with cluster(scheduler) as executor:
         there = workload(executor)
     print(f"on the cluster: {there}")
     print(f"the same answers: {here == there}")
@@ -65,10 +72,10 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Executor]:
-    """An executor on that of the command line, or on one for the moment."""
+def cluster(scheduler: str | None) -> Iterator[Executor]:
+    """An executor on this one, or on one for the moment."""
     with contextlib.ExitStack() as stack:
-        where = sys.argv[1] if len(sys.argv) > 1 else stack.enter_context(two_processes())
+        where = scheduler or stack.enter_context(two_processes())
         yield stack.enter_context(stack.enter_context(Client(where)).get_executor())
 
 

@@ -88,7 +88,7 @@ def live(birth: Birth) -> NoReturn:
             if task.with_channel:
                 channel = _channel(birth.sock)
             result = task.call(channel) if channel else task.call()
-            body = b"" if result is None else pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+            body = b"" if result is None else _packed(result)
         except SystemExit as error:
             status = settling.status_of(error)
         except BaseException as error:  # noqa: BLE001 (it is the result)
@@ -102,6 +102,15 @@ def live(birth: Birth) -> NoReturn:
             forking.flush()
         finally:
             os._exit(status)
+
+
+def _packed(result: object) -> bytes:
+    """Raises what its class does, with a note."""
+    try:
+        return pickle.dumps(result, pickle.HIGHEST_PROTOCOL)
+    except BaseException as error:
+        error.add_note(f"what the task returned, a {type(result).__qualname__}, cannot be pickled")
+        raise
 
 
 def _settle(birth: Birth) -> None:

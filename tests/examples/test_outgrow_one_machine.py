@@ -7,6 +7,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 EXAMPLE = os.path.join(os.path.dirname(__file__), "..", "..", "examples", "outgrow_one_machine.py")
 
 
@@ -21,3 +23,33 @@ def test_the_same_answers_on_a_cluster() -> None:
         r"the same answers: True\n",
         done.stdout,
     )
+
+
+@pytest.mark.parametrize(
+    ("option", "words", "status", "said"),
+    [
+        (
+            [],
+            ["--help"],
+            0,
+            r"usage: outgrow_one_machine.py \[-h\] \[scheduler\]\n[\s\S]*the same answers\.[\s\S]*",
+        ),
+        (
+            ["-S"],
+            [],
+            1,
+            r"outgrow_one_machine.py: Dask is not installed: pip install 'daemonize-ready\[dask\]'\n",
+        ),
+    ],
+    ids=["help", "no Dask"],
+)
+def test_what_it_says_of_itself(option: list[str], words: list[str], status: int, said: str) -> None:
+    """What it is called with, and what it needs. Without the site's packages there is no Dask."""
+    environment = {**os.environ, "PYTHONPATH": os.path.join(os.path.dirname(EXAMPLE), "..")}
+    done = subprocess.run(
+        [sys.executable, *option, EXAMPLE, *words],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == status
+    assert re.fullmatch(said, done.stdout), done.stdout

@@ -218,12 +218,13 @@ def test_an_exception_that_cannot_be_altered() -> None:
 
 
 def test_a_result_that_cannot_be_pickled() -> None:
-    """Is the task's own failure."""
+    """Is the task's own failure, which says that it is the result."""
     completion = completed(threading.Lock)
 
     assert completion.status == 1
-    with pytest.raises(TypeError, match="pickle"):
+    with pytest.raises(TypeError, match="pickle") as caught:
         completion.value()
+    assert caught.value.__notes__[0] == "what the task returned, a lock, cannot be pickled"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
