@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NLM_F_REQUEST_DUMP = 0x301
+_NLM_F_REQUEST, _NLM_F_REQUEST_DUMP = 0x1, 0x301
 _HEADER = struct.Struct("=IHHII")
 _UNIX, INET, INET6 = 1, 2, 10
 _TCP = 6
@@ -29,6 +29,7 @@ _ESTABLISHED, _CLOSE, _LISTEN = 1, 7, 10
 _INET_ID, _INET_FACTS, _INET_SIZE = struct.Struct("!4xHH16s"), struct.Struct("=64xII"), 72
 _UNIX_FACTS, _UNIX_SIZE = struct.Struct("=xBBxI"), 16
 _SKV6ONLY = 11
+_ANY_COOKIE = b"\xff" * 8
 _NAME, _VFS, _UID = 0, 1, 7
 _SHOW_NAME, _SHOW_VFS, _SHOW_UID = 0x01, 0x02, 0x40
 #: Of /proc/net/unix: __SO_ACCEPTCON.
@@ -99,25 +100,42 @@ class Tables:
 
     def ask(self, request: bytes) -> Iterator[bytes]:
         """The answers to a dump request, without their headers. Raises OSError."""
+        self._send(request, _NLM_F_REQUEST_DUMP)
+        while True:
+            for kind, answer in self._answers():
+                if kind == _NLMSG_DONE:
+                    return
+                yield answer
+
+    def ask_one(self, request: bytes) -> bytes | None:
+        """The answer to a request for one socket; None: there is none. Raises OSError."""
+        self._send(request, _NLM_F_REQUEST)
+        while True:
+            try:
+                for _, answer in self._answers():
+                    return answer
+            except FileNotFoundError:
+                return None
+
+    def _send(self, request: bytes, flags: int) -> None:
         asking = self._socket = self._socket or _open()
         # The kernel has answered by the time that sendto(2) returns: there is nothing to wait for.
         self._turn += 1
         size = _HEADER.size + len(request)
-        header = _HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, self._turn, 0)
-        asking.sendto(header + request, (0, 0))
-        while True:
-            data = asking.recv(65536)
-            while data:
-                size, kind, _, turn, _ = _HEADER.unpack_from(data)
-                answer, data = data[_HEADER.size : size], data[size + 3 & ~3 :]
-                if turn != self._turn:
-                    continue  # to an earlier request, which failed
-                if kind == _NLMSG_DONE:
-                    return
-                if kind == _NLMSG_ERROR:
-                    code = -struct.unpack_from("=i", answer)[0]
-                    raise OSError(code, os.strerror(code))
-                yield answer
+        asking.sendto(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, flags, self._turn, 0) + request, (0, 0))
+
+    def _answers(self) -> Iterator[tuple[int, bytes]]:
+        """Some of those to the last request: kind, and all but the header."""
+        data = self._socket.recv(65536) if self._socket else b""
+        while data:
+            size, kind, _, turn, _ = _HEADER.unpack_from(data)
+            answer, data = data[_HEADER.size : size], data[size + 3 & ~3 :]
+            if turn != self._turn:
+                continue  # to an earlier request, which failed
+            if kind == _NLMSG_ERROR:
+                code = -struct.unpack_from("=i", answer)[0]
+                raise OSError(code, os.strerror(code))
+            yield kind, answer
 
     def close(self) -> None:
         """Give it back; the next request opens another one."""
@@ -145,6 +163,17 @@ def listeners(port: int = 0, tables: Tables | None = None) -> list[Listener]:
     finally:
         if asked is not tables:
             asked.close()
+
+
+def listener_at(address: bytes, port: int, tables: Tables) -> Listener | None:
+    """Who would take a connection to this address, and port, of our network namespace; None: nobody.
+
+    The kernel need not go through its table for that. Of those that share a port it tells of one. Raises OSError.
+    """
+    family = INET if len(address) == 4 else INET6
+    asked = struct.pack("=BBBBI", family, _TCP, 0, 0, 1 << _LISTEN)
+    answer = tables.ask_one(asked + struct.pack("!H2x16s20x", port, address) + _ANY_COOKIE)
+    return _listener(family, answer) if answer and answer[1] == _LISTEN else None
 
 
 def listeners_near(pid: int | str, port: int = 0) -> list[Listener]:
@@ -186,10 +215,14 @@ def bound_near(pid: int | str) -> list[Bound]:
 def _ask_inet(tables: Tables, family: int, port: int) -> Iterator[Listener]:
     asked = struct.pack("=BBBBI", family, _TCP, 0, 0, 1 << _LISTEN) + struct.pack("!H46x", port)
     for answer in tables.ask(asked):
-        sport, _, source = _INET_ID.unpack_from(answer)
-        uid, inode = _INET_FACTS.unpack_from(answer)
-        only = _attributes(answer[_INET_SIZE:]).get(_SKV6ONLY, b"\0") != b"\0"
-        yield Listener(source[:4] if family == INET else source, sport, uid, inode, dual=not only)
+        yield _listener(family, answer)
+
+
+def _listener(family: int, answer: bytes) -> Listener:
+    sport, _, source = _INET_ID.unpack_from(answer)
+    uid, inode = _INET_FACTS.unpack_from(answer)
+    only = _attributes(answer[_INET_SIZE:]).get(_SKV6ONLY, b"\0") != b"\0"
+    return Listener(source[:4] if family == INET else source, sport, uid, inode, dual=not only)
 
 
 def _ask_unix(tables: Tables, connected: bool) -> Iterator[Bound]:

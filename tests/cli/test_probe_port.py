@@ -405,7 +405,7 @@ def fail(*_: object) -> object:
 
 def test_without_sock_diag(port: int, monkeypatch: pytest.MonkeyPatch, servers: Family) -> None:
     """/proc/net/tcp shows the same."""
-    monkeypatch.setattr(sockdiag.Tables, "ask", fail)
+    monkeypatch.setattr(sockdiag.Tables, "_send", fail)
     launched = api.launch(
         server(f"listen({HOST!r}, {port})"), ready=["port", f"port:{port}"], relay_stdout=None
     )
@@ -420,7 +420,7 @@ def test_without_tables(
     port: int, monkeypatch: pytest.MonkeyPatch, servers: Family, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Where the kernel shows no sockets at all it is connected to; any port cannot be."""
-    monkeypatch.setattr(sockdiag.Tables, "ask", fail)
+    monkeypatch.setattr(sockdiag.Tables, "_send", fail)
     monkeypatch.setattr(sockdiag, "listeners_near", fail)
     with pytest.raises(TimedOut) as timed_out:
         api.launch(server(), ready=f"port:{port}", timeout=0.2)

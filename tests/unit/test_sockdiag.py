@@ -137,3 +137,33 @@ def test_tables_that_are_kept_answer_again_and_again() -> None:
     assert sockdiag.listeners(port, tables) == []
     tables.close()
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize(
+    ("address", "only", "asked", "found"),
+    [
+        ("127.0.0.1", None, "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", None, "127.0.0.1", "0.0.0.0"),
+        ("127.0.0.1", None, "::1", None),
+        ("127.0.0.2", None, "127.0.0.1", None),
+        ("::1", True, "::1", "[::1]"),
+        ("::", False, "::1", "[::]"),
+        ("::", False, "127.0.0.1", "0.0.0.0"),
+        ("::", True, "127.0.0.1", None),
+    ],
+)
+def test_who_takes_a_connection(address: str, only: bool | None, asked: str, found: str | None) -> None:
+    """The kernel tells of one socket, by the address that somebody would connect to, as it does of all."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.closing(sockdiag.Tables()) as tables, socket.socket(family) as listening:
+        if only is not None:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+        listening.bind((address, 0))
+        port = listening.getsockname()[1]
+        assert sockdiag.listener_at(pack(asked), port, tables) is None  # bound, and does not listen yet
+        listening.listen()
+        told = sockdiag.listener_at(pack(asked), port, tables)
+        inodes = {listener.inode for listener in sockdiag.listeners(port, tables)}
+
+    assert (told and str(told)) == (found and f"{found}:{port}")
+    assert told is None or {told.inode} == inodes
