@@ -28,8 +28,8 @@ def server_environment(
 
 def unmanaged(outer: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Without what a manager said to whoever has this environment."""
-    return {name: value for name, value in outer.items() if not _is_removed(name)}
-
-
-def _is_removed(name: bytes) -> bool:
-    return name in _REMOVED or name.startswith(_REMOVED_PREFIXES)
+    return {
+        name: value
+        for name, value in outer.items()
+        if name not in _REMOVED and not name.startswith(_REMOVED_PREFIXES)
+    }

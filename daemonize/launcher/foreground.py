@@ -107,6 +107,7 @@ class Foreground(Wrapper):
         on_ready: Callable[[Ready], None],
         waiting: Waiting | None = None,
         token: bytes | None = None,
+        environment: dict[bytes, bytes] | None = None,
     ) -> None:
         self._outward = Outward(say, feeds=request.watchdog is not None)
         if self._outward.waits and not request.names_readiness and SOCKET not in request.environment:
@@ -115,7 +116,15 @@ class Foreground(Wrapper):
         self._watchdog: Watchdog | None = None
         # By default nobody waits for readiness: it stays with its reader.
         shown = waiting if request.moves_streams else None
-        super().__init__(request, targets, queue=_open_queue(), say=say, waiting=shown, token=token)
+        super().__init__(
+            request,
+            targets,
+            queue=_open_queue(),
+            say=say,
+            waiting=shown,
+            token=token,
+            environment=environment,
+        )
         self._outward.connect(self.loop)
         self._on_ready, self._warn = on_ready, warn
         self._serving = self._started = False
@@ -143,6 +152,7 @@ class Foreground(Wrapper):
 
     def run(self) -> Ready | LaunchError:
         """Start the server, and return when it has ended."""
+        gc.freeze()  # what there is stays: it need not be looked through at once
         gc.enable()
         try:
             return super().run()

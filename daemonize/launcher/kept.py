@@ -12,10 +12,11 @@ import os
 import pickle
 import select
 import socket
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from daemonize.errors import DaemonizeError, LaunchError, SetupError
-from daemonize.launcher.environment import unmanaged
+from daemonize.launcher.environment import caller_environment, unmanaged
 from daemonize.launcher.files import STREAMS
 from daemonize.launcher.foreground import Foreground
 from daemonize.launcher.orders import Began, Ended, Forked, Order
@@ -46,7 +47,8 @@ def rehearse() -> None:
     ours, theirs = socket.socketpair()
     null = os.open(os.devnull, os.O_RDWR)
     request = Request(["true"], ready=("port:1",), stdout=os.devnull, stderr=os.devnull, foreground=True)
-    order = Order(True, False, request, Targets(null, null), None, signals.SIGTERM, dict(os.environb), 0)
+    here = _keepers_environment()
+    order = Order(True, False, request, Targets(null, null), None, signals.SIGTERM, here, 0)
     kept = Kept(pickle.loads(pickle.dumps(order)), b"", User(theirs, None), None)  # noqa: S301 (our own)
     kept.rehearse()
     for end in (ours, theirs):
@@ -57,6 +59,9 @@ def rehearse() -> None:
 def serve(message: bytes, passed: Sequence[int], token: bytes, owner: int | None) -> None:
     """In a freshly forked process of the keeper: carry an order out. owner: a pidfd."""
     order: Order = pickle.loads(message)  # noqa: S301 (from the process that executed us)
+    if order.keeps:
+        # Whoever waits to be told of the owner waits for nothing of a server that it keeps.
+        order = order._replace(environment=unmanaged(order.environment))
     answers_fd, directory, *rest = passed
     numbers = order.request.keep_fds
     answers_fd, directory, *rest = (fds.away(fd, numbers) for fd in passed)
@@ -79,8 +84,7 @@ def serve(message: bytes, passed: Sequence[int], token: bytes, owner: int | None
 
 def _settle(order: Order, directory: int, rest: list[int]) -> socket.socket | None:
     """Be where the owner is, and have its descriptors where it has them. The socket that others come to, if there is one."""
-    # Whoever waits to be told of the owner waits for nothing of a server that it keeps.
-    _set_environment(unmanaged(order.environment) if order.keeps else order.environment)
+    _set_environment(order.environment)
     os.umask(order.umask)
     os.fchdir(directory)
     os.close(directory)
@@ -100,10 +104,18 @@ def _settle(order: Order, directory: int, rest: list[int]) -> socket.socket | No
 
 def _set_environment(wanted: dict[bytes, bytes]) -> None:
     """Most of it is as it was."""
-    there = dict(os.environb)
+    there = _keepers_environment()
     for name in there.keys() - wanted.keys():
         del os.environb[name]
-    os.environb.update({name: value for name, value in wanted.items() if there.get(name) != value})
+    for name, value in wanted.items():
+        if there.get(name) != value:
+            os.environb[name] = value
+
+
+@cache
+def _keepers_environment() -> dict[bytes, bytes]:
+    """That of this process, until it has an order: when it rehearses, there is time to look."""
+    return caller_environment()
 
 
 def _write_to(request: Request, logs: Targets) -> None:
@@ -172,8 +184,9 @@ class Kept(Foreground):
         # What is said through pipes is relayed to the logs; else the server writes there itself.
         targets = logs if "streams" in request.ready else Targets(None, None)
         super().__init__(
-            request, targets, say=_unheard, warn=_unheard, on_ready=self._tell_ready, token=token
-        )
+            request, targets, say=_unheard, warn=_unheard, on_ready=self._tell_ready, token=token,
+            environment=order.environment,
+        )  # fmt: skip
         self._remains.first = order.stop_signal
         # These are closed when the server has them.
         opened = (self.owner.add(os.dup(fd)) for fd in self._logs)

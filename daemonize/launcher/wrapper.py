@@ -74,7 +74,7 @@ class Wrapper:
     """One launch. `run` gives its outcome. `say` is told of progress, for those who want to hear it.
 
     waiting: what shows people at a terminal what is waited for (launcher/words.py), or None. token: `NAME=value` that marks
-    the server's environment; None: one is made.
+    the server's environment; None: one is made. environment: the caller's, None: ours, which is the same in any case.
     """
 
     def __init__(
@@ -86,13 +86,14 @@ class Wrapper:
         say: Callable[[str], None] = lambda _text: None,
         waiting: Waiting | None = None,
         token: bytes | None = None,
+        environment: dict[bytes, bytes] | None = None,
     ) -> None:
         _refuse_setuid()
         self.request, self.queue, self.say = request, queue, say
         self.waiting = waiting
         self.began = monotonic()
         self.context, self.account = program.find_context(request)
-        self.outer = caller_environment()
+        self.outer = caller_environment() if environment is None else environment
         self.asked = request
         self.entry = Entry(request.name, request.shown_as or request.command[0], self.outer)
         self.sockets = self._find_sockets()

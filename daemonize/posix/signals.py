@@ -276,7 +276,7 @@ class SignalDescriptor(SignalSource):
         import ctypes
 
         numbers = tuple(numbers)
-        mask = sum(1 << (number - 1) for number in numbers)
+        mask = sum([1 << (number - 1) for number in numbers])
         libc = ctypes.CDLL(None, use_errno=True)
         if not hasattr(libc, "signalfd"):
             raise OSError(0, "no signalfd")
