@@ -75,7 +75,7 @@ class MessageChannel:
         self.timeout, self.max_size = timeout, checked_size(max_size)
         self._end = End(sock)
         self.renew_turns()
-        _channels.add(self)
+        _channels.add(weakref.ref(self, _channels.discard))
 
     @classmethod
     def pair(cls, *, timeout: float | str | None = None, max_size: int = MAX_SIZE) -> tuple[Self, Self]:
@@ -242,12 +242,15 @@ def _refuse_handlers(turn: threading.RLock) -> threading.RLock:
     return turn
 
 
-_channels: weakref.WeakSet[MessageChannel] = weakref.WeakSet()
+#: Each ends with its channel. A WeakSet has Python called in every child, which takes longer than most are there.
+_channels: set[weakref.ref[MessageChannel]] = set()
 
 
 def _renew_all() -> None:
-    for channel in list(_channels):
-        channel.renew_turns()
+    for known in list(_channels):
+        channel = known()
+        if channel:
+            channel.renew_turns()
 
 
 os.register_at_fork(after_in_child=_renew_all)

@@ -36,7 +36,8 @@ class Work(NamedTuple):
 
 def checked(settings: Settings) -> Settings:
     """Raises UsageError."""
-    of_task = tasks.checked_options(print, settings.name, settings.timeout, settings.grace, settings.memory)
+    tasks.checked_name(print, settings.name)
+    of_task = tasks.checked_options(settings.timeout, settings.grace, settings.memory)
     tasks.check_callbacks(on_progress=settings.on_progress)
     return settings._replace(timeout=of_task.timeout, grace=of_task.grace)
 

@@ -2,106 +2,84 @@
 
 from __future__ import annotations
 
-import fcntl
-import gc
-import os
 import pickle
 from _signal import SIG_DFL, SIG_SETMASK, set_wakeup_fd
 from _signal import pthread_sigmask as set_mask
 from _signal import signal as set_handler
-from sys import modules
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Callable, Sequence
+from fcntl import F_DUPFD_CLOEXEC, fcntl
+from gc import enable, freeze
+from os import _exit, close, getpid, getppid
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from daemonize.channel import MessageChannel
-from daemonize.offspring import failures, forking, mortal, settling
-from daemonize.posix import frames, signals
+from daemonize.offspring import failures, mortal, settling
+from daemonize.offspring.forking import flush
+from daemonize.posix import frames
+from daemonize.posix.frames import NOSIGNAL
 
 if TYPE_CHECKING:
-    import _socket
-
-    from daemonize.manager.bell import Bell
     from daemonize.manager.births import Function
 
 #: Bytes of a result that the owner reads at once: between two of them, it looks at other tasks.
 PART = 1 << 20
 _NOTHING = frames.whole(frames.RESULT, b"")
+#: What the owner has looked up for a task: what is called; `sendall` of its socket; what lets the kernel kill it when its
+#: owner ends; the number of the owner's socket; the owner's pid; signals that are not at their default; whether garbage is
+#: collected; whether there is nothing to `_settle`.
+Known: TypeAlias = tuple[
+    Callable[..., object],
+    Callable[[bytes, int], object],
+    Callable[[], object],
+    int,
+    int,
+    Sequence[int],
+    bool,
+    bool,
+]
 
 
-class Birth:
-    """What a task is given that is known before the fork. sock: its end; owners: the number of the other. bell: the owner's.
-
-    owner: pid of who forks it. lasts: whether the thread does that forks it. reset: signals that are not at their default.
-    streams: what is to be stdout and stderr; None: there are no threads, and they are what they were. collects: whether
-    garbage is collected. has_more: whether it takes more than every task needs.
-    heard: whether the owner listens before its end. pid: the task's own.
-    """
-
-    __slots__ = (
-        "bell",
-        "collects",
-        "has_more",
-        "heard",
-        "lasts",
-        "owner",
-        "owners",
-        "pid",
-        "reset",
-        "sock",
-        "streams",
-        "task",
-    )
-
-    def __init__(self, task: Function, sock: _socket.socket, owners: int, bell: Bell) -> None:
-        self.task, self.sock, self.owners, self.bell = task, sock, owners, bell
-        self.heard, self.pid = task.with_channel, 0
-        self.owner, self.lasts = os.getpid(), mortal.lasts()
-        self.reset, self.collects = signals.changed(), gc.isenabled()
-        self.streams = settling.streams_there_are() if task.threads else None
-        self.has_more = (
-            task.threads
-            or task.memory is not None
-            or "numpy.random" in modules
-            or ("asyncio" in modules and settling.is_in_event_loop())
-        )
-
-
-def live(birth: Birth) -> NoReturn:
+def live(task: Function, known: Known) -> NoReturn:
     """Be the task, in a process just forked with all signals blocked, to its end.
 
-    A page of memory that is written to has to be copied, which takes longer than a system call, and each function of ours
-    that is called writes to some: what every task needs is done in here, and the rest by others.
+    A page of memory that is written to has to be copied, which takes longer than a system call. Python writes to some with
+    each function of ours that is called, and for each attribute that is looked up by code which has not run before, as
+    this never has: what every task needs is done in here, with what is known, and the rest by others.
     """
-    status, task, birth.pid, channel = 1, birth.task, os.getpid(), None
+    call, say, dies, owners, owner, reset, collects, plain = known
+    status, channel, me = 1, None, getpid()
     try:
         try:
-            os.close(birth.owners)
-            gc.freeze()
-            if birth.collects:
-                gc.enable()
-            for number in birth.reset:
+            close(owners)
+            freeze()
+            if collects:
+                enable()
+            for number in reset:
                 set_handler(number, SIG_DFL)
             set_wakeup_fd(-1)
-            if birth.has_more:
-                _settle(birth)
-            mortal.end_with(birth.owner, lasts=birth.lasts)
+            if plain:
+                dies()
+            if not plain or getppid() != owner:
+                channel = _settle(task, owner)
             set_mask(SIG_SETMASK, ())
-            if task.with_channel:
-                channel = _channel(birth.sock)
-            result = task.call(channel) if channel else task.call()
+            result = call(channel) if channel else call()
             body = b"" if result is None else _packed(result)
         except SystemExit as error:
             status = settling.status_of(error)
         except BaseException as error:  # noqa: BLE001 (it is the result)
-            _answer(birth, channel, frames.FAILURE, failures.packed(_without_us(error)))
+            _answer(task, me, channel, frames.FAILURE, failures.packed(_without_us(error)))
         else:
-            _answer(birth, channel, frames.RESULT, body)
+            if body or channel or getpid() != me:
+                _answer(task, me, channel, frames.RESULT, body)
+            else:
+                say(_NOTHING, NOSIGNAL)
             status = 0
     finally:
         # Nothing returns into the caller's stack, whatever was raised; what could not be told, its status tells.
         try:
-            forking.flush()
+            flush()
         finally:
-            os._exit(status)
+            _exit(status)
 
 
 def _packed(result: object) -> bytes:
@@ -113,32 +91,30 @@ def _packed(result: object) -> bytes:
         raise
 
 
-def _settle(birth: Birth) -> None:
+def _settle(task: Function, owner: int) -> MessageChannel | None:
+    """What not every task needs. Its channel, if it is called with one.
+
+    That is on a copy, which may be closed before the result is told, and is none of 0, 1 and 2, which it may write to.
+    """
     settling.leave_event_loop()
     settling.seed()
-    if birth.streams:
-        settling.take_streams(birth.streams, threads=True)
+    if task.streams:
+        settling.take_streams(task.streams, threads=True)
         settling.free_imports()
-    if birth.task.memory is not None:
-        settling.limit_memory(birth.task.memory)
+    if task.memory is not None:
+        settling.limit_memory(task.memory)
+    mortal.end_with(owner, lasts=task.lasts)
+    return MessageChannel(fcntl(task.sock.fileno(), F_DUPFD_CLOEXEC, 3)) if task.with_channel else None
 
 
-def _channel(sock: _socket.socket) -> MessageChannel:
-    """On a copy: it may be closed before the result is told. Not 0, 1 or 2, which the function may write to."""
-    return MessageChannel(fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 3))
-
-
-def _answer(birth: Birth, channel: MessageChannel | None, kind: bytes, body: bytes) -> None:
+def _answer(task: Function, me: int, channel: MessageChannel | None, kind: bytes, body: bytes) -> None:
     """Unless this is what the function has forked itself, which has come to its end as well. Raises OSError."""
-    if os.getpid() != birth.pid:
+    if getpid() != me:
         return
     if channel:
         # What another thread is just saying is said to its end: a result in the middle of it would make both nonsense.
         channel.take_turn()
-    if kind == frames.RESULT and not body:
-        birth.sock.sendall(_NOTHING, frames.NOSIGNAL)
-    else:
-        _tell(birth, kind, body)
+    _tell(task, kind, body)
 
 
 def _without_us(error: BaseException) -> BaseException:
@@ -151,21 +127,21 @@ def _without_us(error: BaseException) -> BaseException:
     return error.with_traceback(here)
 
 
-def _tell(birth: Birth, kind: bytes, body: bytes) -> None:
+def _tell(task: Function, kind: bytes, body: bytes) -> None:
     """Raises OSError."""
     view, at = memoryview(body), 0
     while len(body) - at > PART:
-        _send(birth, frames.PART, view[at : at + PART])
+        _send(task, frames.PART, view[at : at + PART])
         at += PART
-    _send(birth, kind, view[at:])
+    _send(task, kind, view[at:])
 
 
-def _send(birth: Birth, kind: bytes, body: memoryview) -> None:
-    sending = frames.Sending(birth.sock, kind, body)
+def _send(task: Function, kind: bytes, body: memoryview) -> None:
+    sending = frames.Sending(task.sock, kind, body)
     try:
         sending.go_on(frames.DONTWAIT)
     except BlockingIOError:
-        if not birth.heard:
-            birth.bell.ask()
-            birth.heard = True
+        if not task.heard:
+            task.bell.ask()
+            task.heard = True
         sending.go_on()

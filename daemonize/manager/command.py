@@ -12,7 +12,7 @@ from daemonize.posix import child, fds
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from daemonize.manager.bell import Bell
+    from daemonize.manager.holdings import Holdings
     from daemonize.manager.tasks import Streams
     from daemonize.outcomes import NotExecuted
 
@@ -56,7 +56,7 @@ class Command:
             dies_with_parent=True,
         )
 
-    def bear(self, _bell: Bell) -> tuple[Child, None, tuple[Command, int]]:
+    def bear(self, held: Holdings) -> tuple[Child, None, tuple[Command, int]]:
         """Fork it. With it, a descriptor from which `failure` reads. With all signals blocked. Raises OSError.
 
         It is let go before it is born: there is nobody who would have to be told of it first.
@@ -76,7 +76,7 @@ class Command:
             raise
         finally:
             owned.close()
-        return Child(pid), None, (self, report)
+        return Child(pid, held.reaping), None, (self, report)
 
     def _place(self, owned: fds.Descriptors) -> None:
         """What is to be stdin, stdout and stderr: copies, none of which is what another is to become."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from _thread import get_ident
+from _thread import RLock, get_ident
 from os import close
 from typing import TYPE_CHECKING, Any, Protocol
 
 from daemonize.errors import InvalidState
 from daemonize.manager.bell import Bell
 from daemonize.manager.endings import AGAIN, Deadlines, Endings, is_want
+from daemonize.offspring import mortal
 from daemonize.posix import stop
 from daemonize.posix.blocked import Blocked
 from daemonize.posix.loop import POLLIN
@@ -40,8 +41,8 @@ class Holdings:
 
     processes: its tasks, by number. marked: those of which something has come. blind: those that the kernel does not tell
     of. keepers: who starts tasks that are never to be without; kept: the numbers of those tasks. owner: pid of the process
-    whose they are. timers: when calls are due. fds: all descriptors of bell and tasks. left: whether this is a task, or
-    below one, that has closed them.
+    whose they are. timers: when calls are due. fds: all descriptors of bell and tasks. dies: what a task calls to die with
+    its owner. reaping: of the children (offspring/process.py).
     """
 
     def __init__(self) -> None:
@@ -55,14 +56,12 @@ class Holdings:
         self.kept: set[int] = set()
         self.timers, self._later = Deadlines(), dict[int, "Callable[[Any], object]"]()
         self._count = 0
-        self.owner = os.getpid()
-        self.fds = {*self.bell.descriptors}
-        self.left = False
-        _all.add(self)
+        self.owner, self.reaping = os.getpid(), RLock()
+        self.dies = mortal.prepare()
+        self.fds = _open[self] = {*self.bell.descriptors}
 
     def forget(self, process: Process) -> None:
-        """It has ended, and that is told."""
-        self.processes.pop(process.number, None)
+        """It has ended, and that is told: nothing waits for it."""
         self.blind.pop(process.number, None)
         if self.deadlines.heap:
             self.deadlines.forget_all_but(self.processes)
@@ -138,7 +137,13 @@ class Holdings:
 
     def release(self, process: Process) -> None:
         """Give back what there is of a task; it is not watched any longer."""
-        self.fds.difference_update(process.descriptors)
+        inbox, command, fd = process.inbox, process.command, process.child.fd
+        if inbox:
+            self.fds.discard(inbox.fd)
+        if command:
+            self.fds.discard(command[1])
+        if fd is not None:
+            self.fds.discard(fd)
         process.close()
 
     def fileno(self) -> int:
@@ -150,8 +155,6 @@ class Holdings:
 
     def patience(self, timeout: float | None) -> float | None:
         """Seconds until something is to be done though nobody tells, at most `timeout`."""
-        if not (self.deadlines.heap or self.endings.plans or self.blind or self.timers.heap):
-            return timeout
         waits = [] if timeout is None else [timeout]
         waits += self.deadlines.left(self.processes)
         waits += self.timers.left(self._later)
@@ -166,14 +169,15 @@ class Holdings:
 
     def close(self) -> None:
         """Give everything back; in a forked child as well, where nothing is unwatched: it would be so in the owner, too."""
-        _all.discard(self)
+        _open.pop(self, None)
         self.bell.close()
         for process in self.processes.values():
             process.close()
         self.endings.close()
 
 
-_all: set[Holdings] = set()
+#: Those of this process, with all their descriptors. A task, and whatever it forks itself, has none of them.
+_open: dict[Holdings, set[int]] = {}
 #: The threads that are forking a task just now, and the descriptor that it keeps.
 forkers: dict[int, int] = {}
 
@@ -186,19 +190,18 @@ def _let_go() -> None:
     """
     kept = forkers.get(get_ident())
     if kept is not None:
-        for holdings in _all:
-            if not holdings.left:
-                holdings.left = True
-                for fd in holdings.fds:
-                    if fd != kept:
-                        close(fd)
-                if holdings.endings.plans:
-                    holdings.loop.abandon()
-                    holdings.endings.close()
+        for fds in _open.values():
+            for fd in fds:
+                if fd != kept:
+                    close(fd)
+        for holdings in _open:
+            if holdings.endings.plans:
+                holdings.loop.abandon()
+                holdings.endings.close()
+        _open.clear()
     else:
-        for holdings in [*_all]:
-            if not holdings.left:
-                holdings.close()
+        for holdings in [*_open]:
+            holdings.close()
     forkers.clear()
 
 

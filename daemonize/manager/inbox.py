@@ -25,7 +25,10 @@ _READ: dict[bytes, Callable[[bytes], Any]] = {
 }
 #: What a task says last.
 _LAST = (frames.RESULT, frames.FAILURE)
-_SHORT = 1024
+#: Bytes of it: so much memory Python takes out of its own.
+_SHORT = 448
+#: What most tasks say: that they have returned None.
+_NOTHING, _NOTHING_TOLD = frames.whole(frames.RESULT, b""), (frames.RESULT, b"")
 
 
 class Inbox:
@@ -37,7 +40,9 @@ class Inbox:
     cannot be kept.
     """
 
-    def __init__(self, sock: _socket.socket, *, heard: bool) -> None:
+    __slots__ = ("_parts", "_reader", "_sock", "broken", "ended", "fd", "heard", "told")
+
+    def __init__(self, sock: _socket.socket, heard: bool) -> None:
         self._sock, self.fd, self.heard = sock, sock.fileno(), heard
         self._reader: frames.Reader | None = None
         self._parts: list[bytes] = []
@@ -66,7 +71,7 @@ class Inbox:
             text = self._sock.recv(_SHORT, frames.DONTWAIT | frames.PEEK)
         except OSError:
             return False
-        self.told = frames.alone(text, _LAST)
+        self.told = _NOTHING_TOLD if text == _NOTHING else frames.alone(text, _LAST)
         self.ended = self.told is not None
         return self.ended
 

@@ -6,12 +6,13 @@ import os
 import sys
 import warnings
 from collections import deque
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.errors import InvalidState, SetupError
 from daemonize.manager import starting, tasks
 from daemonize.manager.holdings import Holdings, foreign
-from daemonize.offspring import mortal
+from daemonize.manager.process import Process
 from daemonize.posix import signals, stop
 from daemonize.posix.blocked import Blocked
 from daemonize.units import seconds_of
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from daemonize.channel.codec import HasFileno
     from daemonize.manager import births
     from daemonize.manager.command import Command
-    from daemonize.manager.process import Completion, Process
+    from daemonize.manager.process import Completion
 
 #: Frames of one task that are taken in one step: then the others have their turn.
 _TURN = 16
@@ -65,7 +66,6 @@ class ProcessManager:
             except OSError as error:
                 raise SetupError("set up", "a manager of processes", error) from None
             self._owner = os.getpid()
-        mortal.prepare()
         return self
 
     def teardown(self) -> None:
@@ -147,21 +147,30 @@ class ProcessManager:
         Raises UsageError, InvalidState; SetupError, and nothing has been started. A command that cannot be executed is told
         of by its completion.
         """
-        held = self._check()
-        tasks.check_callbacks(on_complete=on_complete, on_message=on_message)
+        # There are few calls on the way of most tasks (births.py).
+        held = self._held
+        if held is None or self._owner != os.getpid():
+            held = self._check()
+        for callback in (on_complete, on_message):
+            if callback is not None and not callable(callback):
+                tasks.check_callbacks(on_complete=on_complete, on_message=on_message)  # type: ignore[unreachable]
+        usual = timeout is None and grace == tasks.GRACE and memory is None
+        options = tasks.DEFAULTS if usual else tasks.checked_options(timeout, grace, memory)
         order: births.Function | Command
         if callable(task):
             for_commands = environment, directory, stdin, stdout, stderr
             if for_commands != _NOTHING:
                 tasks.refuse_for_functions(*for_commands)
-            options = tasks.checked_options(task, name, timeout, grace, memory)
-            order = starting.function(task, options)
+            plain = name is None and type(task) is FunctionType
+            name = task.__qualname__ if plain else tasks.checked_name(task, name)
+            order = starting.function(task, name, options)
         else:
             words = tasks.checked_words(task)
-            options = tasks.checked_options(task, name, timeout, grace, memory)
+            name = tasks.checked_name(task, name)
             order = starting.command(words, options, environment, directory, (stdin, stdout, stderr))
         with Blocked():
-            process = starting.start(order, options, (on_complete, on_message), self._number + 1, held)
+            process = Process(name, options, (on_complete, on_message), self._number + 1, held)
+            starting.start(order, process, held)
             self._number += 1
         return process
 
@@ -239,14 +248,18 @@ class ProcessManager:
         of them is raised then. What is no Exception (KeyboardInterrupt) is raised at once, and the next step calls the rest.
         Raises InvalidState: in a callback; StillRunning: SIGKILL has not ended somebody.
         """
-        held = self._check()
+        held = self._held
+        if held is None or self._owner != os.getpid():
+            held = self._check()
         patience = None if timeout is None else seconds_of("timeout", timeout)
         if self._stepping:
             self._refuse_within()
         self._stepping = True
         try:
             if not self._due:
-                held.loop.run_once(held.patience(patience))
+                if held.deadlines.heap or held.endings.plans or held.blind or held.timers.heap:
+                    patience = held.patience(patience)
+                held.loop.run_once(patience)
                 with Blocked():
                     self._collect(held)
             return self._call(held)
@@ -260,7 +273,8 @@ class ProcessManager:
         if held.deadlines.heap:
             self._take_time(held)
         marked = [*held.marked.values()]
-        held.marked.clear()
+        for process in marked:
+            del held.marked[process.number]
         if held.blind:
             marked += held.blind.values()
         for process in marked:
@@ -306,7 +320,9 @@ class ProcessManager:
             if process:
                 count += 1
                 process.completion = what
-                held.forget(process)
+                held.processes.pop(process.number, None)
+                if held.blind or held.deadlines.heap:
+                    held.forget(process)
             # No handler of a signal comes between this line and the callback: what one raises is the callback's.
             del self._due[0]
             try:

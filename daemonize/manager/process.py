@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from daemonize.offspring.process import Child
 
 
+#: What is told of a result that is None.
+_NOTHING = (frames.RESULT, b"")
+
+
 class Completion:
     """How a task ended. name, pid: of it.
 
@@ -65,12 +69,13 @@ class Process:
 
     def __init__(
         self,
+        name: str,
         options: Options,
         callbacks: tuple[Callable[[Completion], object] | None, Callable[[Any], object] | None],
         number: int,
         held: Holdings,
     ) -> None:
-        self.options, self.name, self.number = options, options.name, number
+        self.name, self.options, self.number = name, options, number
         self.on_complete, self.on_message = callbacks
         self.timed_out = self.collected = False
         self.completion: Completion | None = None
@@ -105,24 +110,21 @@ class Process:
 
     def complete(self) -> Completion:
         """When it has ended, and what it said has been taken: how."""
-        completion = Completion(self)
+        completion, inbox = Completion(self), self.inbox
         if self.command:
             completion.exception = self._failed_command(completion, *self.command)
-        else:
-            self._failed_or_returned(completion)
+        elif inbox is None or inbox.told is None:
+            completion.exception = self._death(completion)
+            completion.exception.__cause__ = inbox.broken if inbox else None
+        elif inbox.told != _NOTHING:
+            self._take_told(completion, *inbox.told)
         return completion
 
     def _failed_command(self, completion: Completion, command: Command, report: int) -> Exception | None:
         failure = command.failure(report)
         return failure or (self._death(completion) if self.timed_out else None)
 
-    def _failed_or_returned(self, completion: Completion) -> None:
-        inbox = self.inbox
-        if inbox is None or inbox.told is None:
-            completion.exception = self._death(completion)
-            completion.exception.__cause__ = inbox.broken if inbox else None
-            return
-        kind, body = inbox.told
+    def _take_told(self, completion: Completion, kind: bytes, body: bytes) -> None:
         if kind == frames.FAILURE:
             completion.exception = _failure(self.name, body)
             return

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from daemonize.errors import SetupError
 from daemonize.manager import births, tasks
 from daemonize.manager.command import Command
-from daemonize.manager.process import Process
 from daemonize.offspring import forking
 from daemonize.posix import signals, stop
 from daemonize.posix.loop import POLLIN
@@ -17,19 +16,19 @@ if TYPE_CHECKING:
 
     from daemonize.channel.codec import HasFileno
     from daemonize.manager.holdings import Holdings
-    from daemonize.manager.process import Completion
+    from daemonize.manager.process import Completion, Process
 
     Callbacks = tuple[Callable[[Completion], object] | None, Callable[[Any], object] | None]
 
 
-def function(task: Callable[..., Any], options: tasks.Options) -> births.Function:
+def function(task: Callable[..., Any], name: str, options: tasks.Options) -> births.Function:
     """What is to be forked. Raises UsageError."""
     with_channel = tasks.takes_channel(task)
     threads = forking.has_threads()
     if threads:
-        forking.warn(options.name, "task")
+        forking.warn(name, "task")
     forking.flush(threads=threads)
-    return births.Function(task, options.memory, with_channel=with_channel, threads=threads)
+    return births.Function(task, options.memory, with_channel, threads)
 
 
 def command(
@@ -45,40 +44,31 @@ def command(
     return Command(words, environ, path, found, options.memory)
 
 
-def start(
-    order: births.Function | Command,
-    options: tasks.Options,
-    callbacks: Callbacks,
-    number: int,
-    held: Holdings,
-) -> Process:
-    """With signals blocked. Raises SetupError: nothing has been started."""
-    # Before the fork: what is written to after it has to be copied.
-    process = Process(options, callbacks, number, held)
+def start(order: births.Function | Command, process: Process, held: Holdings) -> None:
+    """With signals blocked; the process has been made before the fork. Raises SetupError: nothing has been started."""
     try:
-        child, process.inbox, process.command = order.bear(held.bell)
+        child, process.inbox, process.command = order.bear(held)
     except OSError as error:
-        raise SetupError("start", options.name, error) from None
+        raise SetupError("start", process.name, error) from None
     process.child, process.pid = child, child.pid
-    held.fds.update(process.descriptors)
+    inbox, number, fd = process.inbox, process.number, child.fd
+    if inbox:
+        held.fds.add(inbox.fd)
+    if process.command:
+        held.fds.add(process.command[1])
+    held.processes[number] = process
     try:
-        _watch(process, held)
+        if inbox and inbox.heard:
+            held.loop.watch(inbox.fd, POLLIN, process.mark)
+        if fd is not None:
+            held.fds.add(fd)
+            held.loop.watch(fd, POLLIN, process.mark)
+        else:
+            held.blind[number] = process
     except OSError as error:  # there are limits of what can be watched (epoll(7))
         _discard(process, held)
-        raise SetupError("watch", options.name, error) from None
-    return process
-
-
-def _watch(process: Process, held: Holdings) -> None:
-    number, fd = process.number, process.child.fd
-    held.processes[number] = process
-    if process.inbox and process.inbox.heard:
-        held.loop.watch(process.inbox.fd, POLLIN, process.mark)
-    if fd is not None:
-        held.loop.watch(fd, POLLIN, process.mark)
-    else:
-        held.blind[number] = process
-    if process.options.timeout is not None:
+        raise SetupError("watch", process.name, error) from None
+    if process.options is not tasks.DEFAULTS and process.options.timeout is not None:
         held.deadlines.add(number, process.options.timeout)
     if held.bell.timer is not None:
         held.set_timer()
@@ -88,6 +78,7 @@ def _discard(process: Process, held: Holdings) -> None:
     """As if it had never been."""
     for fd in process.descriptors:
         held.loop.forget(fd)
+    held.processes.pop(process.number, None)
     held.forget(process)
     process.send_signal(signals.SIGKILL)
     process.child.wait(stop.KILL_GRACE)

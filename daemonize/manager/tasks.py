@@ -27,7 +27,6 @@ _FOR_COMMANDS = ("environment", "directory", "stdin", "stdout", "stderr")
 class Options(NamedTuple):
     """See `ProcessManager.create_process`. timeout: None: for ever. memory: None: as the owner's."""
 
-    name: str
     timeout: float | None
     grace: float
     memory: int | None
@@ -41,22 +40,26 @@ class Streams(NamedTuple):
     stderr: int | None
 
 
-def checked_options(
-    task: Task, name: str | None, timeout: float | str | None, grace: float | str, memory: int | None
-) -> Options:
+#: Of most tasks: what is made once is not copied for each.
+DEFAULTS = Options(None, GRACE, None)
+
+
+def checked_options(timeout: float | str | None, grace: float | str, memory: int | None) -> Options:
     """Raises UsageError."""
-    if name is None and timeout is None and grace == GRACE and memory is None:
-        return Options(getattr(task, "__qualname__", None) or name_of(task), None, GRACE, None)
-    if not isinstance(name, str | None):
-        raise UsageError(f"the name of a task is text, and {name!r} is not")
     if memory is not None and (type(memory) is not int or not 0 < memory <= _MOST_MEMORY):
         raise UsageError(f"memory is a number of bytes, or None, and not {memory!r}")
     return Options(
-        name or name_of(task),
         None if timeout is None else seconds_of("timeout", timeout, above=True),
         seconds_of("grace", grace),
         memory,
     )
+
+
+def checked_name(task: Task, name: object) -> str:
+    """What is given, or its own. Raises UsageError."""
+    if not isinstance(name, str | None):
+        raise UsageError(f"the name of a task is text, and {name!r} is not")
+    return name or name_of(task)
 
 
 def name_of(task: Task) -> str:

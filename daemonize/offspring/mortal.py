@@ -37,18 +37,20 @@ def lasts() -> bool:
     return threading.get_native_id() == os.getpid() or threading.get_ident() in lasting
 
 
-def prepare() -> None:
-    """Before the fork, for `end_with`: what a child writes to of its memory is copied, page by page."""
+def prepare() -> Callable[[], object]:
+    """What a child just forked calls to be killed when its owner ends, where who forked it lives on.
+
+    Made before the fork: what a child writes to of its memory is copied, page by page.
+    """
     if not _killed:
         _killed.append(prctl.dying_with_parent(signals.SIGKILL))
+    return _killed[0]
 
 
 def end_with(owner: int, *, lasts: bool) -> None:
     """In a child just forked: be killed when its owner ends, or now if it has. lasts: whether who forked lives on."""
     if lasts:
-        if not _killed:
-            prepare()
-        _killed[0]()
+        prepare()()
     elif OWNER_ENDED is not None:
         signals.handle(OWNER_ENDED, lambda _number, _frame: _look(owner))
         prctl.die_with_parent(OWNER_ENDED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 from _thread import RLock
@@ -20,56 +19,54 @@ if TYPE_CHECKING:
 #: Seconds between two looks, where the kernel tells nothing of an end: the first, and the longest.
 _FIRST_WAIT, _LONGEST_WAIT = 0.001, 0.05
 _DAY = 86400.0
-_P_PIDFD: int | None = getattr(os, "P_PIDFD", None)
 
 
 class Child:
     """A child of this process, just forked. status: when it has ended, its exit status, 128+N if it died of signal N.
 
     It is None as well if somebody else has reaped it. died_of: the signal. usage: of resources, or None. fd: a pidfd, None
-    where there is none.
+    where there is none. reaping: whoever looks, from any thread, is not overtaken between two steps; of one manager, all
+    children may share it.
     """
 
-    def __init__(self, pid: int) -> None:
+    __slots__ = ("_ended", "_owner", "_reaping", "died_of", "fd", "pid", "status", "usage")
+
+    def __init__(self, pid: int, reaping: RLock | None = None) -> None:
         self.pid, self.fd, self._owner = pid, pidfd_open(pid), os.getpid()
         self.status: int | None = None
         self.died_of: int | None = None
         self.usage: resource.struct_rusage | None = None
         self._ended = False
-        self._reaping = RLock()
+        self._reaping = reaping or RLock()
 
     def look(self) -> bool:
         """Whether it has ended; it is reaped then."""
         with self._reaping:
-            if not self._ended:
-                try:
-                    self._reap()
-                except ChildProcessError:
-                    self._ended = (
-                        True  # by os.wait() of somebody's, or by the kernel, where SIGCHLD is ignored
-                    )
-            return self._ended
-
-    def _reap(self) -> None:
-        # By the pidfd: if somebody else has reaped it, another child may have its pid by now.
-        if self.fd is not None and _P_PIDFD is not None:
+            if self._ended:
+                return True
             try:
-                if os.waitid(_P_PIDFD, self.fd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                    return
+                if self.fd is not None:
+                    # If somebody else has reaped it, another child may have its pid by now.
+                    signals.pidfd_send_signal(self.fd, 0)
+            except ProcessLookupError:
+                self._ended = True
+                return True
+            except PermissionError:
+                pass  # it is there, and another user's
+            try:
+                # As long as it is not reaped, its pid is its own.
+                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             except ChildProcessError:
-                raise
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                # A kernel before 5.4 has no P_PIDFD.
-        # As long as it is not reaped, its pid is its own.
-        pid, status, usage = os.wait4(self.pid, os.WNOHANG)
-        if pid:
+                self._ended = True  # by os.wait() of somebody's, or by the kernel, where SIGCHLD is ignored
+                return True
+            if not pid:
+                return False
             code = os.waitstatus_to_exitcode(status)  # as `subprocess` has it
             if code < 0:
                 self.died_of = -code
             self.status = STATUS_SIGNAL - code if code < 0 else code
             self.usage, self._ended = usage, True
+            return True
 
     def wait(self, timeout: float) -> bool:
         """Until it has ended, at most so many seconds; whether it has."""

@@ -16,24 +16,31 @@ from typing import TYPE_CHECKING, Any, Self
 from daemonize.posix import signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     Handler = Callable[[int, FrameType | None], object]
 
 
 class Blocked:
-    """A context in which every signal is blocked in this thread: what is done in here is done, or not begun.
+    """A context in which every signal with a handler is blocked in this thread: what is done in here is done, or not begun.
 
-    What a handler raises that was called for then is raised at the end.
+    What a handler raises that was called for then is raised at the end. Signals without one end the process, or do nothing,
+    at any time. To block all would take longer: the kernel's answer is a set of all of them.
     """
 
+    #: Those that are held, and of what has come meanwhile.
+    _handlers: Sequence[tuple[int, Handler]] = ()
+    _came: Sequence[int] = ()
+
     def __enter__(self) -> Self:
-        self._mask = signals.block(())
-        self._handlers: list[tuple[int, Handler]] = []
-        self._came: list[int] = []
+        # Between two forks each function that is called has memory copied: there is one, where nothing is to be held.
+        handled = signals.handled()
+        self._mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         try:
-            self._begin()
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, handled)
+            if _thread._count():  # noqa: SLF001 (as threading does)
+                self._hold()
         except BaseException:
             # The call that blocks calls the handler of a signal that had come before, which may raise.
             self._end()
@@ -41,7 +48,10 @@ class Blocked:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._end()
+        if self._handlers:
+            self._end()
+        else:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
 
     def lift(self, function: Callable[[Any], object], argument: object) -> None:
         """Call it with signals, and their handlers, as they were before."""
@@ -49,31 +59,33 @@ class Blocked:
         try:
             function(argument)
         finally:
-            self._begin()
-
-    def _begin(self) -> None:
-        signals.block_all()
-        if _thread._count() and _thread.get_native_id() == os.getpid():  # noqa: SLF001 (as threading does)
+            signals.block(signals.handled())
             self._hold()
 
     def _end(self) -> None:
         handlers = dict(self._handlers)
         try:
             self._let_go()
-            came, self._came = self._came, []
+            came, self._came = self._came, ()
             _call([(number, handlers[number]) for number in came])
         finally:
             signals.restore_mask(self._mask)
 
     def _hold(self) -> None:
+        """The handlers, beside other threads: Python calls them in the main thread alone."""
+        if not _thread._count() or _thread.get_native_id() != os.getpid():  # noqa: SLF001 (as threading does)
+            return
+        self._handlers = held = []
+        self._came = came = []
+
+        def note(number: int, _frame: object) -> None:
+            came.append(number)
+
         for number in signals.handled():
             handler = _signal.getsignal(number)
             if callable(handler):
-                self._handlers.append((number, handler))
-                _signal.signal(number, self._note)
-
-    def _note(self, number: int, _frame: object) -> None:
-        self._came.append(number)
+                held.append((number, handler))
+                _signal.signal(number, note)
 
     def _let_go(self) -> None:
         """All of them, whatever one that has been let go of raises meanwhile."""
@@ -81,7 +93,7 @@ class Blocked:
         while self._handlers:
             try:
                 _signal.signal(*self._handlers[-1])
-                self._handlers.pop()
+                self._handlers = self._handlers[:-1]
             except BaseException as error:  # noqa: BLE001 (a handler's)
                 failure = failure or error
         if failure:

@@ -169,7 +169,7 @@ def pidfd_open(pid: int) -> int | None:
         fd = os.pidfd_open(pid)
     except (AttributeError, OSError):
         return None
-    if fd + _SPARE < os.sysconf("SC_OPEN_MAX"):
+    if fd < _SPARE or fd + _SPARE < os.sysconf("SC_OPEN_MAX"):
         return fd
     os.close(fd)
     return None

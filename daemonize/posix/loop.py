@@ -12,6 +12,8 @@ POLLIN, POLLOUT = select.POLLIN, select.POLLOUT
 POLLHUP, POLLERR = select.POLLHUP, select.POLLERR
 
 
+#: Events that are dispatched in one round; the others are in the next. By default memory is taken for a thousand.
+_MOST = 64
 _DAY = 86400.0  # poll(2) takes milliseconds in an int
 
 
@@ -85,7 +87,7 @@ class Selectable(Loop):
 
     def run_once(self, timeout: float | None) -> None:
         """See Loop."""
-        for fd, events in self._epoll.poll(None if timeout is None else min(max(timeout, 0), _DAY)):
+        for fd, events in self._epoll.poll(None if timeout is None else min(max(timeout, 0), _DAY), _MOST):
             callback = self._callbacks.get(fd)
             if callback:
                 callback(events)

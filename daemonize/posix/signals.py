@@ -159,13 +159,19 @@ def unignore(numbers: Iterable[int]) -> None:
 
 def handled() -> list[int]:
     """The signals that have a handler of Python's, or of the program's."""
-    return [number for number in valid() if callable(_signal.getsignal(number))]
+    asked = _signal.getsignal
+    found: list[int] = []
+    for number in _ALL:
+        if callable(asked(number)):
+            found.append(number)  # noqa: PERF401 (a comprehension is a function, and is made for each call: blocked.py)
+    return found
 
 
 def changed() -> tuple[int, ...]:
     """The signals that are handled or ignored, but for those that Python itself ignores, or does not know (faulthandler)."""
-    found = []
-    for number, handler in zip(_ALL, map(_signal.getsignal, _ALL), strict=True):
+    found, asked = [], _signal.getsignal
+    for number in _ALL:
+        handler = asked(number)
         if handler == _signal.SIG_DFL:
             continue
         if number not in _IGNORED_BY_PYTHON or handler != _signal.SIG_IGN:
