@@ -560,7 +560,9 @@ def test_drain(tmp_path: Path, servers: Family) -> None:
         assert os.read(answers._fd, 1) == b"a"
         assert procs.alive(server.pid)
         os.write(words._fd, b"x")
+        # Its ends of the pipes are closed on its way out: the drain may be the first to be gone.
         assert procs.wait_ended(drain.pid, start=drain.start)
+        assert procs.wait_ended(server.pid, start=server.start)
     out, err = done.json["files"]["stdout"], done.json["files"]["stderr"]
     with open(out, "rb") as file:
         assert file.read() == b"out a\nout x\n"
