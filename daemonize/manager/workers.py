@@ -43,8 +43,8 @@ class Workers:
     be had, that is tried again likewise. The manager's steps do all of this. Its `teardown` stops them, and so does the end
     of a `with` block of theirs or its; `wait_for_all_children` does not wait for them.
 
-    count: how many there are to be. starts: how many have been started. failure: why the last one could not be (SetupError),
-    or None. is_kept: until `stop`.
+    count: how many there are to be. starts: how many have been started. failure: why the last one could not be (SetupError;
+    UsageError: what was given is not there any more), or None. is_kept: until `stop`.
     """
 
     FIRST_PAUSE, LONGEST_PAUSE, SETTLED = 0.1, 10.0, 5.0
@@ -66,7 +66,7 @@ class Workers:
             raise UsageError("on_complete is called on_end here: it is told of each worker that ends")
         check_callbacks(on_end=on_end)
         self.count, self.starts = _checked(count), 0
-        self.failure: SetupError | None = None
+        self.failure: SetupError | UsageError | None = None
         self.is_kept = True
         self._manager, self._task, self._on_end = manager, task, on_end
         self._options = {"name": name, **options}
@@ -143,26 +143,41 @@ class Workers:
         while len(self._places) < self.count:
             place = _Place()
             self._places.append(place)
-            self._start(place)
+            self._start(place, is_first=True)
 
-    def _start(self, place: _Place) -> None:
+    def _start(self, place: _Place, *, is_first: bool = False) -> None:
+        """is_first: whoever asks for it is told what is wrong with it. Raises UsageError."""
         # A handler of a signal may stop them between any two lines.
         if place not in self._places:
             return
         place.call, place.since = None, monotonic()
+
+        def ended(completion: Completion) -> None:
+            self._ended(place, completion)
+
         try:
-            process = self._manager.create_process(
-                self._task, lambda completion: self._ended(place, completion), **self._options
-            )
-        except SetupError as error:
+            self._take(place, self._manager.create_process(self._task, ended, **self._options))
+        except (SetupError, UsageError) as error:
+            if is_first and isinstance(error, UsageError):
+                self._places.remove(place)
+                self.count = len(self._places)
+                raise
             self.failure = error
             self._start_later(place, max(place.pause, self.FIRST_PAUSE))
-        else:
-            self._held.kept.add(process.number)
+        except BaseException:
+            # A handler has raised it, when the worker had been started perhaps.
+            for process in self._held.processes.values():
+                if process.on_complete is ended:
+                    self._take(place, process)
+            raise
+
+    def _take(self, place: _Place, process: Process) -> None:
+        self._held.kept.add(process.number)
+        if place.process is not process:
             place.process = process
             self.starts += 1
-            if place not in self._places:
-                self._give_up(place, None)
+        if place not in self._places:
+            self._give_up(place, None)
 
     def _ended(self, place: _Place, completion: Completion) -> None:
         if place.process:

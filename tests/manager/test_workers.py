@@ -313,3 +313,64 @@ def test_messages(tmp_path: Any) -> None:
         procs.eventually((tmp_path / "here").exists)
         workers.stop()
         shell.stop()
+
+
+class _Interrupting(ProcessManager):
+    """Where a handler of a signal raises just when a task has been started; after so many."""
+
+    def __init__(self, spared: int) -> None:
+        super().__init__()
+        self.spared = spared
+
+    def create_process(self, *arguments: Any, **options: Any) -> Any:
+        process = super().create_process(*arguments, **options)
+        self.spared -= 1
+        if self.spared < 0:
+            raise KeyboardInterrupt
+        return process
+
+
+def test_a_handler_that_raises_when_they_are_made() -> None:
+    """All that have been started are stopped."""
+    with _Interrupting(2) as manager:
+        with pytest.raises(KeyboardInterrupt):
+            Workers(manager, hang, 5)
+        started = manager.processes
+        manager.wait_for_all_children()
+
+    assert len(started) == 3
+    assert not any(procs.alive(process.pid) for process in started)
+
+
+def test_a_handler_that_raises_when_one_is_replaced() -> None:
+    """The new one is the workers' all the same: it is stopped with them."""
+    with _Interrupting(1) as manager, Workers(manager, hang, 1) as workers:
+        (first,) = workers.pids
+        os.kill(first, signal.SIGKILL)
+        with pytest.raises(KeyboardInterrupt):
+            step_until(manager, lambda: workers.starts == 2)
+        (second,) = workers.pids
+        assert second != first
+        assert procs.alive(second)
+
+    assert not procs.alive(second)
+
+
+def test_one_that_cannot_be_replaced_as_it_was_asked_for() -> None:
+    """Its descriptor has been closed meanwhile: that is told, and tried again; of others, whoever asks is told."""
+    with ProcessManager() as manager, open(os.devnull, "wb") as null:
+        file = os.dup2(null.fileno(), 300)
+        workers = Workers(manager, ["sleep", "1000"], 1, stdout=file)
+        os.close(file)
+        os.kill(workers.pids[0], signal.SIGKILL)
+        step_until(manager, lambda: workers.failure)
+        assert isinstance(workers.failure, UsageError)
+        assert (workers.count, len(workers.pauses)) == (1, 1)
+        with pytest.raises(UsageError, match="is not open"):
+            workers.resize(2)
+        assert workers.count == 1
+
+        os.dup2(null.fileno(), file)
+        step_until(manager, lambda: workers.pids)
+        os.close(file)
+        assert (workers.starts, workers.pauses) == (2, [])
