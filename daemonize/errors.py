@@ -6,6 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    Survivor = tuple[int | None, str]
+
 #: Exit statuses of `daemonize` that are not the server's own (coreutils timeout, env; sysexits).
 STATUS_UNMET = 1
 STATUS_USAGE = 2
@@ -74,8 +76,8 @@ class SetupError(DaemonizeError):
         return f"cannot {self.action} {printable(self.what)}: {self.reason}"
 
 
-#: A survivor of which only its parent knows that there is one: no /proc tells its pid.
-NAMELESS = (0, "?")
+#: Of whom only his parent knows that he is there: no /proc tells the pid.
+NAMELESS: Survivor = (None, "?")
 
 
 class StillRunning(DaemonizeError):
@@ -83,7 +85,7 @@ class StillRunning(DaemonizeError):
 
     exit_status = STATUS_UNMET
 
-    def __init__(self, survivors: Sequence[tuple[int, str]]) -> None:
+    def __init__(self, survivors: Sequence[Survivor]) -> None:
         self.survivors = list(survivors)
         super().__init__(self.survivors)
 
@@ -187,7 +189,7 @@ class LaunchError(DaemonizeError):
     log: str | None = None
     log_empty = False
     drain: int | None = None
-    survivors: Sequence[tuple[int, str]] = ()
+    survivors: Sequence[Survivor] = ()
     told: Mapping[str, str | int] = {}
     listen: Sequence[str] = ()
     report = ""

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from daemonize.errors import Survivor
     from daemonize.launcher.family import Family
     from daemonize.posix.loop import Loop
     from daemonize.posix.stop import Stop
@@ -63,7 +64,7 @@ class Remains:
         return self._stop.timeout if self._stop and not self._stop.done else None
 
     @property
-    def survivors(self) -> Sequence[tuple[int, str]]:
+    def survivors(self) -> Sequence[Survivor]:
         """(pid, name) of what could not be stopped. Who cannot be named is NAMELESS (daemonize/errors.py)."""
         found = tuple(self._stop.survivors) if self._stop else ()
         return found or ((NAMELESS,) if self._family.nameless else ())

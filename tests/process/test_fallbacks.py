@@ -370,7 +370,7 @@ def test_nobody_else_is_told_to_end(
     assert (process.returncode, err) == (0, b"")
     if switch in {no_subreaper, bare}:  # there nobody adopts it
         outcome = "Exited"
-    left = ((0, "?"),) if switch is no_proc else ()
+    left = ((None, "?"),) if switch is no_proc else ()
     assert out.decode() == f"{outcome} {left} []\n"
 
 
