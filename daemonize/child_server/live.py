@@ -39,7 +39,7 @@ class Ends(NamedTuple):
 
 
 def live(server: Server, ends: Ends) -> NoReturn:
-    """Be the server, in a process just forked with all signals blocked, to its end."""
+    """Be the server, in a process just forked within `Blocked`, to its end."""
     status = 1
     try:
         status = _live(server, ends)

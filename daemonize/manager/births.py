@@ -51,7 +51,7 @@ class Function:
         self.heard = with_channel
 
     def bear(self, held: Holdings) -> tuple[Child, Inbox, None]:
-        """Fork it. With it, what it says. With all signals blocked. Raises OSError."""
+        """Fork it. With it, what it says. In `Blocked`. Raises OSError."""
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
         threads, me = self.threads, threading.get_ident()
         try:

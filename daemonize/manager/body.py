@@ -40,7 +40,7 @@ Known: TypeAlias = tuple[
 
 
 def live(task: Function, known: Known) -> NoReturn:
-    """Be the task, in a process just forked with all signals blocked, to its end.
+    """Be the task, in a process just forked within `Blocked`, to its end.
 
     A page of memory that is written to has to be copied, which takes longer than a system call. Python writes to some with
     each function of ours that is called, and for each attribute that is looked up by code which has not run before, as

@@ -57,7 +57,7 @@ class Command:
         )
 
     def bear(self, held: Holdings) -> tuple[Child, None, tuple[Command, int]]:
-        """Fork it. With it, a descriptor from which `failure` reads. With all signals blocked. Raises OSError.
+        """Fork it. With it, a descriptor from which `failure` reads. In `Blocked`. Raises OSError.
 
         It is let go before it is born: there is nobody who would have to be told of it first.
         """

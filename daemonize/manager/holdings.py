@@ -84,7 +84,7 @@ class Holdings:
     def begin(
         self, processes: Iterable[Process], plan: Sequence[tuple[int, float]], *, tell: bool = True
     ) -> None:
-        """To end them by this plan. With signals blocked. tell: not all have heard its first signal."""
+        """To end them by this plan. In `Blocked`. tell: not all have heard its first signal."""
         living = [process for process in processes if not process.child.look()]
         if not living:
             return

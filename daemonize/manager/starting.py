@@ -45,7 +45,7 @@ def command(
 
 
 def start(order: births.Function | Command, process: Process, held: Holdings) -> None:
-    """With signals blocked; the process has been made before the fork. Raises SetupError: nothing has been started."""
+    """In `Blocked`; the process has been made before the fork. Raises SetupError: nothing has been started."""
     try:
         child, process.inbox, process.command = order.bear(held)
     except OSError as error:
