@@ -101,9 +101,11 @@ class Holdings:
     ) -> None:
         """Nobody can see now who is below them: they alone are told, and then again what their time allows."""
         (number, grace), *rest = plan
-        if tell:
-            for process in processes:
+        for process in processes if tell else ():
+            try:
                 process.child.send(number)
+            except PermissionError:
+                pass  # it has become another user's: in the end it is told of (StillRunning)
         next_plan = rest if rest and grace <= AGAIN else [(number, grace - AGAIN), *rest]
 
         def again(_: object) -> None:

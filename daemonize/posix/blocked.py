@@ -35,10 +35,13 @@ class Blocked:
 
     def __enter__(self) -> Self:
         # Between two forks each function that is called has memory copied: there is one, where nothing is to be held.
-        handled = signals.handled()
         self._mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
+        blocked: list[int] = []
         try:
-            _signal.pthread_sigmask(_signal.SIG_BLOCK, handled)
+            # A handler that has just been called may have installed others.
+            while (handled := signals.handled()) != blocked:
+                _signal.pthread_sigmask(_signal.SIG_BLOCK, handled)
+                blocked = handled
             if _thread._count():  # noqa: SLF001 (as threading does)
                 self._hold()
         except BaseException:
@@ -59,7 +62,8 @@ class Blocked:
         try:
             function(argument)
         finally:
-            signals.block(signals.handled())
+            # What was called may have installed handlers.
+            signals.block_all()
             self._hold()
 
     def _end(self) -> None:

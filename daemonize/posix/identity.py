@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import select
-from errno import ESRCH
+from errno import EMFILE, ENFILE, ESRCH
 
 from daemonize.posix import signals
 
@@ -190,6 +190,15 @@ def wait_for_end(pid: int, timeout: float) -> bool:
     return ended
 
 
+def _is_full() -> bool:
+    """Whether no descriptor is to be had."""
+    try:
+        os.close(os.open("/", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno in (EMFILE, ENFILE)
+    return False
+
+
 class Process:
     """A hold on one process that its pid cannot betray: a pidfd, or pid and start time. Close it when done.
 
@@ -202,6 +211,10 @@ class Process:
         self.pid = pid
         self.fd = pidfd_open(pid)
         stat = read_stat(pid)
+        if stat is None and self.fd is not None and _is_full():
+            # It was the last descriptor, and nothing could be read any more: pid and start time will do.
+            os.close(self.fd)
+            self.fd, stat = None, read_stat(pid)
         if stat is None and self.fd is None:
             os.kill(pid, 0)
         self.name = stat.name if stat else "?"

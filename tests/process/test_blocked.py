@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from daemonize.posix import signals
 from daemonize.posix.blocked import Blocked
 from tests.support import procs
 from tests.support.threads import another_thread
@@ -122,6 +123,25 @@ def test_all_handlers_are_called_though_one_raises(heard: Heard) -> None:
 
     assert heard == list(CAME)
     assert raised.value.args == (CAME[0],)
+
+
+def test_a_handler_that_installs_another(heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Just before, when it had been looked which there are: what is new waits as well."""
+    signal.signal(CAME[1], signal.SIG_DFL)
+    signal.signal(CAME[0], lambda *_: signal.signal(CAME[1], heard.handle))
+    look = signals.handled
+
+    def handled() -> list[int]:
+        found = look()
+        if CAME[1] not in found:
+            os.kill(os.getpid(), CAME[0])
+        return found
+
+    monkeypatch.setattr(signals, "handled", handled)
+    with Blocked():
+        os.kill(os.getpid(), CAME[1])
+        assert not heard
+    assert heard == [CAME[1]]
 
 
 def test_lifted(heard: Heard, kill: Kill) -> None:

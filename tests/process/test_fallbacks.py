@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import signal
+import socket
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import pytest
 from daemonize import Exited, Lost, TimedOut
 from daemonize.launcher import api
 from daemonize.posix import fds, follow, identity, prctl, streams
-from tests.support import callers, procs
+from tests.support import callers, ports, procs
 from tests.support.programs import PYTHON, SHELL, Trigger, program
 
 if TYPE_CHECKING:
@@ -283,6 +284,15 @@ def test_files_are_followed(launch: Launch, tmp_path: Path, ready: str) -> None:
 
     if ready != "started":
         assert (tmp_path / "relayed").read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1"])
+def test_it_listens(launch: Launch, host: str) -> None:
+    """At whatever address: where nobody can say who belongs to the server, too."""
+    port = ports.free_port()
+    family = int(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    code = f"import signal, socket; s = socket.socket({family}); s.bind(({host!r}, {port})); s.listen(); signal.pause()"
+    assert launch(*PYTHON, "-c", code, ready=f"port:{port}", timeout=20).is_running
 
 
 def test_the_parent_is_killed(launch: Launch, system: str) -> None:
