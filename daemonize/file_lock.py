@@ -90,9 +90,10 @@ class FileLock:
         """Whether this process has it, by this object."""
         return bool(self._held and self._held[0] == os.getpid())
 
-    def acquire(self, timeout: float | str | None = _OWN) -> None:
-        """Wait for it, and have it. timeout: as of the lock, whose own is taken if there is none; 0: do not wait.
+    def acquire(self, timeout: float | str | None = _OWN) -> bool:
+        """Wait for it, and have it: True. timeout: as of the lock, whose own is taken if there is none; 0: do not wait.
 
+        It is free again, with a warning, when nobody has this object any more.
         Handlers of signals are called meanwhile, and what one raises ends it. Raises LockTaken, SetupError; UsageError;
         InvalidState: this thread has it already, by this object, or by any if it would wait for ever.
         """
@@ -109,6 +110,7 @@ class FileLock:
                 file = _file_of(fd)
                 self._held = (os.getpid(), file, known)
                 _holders[file] = threading.get_ident()
+            return True
         except AlreadyRunning as taken:
             known.close()
             raise LockTaken(self.path, seconds or 0.0, taken.pid, taken.name, taken.uid) from None

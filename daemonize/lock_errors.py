@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from daemonize.errors import STATUS_TIMED_OUT, DaemonizeError, printable, who
 
 
@@ -24,5 +26,7 @@ class LockTaken(DaemonizeError, TimeoutError):
     def __str__(self) -> str:
         """One line."""
         holder = who(self.pid, self.name, self.uid) or "somebody whom the kernel does not tell this user"
-        waited = f" for {self.timeout:g} s and longer" if self.timeout else ""
-        return f"the lock {printable(self.path)} is held{waited} by {holder}"
+        if self.pid == os.getpid():
+            holder = "this process, by another FileLock"
+        waited = f", and was when {self.timeout:g} s had been waited for" if self.timeout else ""
+        return f"the lock {printable(self.path)} is held by {holder}{waited}"

@@ -147,7 +147,9 @@ def descriptor_of(file: HasFileno | int) -> int:
     try:
         fd: object = file if isinstance(file, int) else file.fileno()
     except (AttributeError, TypeError, ValueError, OSError) as error:
-        raise UsageError(f"{file!r} has no descriptor that could be sent: {error}") from None
+        raise UsageError(
+            f"an open file, or the number of one, is wanted, and not {file!r}: {error}"
+        ) from None
     if not isinstance(fd, int) or not 0 <= fd < 1 << 31:
-        raise UsageError(f"{fd} is no descriptor")
+        raise UsageError(f"an open file, or the number of one, is wanted, and {fd} is none")
     return fd

@@ -40,7 +40,7 @@ class ProcessManager:
     managers; none ever waits for a child that is not its own, and no signal is handled. Call `step` again and again, or when
     `fileno` is readable; `on_message` and `on_complete` are called in it.
 
-    A context manager: the end of the block waits for all tasks; if an exception ends it, they are ended first.
+    A context manager: the end of the block waits for all tasks; if an exception ends it, or that wait, they are ended first.
     """
 
     def __init__(self) -> None:
@@ -97,9 +97,16 @@ class ProcessManager:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if not self._owner or self._owner != os.getpid():
             return
-        if kind is not None:
-            self.kill_processes()
-        self.teardown()
+        try:
+            if kind is not None:
+                self.kill_processes()
+            self.teardown()
+        except BaseException:
+            # Not a callback's, which is raised when all is over: a Ctrl-C has ended the wait at the end of the block.
+            if self.process_count:
+                self.kill_processes()
+                self.teardown()
+            raise
 
     def __del__(self) -> None:
         if self.__dict__.get("_owner") != os.getpid() or sys.is_finalizing():

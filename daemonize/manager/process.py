@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from daemonize.manager.tasks import checked_signal
 from daemonize.manager_errors import ChildDeath, TaskError, TaskTimedOut
 from daemonize.offspring import failures
-from daemonize.posix import frames
+from daemonize.posix import frames, signals
+from daemonize.posix.blocked import Blocked
 from daemonize.units import seconds_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ _NOTHING = (frames.RESULT, b"")
 class Completion:
     """How a task ended. name, pid: of it.
 
-    status: its exit status, 128+N if it died of signal N; None: somebody else has reaped it. signal: that signal, or None.
+    status: its exit status, 128+N if it died of signal N, 127 or 126 of a command that could not be executed; None: somebody
+    else has reaped it. signal: that signal, or None.
     usage: of resources (`resource.struct_rusage`), or None. timed_out: whether it was ended because its time was over.
     result: what the function returned. exception: None where it returned, and for a command that was executed; else what
     the function raised, its cause a TaskError with the traceback; TaskError where that cannot be had; ChildDeath,
@@ -87,7 +89,9 @@ class Process:
 
     def send_signal(self, number: int) -> bool:
         """False: it has ended, or this is not its owner. Raises UsageError; PermissionError: it is another user's by now."""
-        return self.child.send(checked_signal(number))
+        checked = checked_signal(number)
+        with Blocked():  # it may reap it
+            return self.child.send(checked)
 
     def stop(self, *, grace: float | str | None = None) -> None:
         """SIGTERM, `grace` seconds (None: its own), SIGKILL, to it and to what is below it; returns at once.
@@ -112,7 +116,7 @@ class Process:
         """When it has ended, and what it said has been taken: how."""
         completion, inbox = Completion(self), self.inbox
         if self.command:
-            completion.exception = self._failed_command(completion, *self.command)
+            self._note_command(completion, *self.command)
         elif inbox is None or inbox.told is None:
             completion.exception = self._death(completion)
             completion.exception.__cause__ = inbox.broken if inbox else None
@@ -120,11 +124,17 @@ class Process:
             self._take_told(completion, *inbox.told)
         return completion
 
-    def _failed_command(self, completion: Completion, command: Command, report: int) -> Exception | None:
+    def _note_command(self, completion: Completion, command: Command, report: int) -> None:
         failure = command.failure(report)
-        return failure or (self._death(completion) if self.timed_out else None)
+        if failure:
+            completion.exception, completion.status = failure, failure.exit_status
+        elif self.timed_out:
+            completion.exception = self._death(completion)
 
     def _take_told(self, completion: Completion, kind: bytes, body: bytes) -> None:
+        """In `Blocked`."""
+        # What is called by unpickling may install handlers, which are not to come in here either.
+        signals.block_all()
         if kind == frames.FAILURE:
             completion.exception = _failure(self.name, body)
             return

@@ -164,7 +164,10 @@ def checked_streams(*streams: codec.HasFileno | int | None) -> Streams:
     """stdin, stdout, stderr. Raises UsageError: one of them is not open."""
     found: dict[str, int | None] = {}
     for name, file in zip(Streams._fields, streams, strict=True):
-        found[name] = None if file is None else codec.descriptor_of(file)
+        try:
+            found[name] = None if file is None else codec.descriptor_of(file)
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from None
         try:
             if file is not None:
                 os.fstat(codec.descriptor_of(file))

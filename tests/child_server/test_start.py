@@ -354,7 +354,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], words: str) -> None:
 @pytest.mark.parametrize("keep", [[999], [-1], ["3"], [None], [1 << 40]])
 def test_descriptors_that_are_none(keep: Any) -> None:
     """Are found before anything is forked."""
-    with pytest.raises(UsageError, match="descriptor"):
+    with pytest.raises(UsageError, match="open"):
         Echo(keep_fds=keep).start()
 
 

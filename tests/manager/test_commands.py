@@ -68,9 +68,10 @@ def test_what_cannot_be_executed(tmp_path: Path) -> None:
             f"cannot execute {tmp_path}/odd: the interpreter of its #! line",
         ),
     ):
-        error = completed([word]).exception
+        completion = completed([word])
+        error = completion.exception
         assert isinstance(error, NotExecuted)
-        assert error.exit_status == status
+        assert error.exit_status == completion.status == status
         assert str(error).startswith(text)
         assert error.command == [os.fspath(word)]
     error = completed(["true"], directory=tmp_path / "none").exception

@@ -25,6 +25,7 @@ from daemonize import (
     TaskTimedOut,
 )
 from daemonize.offspring import mortal
+from daemonize.offspring.process import Child
 from daemonize.posix import stop
 from tests.support import forked, procs
 from tests.support.child_servers import owned
@@ -47,20 +48,27 @@ def test_a_timeout() -> None:
 
 
 @contextlib.contextmanager
-def no_descriptors() -> Iterator[None]:
-    """For this process: whatever opens something is told that too many files are open."""
+def no_descriptors(spare: int = 0) -> Iterator[None]:
+    """For this process: whatever opens something is told that too many files are open. spare: so many are to be had."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.ExitStack() as stack:
         lowest = os.dup(0)
         os.close(lowest)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, hard))
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        taken: list[int] = []
         with contextlib.suppress(OSError):
             while True:  # what is free below the limit
-                stack.callback(os.close, os.dup(0))
+                taken.append(os.dup(0))
         with pytest.raises(OSError, match="Too many open files"):
             os.listdir("/proc")
-        yield
+        for _ in range(spare):
+            os.close(taken.pop(0))
+        try:
+            yield
+        finally:
+            for fd in taken:
+                os.close(fd)
 
 
 def test_a_timeout_without_descriptors() -> None:
@@ -75,7 +83,8 @@ def test_a_timeout_without_descriptors() -> None:
     assert [(completion.timed_out, completion.signal) for completion in ended] == [(True, signal.SIGTERM)] * 2
 
 
-def test_a_stop_without_descriptors() -> None:
+@pytest.mark.parametrize("spare", range(4))
+def test_a_stop_without_descriptors(spare: int) -> None:
     """SIGKILL follows as soon as ever, and the loop does not spin until then."""
     ended: list[Completion] = []
     ready: list[object] = []
@@ -83,7 +92,7 @@ def test_a_stop_without_descriptors() -> None:
         for _ in range(2):
             manager.create_process(stubborn, ended.append, on_message=ready.append)
         step_until(manager, lambda: len(ready) == 2)
-        with no_descriptors():
+        with no_descriptors(spare):
             used = time.thread_time()
             manager.kill_processes(grace=1.0)
             step_until(manager, lambda: len(ended) == 2)
@@ -91,6 +100,80 @@ def test_a_stop_without_descriptors() -> None:
 
     assert [completion.signal for completion in ended] == [signal.SIGKILL] * 2
     assert used < 0.5
+
+
+def test_a_stop_without_descriptors_of_one_that_may_not_be_signalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has become another user's: the others are ended all the same."""
+    ended: list[Completion] = []
+    with ProcessManager() as manager:
+        first, _ = (manager.create_process(hang, ended.append) for _ in range(2))
+        send = Child.send
+
+        def forbid(child: Child, number: int) -> bool:
+            if child is first.child:
+                raise PermissionError
+            return send(child, number)
+
+        with no_descriptors(), monkeypatch.context() as patch:
+            patch.setattr(Child, "send", forbid)
+            manager.kill_processes(grace=100)
+            step_until(manager, lambda: ended)
+            assert manager.process_count == 1
+        manager.kill_processes()
+
+    assert [completion.signal for completion in ended] == [signal.SIGTERM] * 2
+
+
+class _Installs:
+    """Unpickled, it installs a handler that raises, and its signal comes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _install, ()
+
+
+def _install() -> str:
+    def handler(_number: int, _frame: object) -> None:
+        raise InterruptedError
+
+    signal.signal(signal.SIGUSR1, handler)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    return "arrived"
+
+
+def test_a_result_that_installs_a_handler() -> None:
+    """As one whose module is imported for it may: what that raises comes out of the step, and nothing is lost."""
+    ended: list[Completion] = []
+    with ProcessManager() as manager:
+        manager.create_process(_Installs, ended.append)
+        try:
+            with pytest.raises(InterruptedError):
+                manager.wait_for_all_children()
+        finally:
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        manager.wait_for_all_children()
+
+    assert [completion.value() for completion in ended] == ["arrived"]
+
+
+def test_a_handler_raises_when_a_task_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whoever sends it a signal: how it ended is not lost."""
+    ended: list[Completion] = []
+    wait = os.wait4
+
+    def wait_and_be_interrupted(pid: int, options: int) -> Any:
+        found = wait(pid, options)
+        os.kill(os.getpid(), signal.SIGINT)
+        return found
+
+    with ProcessManager() as manager:
+        task = manager.create_process(lambda: os._exit(7), ended.append)
+        assert procs.wait_ended(task.pid)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "wait4", wait_and_be_interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                task.send_signal(signal.SIGTERM)
+
+    assert [completion.status for completion in ended] == [7]
 
 
 def test_descriptors_are_back_before_a_task_has_ended() -> None:
@@ -223,6 +306,31 @@ def test_an_exception_in_the_block_ends_the_tasks() -> None:
 
     assert task.completion
     assert task.completion.signal == signal.SIGTERM
+
+
+def test_a_ctrl_c_at_the_end_of_the_block() -> None:
+    """It ends the wait, and the tasks with it, as one within the block does: each is told, and nothing is left."""
+    ended: list[Completion] = []
+    manager = ProcessManager()
+
+    def task(channel: MessageChannel) -> None:
+        channel.write("ready")
+        hang()
+
+    def interrupt(_message: object) -> None:
+        raise KeyboardInterrupt
+
+    tasks = []
+    with pytest.raises(KeyboardInterrupt), manager:
+        tasks += [
+            manager.create_process(task, ended.append, on_message=interrupt),
+            manager.create_process(hang, ended.append),
+        ]
+
+    assert len(ended) == 2
+    assert not any(procs.alive(process.pid) for process in tasks)
+    with pytest.raises(InvalidState, match="is not set up"):
+        manager.step()
 
 
 def test_teardown_waits() -> None:

@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -54,7 +55,16 @@ from tests.support.tasks import completed, hang
         (["true"], {"directory": 5}, "directory is a path, and 5 is none"),
         (["true"], {"directory": ""}, "directory is a path"),
         (["true"], {"directory": "\ud800"}, "directory is a path"),
-        (["true"], {"stdout": "file"}, "'file' has no descriptor"),
+        (
+            ["true"],
+            {"stdout": "file"},
+            "stdout: an open file, or the number of one, is wanted, and not 'file'",
+        ),
+        (
+            ["true"],
+            {"stdout": subprocess.DEVNULL},
+            "stdout: an open file, or the number of one, is wanted, and -3 is none",
+        ),
         (["true"], {"stdout": 999_999}, "stdout: descriptor 999999 is not open"),
     ],
 )

@@ -55,6 +55,8 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     assert (lock.is_held, lock.path, lock.timeout) == (False, str(path), None)
     with lock as entered:
         assert entered is lock
+        with pytest.raises(LockTaken, match=r"is held by this process, by another FileLock$"):
+            FileLock(path).acquire(0)
         assert lock.is_held
         assert not _is_free(path)
         assert repr(lock) == f"<FileLock {path}, held>"
@@ -161,7 +163,9 @@ def test_who_has_it_is_named(tmp_path: Path) -> None:
         assert time.monotonic() - began >= 0.05
         error = caught.value
         assert (error.pid, error.path, error.timeout, error.exit_status) == (pid, str(path), 0.05, 124)
-        assert str(error) == f"the lock {path} is held for 0.05 s and longer by {error.name} (pid {pid})"
+        assert str(error) == (
+            f"the lock {path} is held by {error.name} (pid {pid}), and was when 0.05 s had been waited for"
+        )
         with pytest.raises(LockTaken, match=r"is held by .* \(pid \d+\)$"):
             FileLock(path, timeout=5).acquire(timeout=0)
         with pytest.raises(TimeoutError):
