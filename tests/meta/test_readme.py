@@ -115,16 +115,20 @@ def test_the_readme_has_examples() -> None:
 
 @contextlib.contextmanager
 def script_with_client(
-    directory: Path, client: str, *, traps: bool = True, shell: str = "sh"
+    directory: Path, client: str, *edits: tuple[str, str], shell: str = "sh"
 ) -> Iterator[Script]:
     """The README's script with another client, which says "asking" when it runs; has been read until then.
 
-    traps: whether it looks at signals. shell: which one runs it. What is left is ended.
+    edits: what else is replaced in it (regular expressions). shell: which one runs it. What is left is ended.
     """
     port = sessions.save_files(README, directory)
     script = directory / "with-server.sh"
-    text = script.read_text().replace(f"curl -sfI http://127.0.0.1:{port}/ | head -1", client)
-    script.write_text(text if traps else re.sub(r"^trap 'exit.*\n", "", text, flags=re.MULTILINE))
+    text = script.read_text()
+    asks = f"attend curl -sf -o /dev/null -w '%{{http_code}}\\n' http://127.0.0.1:{port}/"
+    for old, new in ((re.escape(asks), client), *edits):
+        assert re.search(old, text, re.MULTILINE)
+        text = re.sub(old, new.replace("\\", r"\\"), text, flags=re.MULTILINE)
+    script.write_text(text)
     mark = f"TEST_SCRIPT_{secrets.token_hex(8)}"
     with subprocess.Popen(
         [shell, script.name],
@@ -142,10 +146,13 @@ def script_with_client(
                 procs.stop(left.pid, signal.SIGKILL)
 
 
+ASKING = "attend sh -c 'echo asking; exec sleep 60'"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_script_that_is_ended_stops_its_server(number: signal.Signals, tmp_path: Path) -> None:
     """While the client runs, too, and at once; the client is ended as well."""
-    with script_with_client(tmp_path, "sh -c 'echo asking; exec sleep 60'") as script:
+    with script_with_client(tmp_path, ASKING) as script:
         running = script.others()
         procs.send(script.process.pid, number)
 
@@ -155,27 +162,41 @@ def test_a_script_that_is_ended_stops_its_server(number: signal.Signals, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "client",
+    ("client", "edits"),
     [
-        "kill -TERM $$; sleep 60",
-        "sleep 60 & kill -TERM $$; sleep 60",
-        "true & wait $!; asking=''; kill -TERM $$; :",
+        ("attend sleep 60", [("^attend daemonize", "echo asking; kill -TERM $$; attend daemonize")]),
+        (
+            "attend sleep 60",
+            [
+                ("^attend daemonize", "echo asking; attend daemonize"),
+                ('^    wait "', '    kill -TERM $$; wait "'),
+            ],
+        ),
+        ("echo asking; kill -TERM $$; attend sleep 60", []),
+        (
+            "now=yes; attend sleep 60",
+            [('^    wait "', '    [ -z "${now-}" ] || { echo asking; kill -TERM $$; }; wait "')],
+        ),
+        ("attend true; echo asking; kill -TERM $$; sleep 60", []),
     ],
-    ids=["before", "just after", "too late"],
+    ids=["before the server", "while it starts", "before the client", "just after", "too late"],
 )
 @pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_a_script_is_ended_at_any_moment(shell: str, client: str, tmp_path: Path) -> None:
-    """Before it has a client, when it has not yet waited for it, and when that has gone: what there is is ended."""
+def test_a_script_is_ended_at_any_moment(
+    shell: str, client: str, edits: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """What there is is ended, and nothing else."""
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
-    with script_with_client(tmp_path, f"echo asking; {client}", shell=shell) as script:
+    with script_with_client(tmp_path, client, *edits, shell=shell) as script:
         assert script.process.wait(10) == 128 + signal.SIGTERM
         assert all(procs.wait_ended(process.pid) for process in script.others())
+    assert {path.name for path in tmp_path.iterdir()} == set(sessions.saved(README))
 
 
 def test_control_a_script_without_traps_leaves_its_server(tmp_path: Path) -> None:
     """Negative control: the server is there to be left."""
-    with script_with_client(tmp_path, "sh -c 'echo asking; exec sleep 60'", traps=False) as script:
+    with script_with_client(tmp_path, ASKING, ("^trap 'exit.*\n", "")) as script:
         running = script.others()
         procs.stop(script.process.pid)
 
@@ -186,9 +207,22 @@ def test_control_a_script_without_traps_leaves_its_server(tmp_path: Path) -> Non
 @pytest.mark.parametrize("status", [0, 3])
 def test_a_script_has_the_status_of_its_client(status: int, tmp_path: Path) -> None:
     """And nothing is left when it ends by itself."""
-    with script_with_client(tmp_path, f"sh -c 'echo asking; exit {status}'") as script:
+    with script_with_client(tmp_path, f"attend sh -c 'echo asking; exit {status}'") as script:
         assert script.process.wait(10) == status
         procs.eventually(lambda: _assert_alone(script))
+
+
+def test_a_script_fails_with_its_client(tmp_path: Path) -> None:
+    """The README's own: a page that is not there."""
+    port = sessions.save_files(README, tmp_path)
+    script = tmp_path / "with-server.sh"
+    script.write_text(script.read_text().replace(f":{port}/", f":{port}/no-such-page"))
+    done = subprocess.run(
+        ["sh", script.name], cwd=tmp_path, env=cli.environ({"PATH": sessions.PATH}),
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False, timeout=50,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stdout) == (22, b"404\n")
 
 
 def _assert_alone(script: Script) -> None:
