@@ -160,18 +160,23 @@ def test_a_handler_raises_when_a_task_is_reaped(monkeypatch: pytest.MonkeyPatch)
     ended: list[Completion] = []
     wait = os.wait4
 
+    def handler(_number: int, _frame: object) -> None:
+        raise InterruptedError
+
     def wait_and_be_interrupted(pid: int, options: int) -> Any:
         found = wait(pid, options)
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGUSR1)
         return found
 
+    before = signal.signal(signal.SIGUSR1, handler)
     with ProcessManager() as manager:
         task = manager.create_process(lambda: os._exit(7), ended.append)
         assert procs.wait_ended(task.pid)
         with monkeypatch.context() as patch:
             patch.setattr(os, "wait4", wait_and_be_interrupted)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(InterruptedError):
                 task.send_signal(signal.SIGTERM)
+        signal.signal(signal.SIGUSR1, before)
 
     assert [completion.status for completion in ended] == [7]
 

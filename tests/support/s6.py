@@ -59,7 +59,8 @@ class Service:
             raise
 
     def _assert_supervised(self) -> None:
-        assert self._run("s6-svok") == 0, self.said
+        # It takes orders a moment before it has written how the service stands, and who asks for that then fails.
+        assert self._run("s6-svok") == self._run("s6-svstat") == 0, self.said
 
     def _run(self, tool: str, *options: str) -> int:
         words = [self._tools[tool], *options, self.directory]
