@@ -208,7 +208,7 @@ def test_what_a_record_says(tmp_path: Path, servers: Family) -> None:
 
 def test_a_server_left_running(servers: Family) -> None:
     """--on-timeout=leave: it has a record, which says that it was not ready."""
-    assert cli.run(*named("-t", "200ms", "--on-timeout=leave", "sleep", "100")).status == 124
+    assert cli.run(*named("-t", "1s", "--on-timeout=leave", "sleep", "100")).status == 124
     record = registered.read("web")
 
     assert (record["pid"], record["ready"]) == (servers.running(["sleep", "100"]).pid, False)
@@ -345,7 +345,7 @@ def test_nobody_keeps_the_lock(words: list[str], drain: bool, servers: Family) -
     """Neither the server nor its drain has a file of the registry open; nothing but record and lock is left there."""
     name = "web" if "--name" in words else os.path.basename(sys.executable)
     if drain:
-        words = [*words[: -len(READY)], "-t", "200ms", "--on-timeout=leave", SHELL, "-c", "exec sleep 100"]
+        words = [*words[: -len(READY)], "-t", "1s", "--on-timeout=leave", SHELL, "-c", "exec sleep 100"]
         name = "web" if "--name" in words else os.path.basename(SHELL)
     assert cli.run(*words).status == (124 if drain else 0)
     assert (registered.read(name)["drain"] is not None) == drain
