@@ -88,7 +88,7 @@ class Dispatcher:
         self._manager.wakeup()
 
     def _begin(self) -> None:
-        # With signals blocked: what a handler raises would leave a manager without a thread. The thread keeps them so.
+        # What a handler raises would leave a manager without a thread, which blocks all signals for good.
         with Blocked():
             self._manager.setup()
             thread = threading.Thread(target=self._run, name="executor", daemon=True)
