@@ -16,14 +16,13 @@ from daemonize.channel import MessageChannel
 from daemonize.offspring import failures, mortal, settling
 from daemonize.offspring.forking import flush
 from daemonize.posix import frames
-from daemonize.posix.frames import NOSIGNAL
+from daemonize.posix.frames import NOSIGNAL, NOTHING
 
 if TYPE_CHECKING:
     from daemonize.manager.births import Function
 
 #: Bytes of a result that the owner reads at once: between two of them, it looks at other tasks.
 PART = 1 << 20
-_NOTHING = frames.whole(frames.RESULT, b"")
 #: What the owner has looked up for a task: what is called; `sendall` of its socket; what lets the kernel kill it when its
 #: owner ends; the number of the owner's socket; the owner's pid; signals that are not at their default; whether garbage is
 #: collected; whether there is nothing to `_settle`.
@@ -72,7 +71,7 @@ def live(task: Function, known: Known) -> NoReturn:
             if body or channel or getpid() != me:
                 _answer(task, me, channel, frames.RESULT, body)
             else:
-                say(_NOTHING, NOSIGNAL)
+                say(NOTHING, NOSIGNAL)
             status = 0
     finally:
         # Nothing returns into the caller's stack, whatever was raised; what could not be told, its status tells.

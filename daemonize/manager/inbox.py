@@ -27,8 +27,6 @@ _READ: dict[bytes, Callable[[bytes], Any]] = {
 _LAST = (frames.RESULT, frames.FAILURE)
 #: Bytes of it: so much memory Python takes out of its own.
 _SHORT = 448
-#: What most tasks say: that they have returned None.
-_NOTHING, _NOTHING_TOLD = frames.whole(frames.RESULT, b""), (frames.RESULT, b"")
 
 
 class Inbox:
@@ -71,7 +69,7 @@ class Inbox:
             text = self._sock.recv(_SHORT, frames.DONTWAIT | frames.PEEK)
         except OSError:
             return False
-        self.told = _NOTHING_TOLD if text == _NOTHING else frames.alone(text, _LAST)
+        self.told = frames.TOLD_NOTHING if text == frames.NOTHING else frames.alone(text, _LAST)
         self.ended = self.told is not None
         return self.ended
 

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from daemonize.offspring.process import Child
 
 
-#: What is told of a result that is None.
-_NOTHING = (frames.RESULT, b"")
-
-
 class Completion:
     """How a task ended. name, pid: of it.
 
@@ -120,7 +116,7 @@ class Process:
         elif inbox is None or inbox.told is None:
             completion.exception = self._death(completion)
             completion.exception.__cause__ = inbox.broken if inbox else None
-        elif inbox.told != _NOTHING:
+        elif inbox.told != frames.TOLD_NOTHING:
             self._take_told(completion, *inbox.told)
         return completion
 

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
     from daemonize.channel.codec import HasFileno
     from daemonize.manager.holdings import Holdings
-    from daemonize.manager.process import Completion, Process
-
-    Callbacks = tuple[Callable[[Completion], object] | None, Callable[[Any], object] | None]
+    from daemonize.manager.process import Process
 
 
 def function(task: Callable[..., Any], name: str, options: tasks.Options) -> births.Function:

@@ -68,6 +68,10 @@ def whole(kind: bytes, body: bytes) -> bytes:
     return kind + len(body).to_bytes(_LENGTH, "big") + body
 
 
+#: What most tasks say, that they have returned None; kind and body of it.
+NOTHING, TOLD_NOTHING = whole(RESULT, b""), (RESULT, b"")
+
+
 def alone(text: bytes, kinds: Collection[bytes]) -> tuple[bytes, bytes] | None:
     """Kind and body of a frame of one of these kinds, if the text is one, whole, without descriptors, and nothing else."""
     if text[:1] in kinds and int.from_bytes(text[1:_HEAD], "big") == len(text) - _HEAD:
