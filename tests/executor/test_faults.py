@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import resource
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from daemonize import ExecutorFailed, ForkExecutor, SetupError, Simple, StillRunning
 from daemonize.executor.dispatcher import Dispatcher
+from daemonize.executor.future import Future
 from daemonize.manager import births
 from daemonize.manager.manager import ProcessManager
 from daemonize.offspring import forking
@@ -40,12 +42,27 @@ def failing_forks(monkeypatch: pytest.MonkeyPatch, answers: list[int]) -> None:
     monkeypatch.setattr(births.Function, "bear", fork)
 
 
+def those_put_back(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[Future]:
+    """Futures that could not start, as soon as each is in its place again."""
+    real, found = Future.put_back, queue.SimpleQueue[Future]()
+
+    def put_back(future: Future) -> bool:
+        done = real(future)
+        found.put(future)
+        return done
+
+    monkeypatch.setattr(Future, "put_back", put_back)
+    return found
+
+
 def test_a_fork_fails_while_others_run(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is tried again when one has ended, and in order; nobody hears of it."""
     failing_forks(monkeypatch, [0, errno.EAGAIN, errno.EMFILE])
+    put_back = those_put_back(monkeypatch)
     with ForkExecutor(3) as executor:
         found = [executor.submit(gate.wait) for _ in range(3)]
         gate.arrived()
+        assert put_back.get(timeout=30) is found[1]
         assert [future.running() for future in found[1:]] == [False, False]
         gate.let_go()
         found[0].result(30)
@@ -61,10 +78,12 @@ def test_a_fork_fails_while_others_run(gate: Gate, monkeypatch: pytest.MonkeyPat
 def test_a_future_that_could_not_start_is_cancelled(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     """And never does."""
     failing_forks(monkeypatch, [0, errno.EAGAIN])
+    put_back = those_put_back(monkeypatch)
     with ForkExecutor(2) as executor:
         executor.submit(gate.wait)
         gate.arrived()
         late, last = executor.submit(gate.wait), executor.submit(int)
+        assert put_back.get(timeout=30) is late
         assert late.cancel()
         gate.let_go()
         assert last.result(30) == 0
