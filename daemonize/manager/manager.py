@@ -136,6 +136,7 @@ class ProcessManager:
         timeout: float | str | None = None,
         grace: float | str = tasks.GRACE,
         memory: int | None = None,
+        usage: bool = False,
         environment: Mapping[str, str] | None = None,
         directory: tasks.Path | None = None,
         stdin: HasFileno | int | None = None,
@@ -148,8 +149,9 @@ class ProcessManager:
         each message: list[str], bytes, dict; int: a descriptor, which is the caller's to close; RemoteError,
         DescriptorsLost. Without it, they are thrown away. on_complete: called with the Completion, once, after them.
         name: for people. timeout: seconds, or text such as "5s", until it is ended: SIGTERM, `grace` seconds, SIGKILL.
-        memory: bytes of address space (RLIMIT_AS). The rest is for commands: environment: all of it; directory; stdin,
-        stdout, stderr: files or descriptors. None: the owner's; a command has no other descriptors.
+        memory: bytes of address space (RLIMIT_AS). usage: whether the Completion tells what it used of resources. The rest
+        is for commands: environment: all of it; directory; stdin, stdout, stderr: files or descriptors. None: the owner's; a
+        command has no other descriptors.
 
         Raises UsageError, InvalidState; SetupError, and nothing has been started. A command that cannot be executed is told
         of by its completion.
@@ -161,8 +163,8 @@ class ProcessManager:
         for callback in (on_complete, on_message):
             if callback is not None and not callable(callback):
                 tasks.check_callbacks(on_complete=on_complete, on_message=on_message)  # type: ignore[unreachable]
-        usual = timeout is None and grace == tasks.GRACE and memory is None
-        options = tasks.DEFAULTS if usual else tasks.checked_options(timeout, grace, memory)
+        usual = timeout is None and grace == tasks.GRACE and memory is None and not usage
+        options = tasks.DEFAULTS if usual else tasks.checked_options(timeout, grace, memory, usage)
         order: births.Function | Command
         if callable(task):
             for_commands = environment, directory, stdin, stdout, stderr

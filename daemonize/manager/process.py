@@ -28,7 +28,7 @@ class Completion:
 
     status: its exit status, 128+N if it died of signal N, 127 or 126 of a command that could not be executed; None: somebody
     else has reaped it. signal: that signal, or None.
-    usage: of resources (`resource.struct_rusage`), or None. timed_out: whether it was ended because its time was over.
+    usage: of resources (`resource.struct_rusage`), where it is asked for. timed_out: it was ended since its time was over.
     result: what the function returned. exception: None where it returned, and for a command that was executed; else what
     the function raised, its cause a TaskError with the traceback; TaskError where that cannot be had; ChildDeath,
     TaskTimedOut; NotExecuted.

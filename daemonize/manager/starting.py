@@ -66,8 +66,10 @@ def start(order: births.Function | Command, process: Process, held: Holdings) ->
     except OSError as error:  # there are limits of what can be watched (epoll(7))
         _discard(process, held)
         raise SetupError("watch", process.name, error) from None
-    if process.options is not tasks.DEFAULTS and process.options.timeout is not None:
-        held.deadlines.add(number, process.options.timeout)
+    if process.options is not tasks.DEFAULTS:
+        child.measured = process.options.usage
+        if process.options.timeout is not None:
+            held.deadlines.add(number, process.options.timeout)
     if held.bell.timer is not None:
         held.set_timer()
 

@@ -30,6 +30,7 @@ class Options(NamedTuple):
     timeout: float | None
     grace: float
     memory: int | None
+    usage: bool
 
 
 class Streams(NamedTuple):
@@ -41,10 +42,12 @@ class Streams(NamedTuple):
 
 
 #: Of most tasks: what is made once is not copied for each.
-DEFAULTS = Options(None, GRACE, None)
+DEFAULTS = Options(None, GRACE, None, usage=False)
 
 
-def checked_options(timeout: float | str | None, grace: float | str, memory: int | None) -> Options:
+def checked_options(
+    timeout: float | str | None, grace: float | str, memory: int | None, usage: bool = False
+) -> Options:
     """Raises UsageError."""
     if memory is not None and (type(memory) is not int or not 0 < memory <= _MOST_MEMORY):
         raise UsageError(f"memory is a number of bytes, or None, and not {memory!r}")
@@ -52,6 +55,7 @@ def checked_options(timeout: float | str | None, grace: float | str, memory: int
         None if timeout is None else seconds_of("timeout", timeout, above=True),
         seconds_of("grace", grace),
         memory,
+        usage,
     )
 
 

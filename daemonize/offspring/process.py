@@ -24,19 +24,19 @@ _DAY = 86400.0
 class Child:
     """A child of this process, just forked. status: when it has ended, its exit status, 128+N if it died of signal N.
 
-    It is None as well if somebody else has reaped it. died_of: the signal. usage: of resources, or None. fd: a pidfd, None
-    where there is none. reaping: whoever looks, from any thread, is not overtaken between two steps; of one manager, all
-    children may share it.
+    It is None as well if somebody else has reaped it. died_of: the signal. fd: a pidfd, None where there is
+    none. measured: whether its usage of resources is wanted, for which Python imports at each wait4(2). reaping: whoever
+    looks, from any thread, is not overtaken between two steps; of one manager, all children may share it.
     """
 
-    __slots__ = ("_ended", "_owner", "_reaping", "died_of", "fd", "pid", "status", "usage")
+    __slots__ = ("_ended", "_owner", "_reaping", "died_of", "fd", "measured", "pid", "status", "usage")
 
     def __init__(self, pid: int, reaping: RLock | None = None) -> None:
         self.pid, self.fd, self._owner = pid, pidfd_open(pid), os.getpid()
         self.status: int | None = None
         self.died_of: int | None = None
         self.usage: resource.struct_rusage | None = None
-        self._ended = False
+        self.measured = self._ended = False
         self._reaping = reaping or RLock()
 
     def look(self) -> bool:
@@ -55,7 +55,10 @@ class Child:
                 pass  # it is there, and another user's
             try:
                 # As long as it is not reaped, its pid is its own.
-                pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+                if self.measured:
+                    pid, status, self.usage = os.wait4(self.pid, os.WNOHANG)
+                else:
+                    pid, status = os.waitpid(self.pid, os.WNOHANG)
             except ChildProcessError:
                 self._ended = True  # by os.wait() of somebody's, or by the kernel, where SIGCHLD is ignored
                 return True
@@ -65,7 +68,7 @@ class Child:
             if code < 0:
                 self.died_of = -code
             self.status = STATUS_SIGNAL - code if code < 0 else code
-            self.usage, self._ended = usage, True
+            self._ended = True
             return True
 
     def wait(self, timeout: float) -> bool:

@@ -158,7 +158,7 @@ def test_a_result_that_installs_a_handler() -> None:
 def test_a_handler_raises_when_a_task_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
     """By whoever sends it a signal: how it ended is not lost."""
     ended: list[Completion] = []
-    wait = os.wait4
+    wait = os.waitpid
 
     def handler(_number: int, _frame: object) -> None:
         raise InterruptedError
@@ -173,7 +173,7 @@ def test_a_handler_raises_when_a_task_is_reaped(monkeypatch: pytest.MonkeyPatch)
         task = manager.create_process(lambda: os._exit(7), ended.append)
         assert procs.wait_ended(task.pid)
         with monkeypatch.context() as patch:
-            patch.setattr(os, "wait4", wait_and_be_interrupted)
+            patch.setattr(os, "waitpid", wait_and_be_interrupted)
             with pytest.raises(InterruptedError):
                 task.send_signal(signal.SIGTERM)
         signal.signal(signal.SIGUSR1, before)
@@ -392,7 +392,7 @@ def test_somebody_else_reaps_a_task() -> None:
     """os.wait() of the owner's own: its status is not known then, and nothing else goes wrong."""
     found: list[Completion] = []
     with ProcessManager() as manager:
-        task = manager.create_process(lambda: "told", found.append)
+        task = manager.create_process(lambda: "told", found.append, usage=True)
         manager.create_process(lambda: os._exit(3), found.append)
         assert task.pid in {os.wait()[0] for _ in range(2)}
     (told,) = (completion for completion in found if completion.pid == task.pid)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -30,15 +30,28 @@ from daemonize.manager.holdings import Holdings
 from tests.support import forked, procs
 from tests.support.tasks import Poison, completed
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 def test_a_result() -> None:
-    """With the status, and what was used."""
+    """With the status."""
     completion = completed(lambda: 42)
 
     assert (completion.value(), completion.status, completion.signal) == (42, 0, None)
-    assert completion.usage
-    assert completion.usage.ru_maxrss > 0
     assert repr(completion) == f"<Completion of {completion.name} (pid {completion.pid}): status 0>"
+
+
+@pytest.mark.parametrize(
+    "task", [lambda: bytearray(50_000_000), [sys.executable, "-c", "bytearray(50_000_000)"]]
+)
+def test_usage(task: Callable[[], object] | list[str]) -> None:
+    """Of resources, where it is asked for; a command has it as well."""
+    used = completed(task, usage=True).usage
+
+    assert used
+    assert used.ru_maxrss > 50_000  # kilobytes
+    assert completed(task).usage is None
 
 
 @pytest.mark.parametrize("ends", ["returns", "raises"])
