@@ -55,10 +55,14 @@ def seconds_of(keyword: str, duration: object, *, above: bool = False) -> float:
         raise UsageError(f"{keyword} is more seconds than can be counted: write 'infinity'") from None
 
 
+#: What an amount is that has no end.
+UNLIMITED = -1
+
+
 def parse_amount(text: str) -> int:
-    """A number, with K, M, G or T for powers of 1024; -1 for `unlimited` (or `infinity`). Raises UsageError."""
+    """A number, with K, M, G or T for powers of 1024; UNLIMITED for `unlimited` (or `infinity`). Raises UsageError."""
     if text in ("unlimited", "infinity"):
-        return -1
+        return UNLIMITED
     number = text.rstrip("KMGT")
     multiple = _MULTIPLES.get(text[len(number) :])
     if multiple is None or not (number.isascii() and number.isdecimal()) or int(number) * multiple >= 1 << 63:

@@ -75,7 +75,7 @@ class _Submits(futures.Executor):
         self,
         *,
         timeout: float | str | EllipsisType | None = ...,
-        memory: int | EllipsisType | None = ...,
+        memory: int | str | EllipsisType | None = ...,
         grace: float | str | EllipsisType = ...,
         on_progress: OnProgress | EllipsisType | None = ...,
         name: str | EllipsisType | None = ...,
@@ -108,9 +108,10 @@ class ForkExecutor(_Submits):
     A task has all that the caller has then: neither its function nor the arguments are pickled. max_workers: so many run at
     a time; None: what the strategy says, which is `ByCores()` if there is none. strategy: `Simple()`, `Throttled(limit)`,
     `ByCores(times)`, or whatever has a method `may_start(running)`. For each task: timeout: seconds, or text such as "5s",
-    until it is ended; None: never. memory: bytes of address space (RLIMIT_AS). grace: seconds from SIGTERM to SIGKILL, for
-    one that is cancelled or late. on_progress: called with the future and a value for each `daemonize.progress(value)` of
-    the task, in its order, and before the future is resolved; in a thread of ours, as the callbacks of futures are.
+    until it is ended; None: never. memory: bytes of address space (RLIMIT_AS), or text such as "512M". grace: seconds from
+    SIGTERM to SIGKILL, for one that is cancelled or late. on_progress: called with the future and a value for each
+    `daemonize.progress(value)` of the task, in its order, and before the future is resolved; in a thread of ours, as the
+    callbacks of futures are.
 
     For any thread of the process that has made it. The end of a `with` block waits for all tasks; so does the exit of the
     interpreter. Raises UsageError.
@@ -122,7 +123,7 @@ class ForkExecutor(_Submits):
         *,
         strategy: strategies.Strategy | None = None,
         timeout: float | str | None = None,
-        memory: int | None = None,
+        memory: int | str | None = None,
         grace: float | str = tasks.GRACE,
         on_progress: OnProgress | None = None,
     ) -> None:

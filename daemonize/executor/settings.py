@@ -19,7 +19,7 @@ class Settings(NamedTuple):
     """See `ForkExecutor`. name: None: the function's."""
 
     timeout: float | str | None
-    memory: int | None
+    memory: int | str | None
     grace: float | str
     on_progress: Callable[[Future, Any], object] | None
     name: str | None
@@ -39,7 +39,7 @@ def checked(settings: Settings) -> Settings:
     tasks.checked_name(print, settings.name)
     of_task = tasks.checked_options(settings.timeout, settings.grace, settings.memory)
     tasks.check_callbacks(on_progress=settings.on_progress)
-    return settings._replace(timeout=of_task.timeout, grace=of_task.grace)
+    return settings._replace(timeout=of_task.timeout, memory=of_task.memory, grace=of_task.grace)
 
 
 def task_of(

@@ -135,7 +135,7 @@ class ProcessManager:
         name: str | None = None,
         timeout: float | str | None = None,
         grace: float | str = tasks.GRACE,
-        memory: int | None = None,
+        memory: int | str | None = None,
         usage: bool = False,
         environment: Mapping[str, str] | None = None,
         directory: tasks.Path | None = None,
@@ -149,9 +149,9 @@ class ProcessManager:
         each message: list[str], bytes, dict; int: a descriptor, which is the caller's to close; RemoteError,
         DescriptorsLost. Without it, they are thrown away. on_complete: called with the Completion, once, after them.
         name: for people. timeout: seconds, or text such as "5s", until it is ended: SIGTERM, `grace` seconds, SIGKILL.
-        memory: bytes of address space (RLIMIT_AS). usage: whether the Completion tells what it used of resources. The rest
-        is for commands: environment: all of it; directory; stdin, stdout, stderr: files or descriptors. None: the owner's; a
-        command has no other descriptors.
+        memory: bytes of address space (RLIMIT_AS), or text such as "512M". usage: whether the Completion tells what it used
+        of resources. The rest is for commands: environment: all of it; directory; stdin, stdout, stderr: files or
+        descriptors. None: the owner's; a command has no other descriptors.
 
         Raises UsageError, InvalidState; SetupError, and nothing has been started. A command that cannot be executed is told
         of by its completion.

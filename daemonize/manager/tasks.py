@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from daemonize.channel import codec
 from daemonize.errors import UsageError
 from daemonize.posix import signals
-from daemonize.units import seconds_of
+from daemonize.units import UNLIMITED, parse_amount, seconds_of
 
 #: A function, or the words of a command.
 Task: TypeAlias = Callable[..., Any] | Sequence[str | bytes | os.PathLike[str]]
@@ -46,17 +46,24 @@ DEFAULTS = Options(None, GRACE, None, usage=False)
 
 
 def checked_options(
-    timeout: float | str | None, grace: float | str, memory: int | None, usage: bool = False
+    timeout: float | str | None, grace: float | str, memory: int | str | None, usage: bool = False
 ) -> Options:
     """Raises UsageError."""
-    if memory is not None and (type(memory) is not int or not 0 < memory <= _MOST_MEMORY):
-        raise UsageError(f"memory is a number of bytes, or None, and not {memory!r}")
     return Options(
         None if timeout is None else seconds_of("timeout", timeout, above=True),
         seconds_of("grace", grace),
-        memory,
+        _bytes_of(memory),
         usage,
     )
+
+
+def _bytes_of(memory: int | str | None) -> int | None:
+    most = parse_amount(memory) if isinstance(memory, str) else memory
+    if most is None or (most == UNLIMITED and isinstance(memory, str)):
+        return None
+    if type(most) is not int or not 0 < most <= _MOST_MEMORY:
+        raise UsageError(f"memory is a number of bytes, text such as '512M', or None, and not {memory!r}")
+    return most
 
 
 def checked_name(task: Task, name: object) -> str:

@@ -190,10 +190,11 @@ def test_a_timeout() -> None:
             named.result(30)
 
 
-def test_a_memory_limit() -> None:
+@pytest.mark.parametrize("memory", [200_000_000, "200M"])
+def test_a_memory_limit(memory: int | str) -> None:
     """Of that task alone. Negative control: without it, there is enough."""
     with ForkExecutor() as executor:
-        limited = executor.options(memory=200_000_000).submit(bytearray, 600_000_000)
+        limited = executor.options(memory=memory).submit(bytearray, 600_000_000)
         free = executor.submit(lambda: len(bytearray(600_000_000)))
 
         assert isinstance(limited.exception(30), MemoryError)

@@ -140,13 +140,17 @@ def test_a_timeout_of_a_command() -> None:
     assert completion.signal == signal.SIGTERM
 
 
-def test_a_memory_limit_of_a_command() -> None:
+@pytest.mark.parametrize(
+    ("memory", "most"),
+    [(1 << 30, f"{1 << 20}"), ("1G", f"{1 << 20}"), ("unlimited", "unlimited"), (None, "unlimited")],
+)
+def test_a_memory_limit_of_a_command(memory: int | str | None, most: str) -> None:
     """Of its own."""
     read, write = os.pipe()
-    completed(["sh", "-c", "ulimit -v"], memory=1 << 30, stdout=write)
+    completed(["sh", "-c", "ulimit -v"], memory=memory, stdout=write)
     os.close(write)
     with os.fdopen(read) as said:
-        assert said.read() == f"{1 << 20}\n"
+        assert said.read() == f"{most}\n"
 
 
 def test_a_command_and_what_is_below_it_end() -> None:
