@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from daemonize.launcher.request import Request
     from daemonize.posix.binding import SocketFile
     from daemonize.posix.fds import Descriptors
-    from daemonize.posix.locks import LockFile, PidFile
+    from daemonize.posix.locks import LockFile
+    from daemonize.posix.pidfiles import PidFile
 
 
 class Claims:
@@ -37,14 +38,14 @@ class Claims:
 
         trusted: users, besides root and ourselves, whose files may lie there.
         """
-        if not (request.lock_file or request.pid_file):
-            return
-        from daemonize.posix.locks import LockFile, PidFile
-
         if request.lock_file:
+            from daemonize.posix.locks import LockFile
+
             self._lock = LockFile(request.lock_file, owner, trusted)
             self.inherited = (self._lock.fd,)
         if request.pid_file:
+            from daemonize.posix.pidfiles import PidFile
+
             self._path = os.fsdecode(request.pid_file)
             self._pid_file = PidFile(request.pid_file, owner, self._lock, trusted)
             self.kept = self._pid_file.descriptors

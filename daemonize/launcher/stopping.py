@@ -44,7 +44,7 @@ class _Stopping:
     def begin(self, plan: Sequence[tuple[int, float]]) -> None:
         """Tell it to end, and put that down."""
         if self.record.pid_file:
-            from daemonize.posix import locks  # noqa: F401 (now, and not when somebody waits for us)
+            from daemonize.posix import pidfiles  # noqa: F401 (now, and not when somebody waits for us)
         # One that had ended before has not been stopped.
         main = main_of(self.record)
         self._mark = StopMark(self.record) if main else None
@@ -90,7 +90,7 @@ class _Stopping:
             return
         record = self.record
         if record.pid_file and record.pid:
-            from daemonize.posix.locks import remove_pid_file
+            from daemonize.posix.pidfiles import remove_pid_file
 
             remove_pid_file(record.pid_file, record.pid, empty=record.pid_file_is_locked)
 

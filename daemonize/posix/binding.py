@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from daemonize.posix.fds import Descriptors
     from daemonize.posix.lent import User
-    from daemonize.posix.locks import Change
+    from daemonize.posix.reservations import Change
 
     Address = tuple[str, int] | tuple[str, int, int, int]
 
@@ -261,7 +261,7 @@ class SocketFile:
 
     def _change(self) -> Change:
         """A lock on the directory would not do: whoever may read it can hold that, for ever."""
-        from daemonize.posix.locks import Change
+        from daemonize.posix.reservations import Change
 
         return Change(self._place, "socket", os.fsdecode(self._path), _PATIENCE)
 

@@ -89,7 +89,7 @@ def test_a_stop_loads_only_what_is_listed(bare: set[str], tmp_path: Path, word: 
 
     assert (launched.status, result.status) == (0, 0)
     assert not pid_file.exists()
-    assert {"daemonize.launcher.stopping", "daemonize.posix.locks"} <= loaded(result.err)
+    assert {"daemonize.launcher.stopping", "daemonize.posix.pidfiles"} <= loaded(result.err)
     assert stop <= {*ALLOWED, "_json"}
 
 

@@ -18,7 +18,7 @@ import pytest
 from daemonize.errors import AlreadyRunning, SetupError
 from daemonize.launcher import api
 from daemonize.launcher.account import find
-from daemonize.posix import binding, locks, paths, sockdiag
+from daemonize.posix import binding, paths, reservations, sockdiag
 from daemonize.posix.lent import act_as
 from tests.support import listening, ports, users
 from tests.support.programs import program
@@ -120,7 +120,7 @@ def test_whoever_is_busy_with_the_file_is_waited_for_only_so_long(
 ) -> None:
     """A launch that has been stopped, say. Then it is in use; and nothing is left of having waited."""
     monkeypatch.setattr(binding, "_PATIENCE", 0.05)
-    with locks.Change(paths.Place.at(path, owner, ()), "socket", "", 0):
+    with reservations.Change(paths.Place.at(path, owner, ()), "socket", "", 0):
         before = os.stat(path)
         with pytest.raises(AlreadyRunning) as caught:
             binding.SocketFile(path, owner).listen(None, lambda: None)
@@ -160,7 +160,7 @@ def test_a_file_is_not_removed_while_another_launch_replaces_it(
     monkeypatch.setattr(binding, "_PATIENCE", 0.05)
     file = binding.SocketFile(path, owner)
     file.listen(None, lambda: None)
-    with locks.Change(paths.Place.at(path, owner, ()), "socket", "", 0):
+    with reservations.Change(paths.Place.at(path, owner, ()), "socket", "", 0):
         file.remove()
         stays = os.path.exists(path)
     file.remove()
@@ -185,7 +185,7 @@ def test_where_descriptors_run_out_no_file_is_left(left: int, path: bytes, owner
     """One for the lock, one for the socket, and one to hold the file: without the last one it is there already."""
     file = binding.SocketFile(path, owner)
     os.unlink(path)
-    locks.Change(file._place, "socket", "", 0).__exit__()  # what it needs is loaded
+    reservations.Change(file._place, "socket", "", 0).__exit__()  # what it needs is loaded
     with descriptors_left(left):
         made = None
         with contextlib.suppress(OSError):

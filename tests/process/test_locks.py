@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from daemonize.errors import AlreadyRunning, SetupError
-from daemonize.posix import locks, pidtext
+from daemonize.posix import locks, pidfiles, pidtext
 from daemonize.posix.fds import Descriptors
 from daemonize.posix.identity import current_boot_id, read_stat
-from daemonize.posix.locks import LockFile, PidFile, remove_pid_file
+from daemonize.posix.locks import LockFile
 from daemonize.posix.paths import Place
+from daemonize.posix.pidfiles import PidFile, remove_pid_file
 from tests.support import procs
 from tests.support.forked import DAEMON, NOBODY, call, common_directory, holding, need_root, together
 
@@ -289,7 +290,7 @@ def test_a_launch_between_the_look_and_the_removal(
 ) -> None:
     """A failed launch never removes the pid file of the next: that one is refused (control: without the reservation)."""
     if not claimed:
-        monkeypatch.setattr(locks, "_unlink_alone", unlink_ours)
+        monkeypatch.setattr(pidfiles, "_unlink_alone", unlink_ours)
     file = PidFile(base + b"/x", owner, None)
     file.write(NO_PID, 0)
     refusals: list[bool] = []
@@ -936,7 +937,7 @@ def test_where_files_have_no_attributes(
 def test_a_process_that_proc_hides(base: bytes, living: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where /proc shows only one's own processes, another's that lives is believed to be the server, without a name."""
     path = written(base, living, start_of(living))
-    monkeypatch.setattr(locks, "read_stat", lambda _pid: None)
+    monkeypatch.setattr(pidfiles, "read_stat", lambda _pid: None)
     monkeypatch.setattr(pidtext, "read_stat", lambda _pid: None)
     monkeypatch.setattr(pidtext, "standing", lambda _pid: "unknown")
     error = taken(lambda: reserve(path))
@@ -1163,7 +1164,8 @@ def test_a_file_that_may_not_grow(base: bytes, limit: int) -> None:
 FULL = """
 import os, sys
 from daemonize.posix.fds import Descriptors
-from daemonize.posix.locks import LockFile, PidFile
+from daemonize.posix.locks import LockFile
+from daemonize.posix.pidfiles import PidFile
 base, size = os.fsencode(sys.argv[1]), int(sys.argv[2])
 with open(base + b"/filler", "wb", buffering=0) as filler:
     try:
