@@ -26,8 +26,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from daemonize.launcher import drain, kept, request, surroundings  # noqa: F401 (what is imported now, every wrapper has)
+from daemonize.launcher.beginning import make_token
 from daemonize.launcher.orders import SHARED
-from daemonize.launcher.wrapper import make_token
 from daemonize.posix import child, fds, follow, frames, signals, sockdiag, stop, tree  # noqa: F401 (likewise)
 from daemonize.posix.loop import POLLIN, Loop
 from daemonize.readiness import listening, port  # noqa: F401 (likewise)
