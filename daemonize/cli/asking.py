@@ -75,7 +75,8 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Raises UsageError for a verb that there is none of."""
         if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            meant = similar(args[0], [*self.commands, "ps"])
+            begun = [verb for verb in self.commands if verb.startswith(args[0])]
+            meant = begun or similar(args[0], [*self.commands, "ps"])
             guess = f'; did you mean "{meant[0]}"?' if meant else ""
             raise UsageError(f"there is no verb \"{printable(args[0])}\"{guess} (try 'daemonctl --help')")
         return super().resolve_command(ctx, args)

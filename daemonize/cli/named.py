@@ -12,7 +12,7 @@ from daemonize.registry.record import Registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from daemonize.launcher.daemon import Daemon
     from daemonize.registry.record import Record
@@ -41,11 +41,32 @@ def stop(names: Sequence[str], timeout: float | None = None, number: int = SIGTE
     """The exit status of `daemonctl stop`. timeout: seconds; number: the first signal."""
     records: list[Record] = []
     status = each(names, lambda name: records.append(to_stop(name)))
+    stopped = [record.name for record in records if main_of(record) is None]
     for name, failure in stop_all(records, timeout, number).items():
         if failure:
             complain(f"{printable(name)}: {failure}")
             status = max(status, failure.exit_status)
+    for name in stopped:
+        if namesakes := _namesakes(name, {*names}):
+            others = " ".join(map(printable, namesakes))
+            verb = "does" if len(namesakes) == 1 else "do"
+            complain(f"{printable(name)} did not run; {others} {verb}: daemonctl stop {others}")
     return status
+
+
+def _namesakes(name: str, known: Collection[str]) -> list[str]:
+    """Those that run, and have the same name but for a number: of the same command, as like as not."""
+    registry = Registry()
+    found = []
+    for other in registry.names:
+        if other not in known and other.startswith(f"{name}-") and other.removeprefix(f"{name}-").isdecimal():
+            try:
+                identity = registry.read(other).identity
+            except DaemonizeError:
+                continue
+            if identity is not None and identity.alive:
+                found.append(other)
+    return found
 
 
 def find(name: str) -> Daemon:

@@ -43,6 +43,7 @@ class _Submits(futures.Executor):
             raise UsageError(
                 f"a task is a function, and {fn!r} is none: write submit(f, x), and not submit(f(x))"
             )
+        tasks.refuse_coroutine(fn)
         self._dispatcher.check_owner()
         name = name or tasks.name_of(fn)
         forking.warn(name, "task")
@@ -68,6 +69,7 @@ class _Submits(futures.Executor):
             return super().map(fn, *iterables, timeout=timeout)
         if not callable(fn):
             raise UsageError(f"a task is a function, and {fn!r} is none")
+        tasks.refuse_coroutine(fn)
         chunks = settings.chunks(zip(*iterables, strict=False), chunksize)
         return settings.flat(super().map(settings.chunk_of(fn), chunks, timeout=timeout))
 

@@ -57,7 +57,7 @@ def cores() -> int:
 def checked_number(keyword: str, value: Any) -> int:
     """Raises UsageError."""
     if type(value) is not int or value <= 0:
-        raise UsageError(f"{keyword} must be greater than 0, and a whole number, and {value!r} is not")
+        raise UsageError(f"{keyword} must be a whole number from 1 on, and not {value!r}")
     return value
 
 

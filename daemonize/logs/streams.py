@@ -37,6 +37,14 @@ class Kept(Protocol):
         """Whether it was started in the foreground."""
 
     @property
+    def began(self) -> float:
+        """When it was ready, in seconds since the epoch."""
+
+    @property
+    def seconds(self) -> float:
+        """How long that took."""
+
+    @property
     def settings(self) -> Mapping[str, object]:
         """What was asked for."""
 
@@ -77,12 +85,14 @@ def last_lines(record: Kept, count: int) -> list[tuple[str, bytes]]:
     """The last lines of a daemon, (stream, line without its end), for a glance: the last of both if they have time stamps.
 
     Else so many of each stream, stdout's first. Never raises; what cannot be read is left out, and so is what is far from
-    the end. Long lines are cut.
+    the end, and a file that nobody has written to since its launch: those would be the words of an earlier one. Long lines
+    are cut.
     """
+    launched = record.began - record.seconds
     found: list[tuple[str, bytes]] = []
     for stream, path in streams_of(record).items():
         try:
-            found += [(stream, line[:_LONGEST]) for line in _last_of(path, count)]
+            found += [(stream, line[:_LONGEST]) for line in _last_of(path, count, launched)]
         except OSError:
             continue
     if all(parse(line) is not None for _, line in found):
@@ -91,11 +101,14 @@ def last_lines(record: Kept, count: int) -> list[tuple[str, bytes]]:
     return found
 
 
-def _last_of(path: str, count: int) -> list[bytes]:
+def _last_of(path: str, count: int, since: float) -> list[bytes]:
     lines: list[bytes] = []
     for fd in from_newest(path):
         try:
-            size = os.fstat(fd).st_size
+            status = os.fstat(fd)
+            if status.st_mtime < since:
+                break
+            size = status.st_size
             begin = max(0, size - _LAST)
             data = os.pread(fd, _LAST, begin)
         finally:

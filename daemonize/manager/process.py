@@ -27,8 +27,8 @@ class Completion:
     """How a task ended. name, pid: of it.
 
     status: its exit status, 128+N if it died of signal N, 127 or 126 of a command that could not be executed; None: somebody
-    else has reaped it. signal: that signal, or None.
-    usage: of resources (`resource.struct_rusage`), where it is asked for. timed_out: it was ended since its time was over.
+    else has reaped it. signal: that signal, or None. usage: of resources, where it is asked for (getrusage(2); the memory
+    that it had from its owner counts). timed_out: whether it was ended because its time was over.
     result: what the function returned. exception: None where it returned, and for a command that was executed; else what
     the function raised, its cause a TaskError with the traceback; TaskError where that cannot be had; ChildDeath,
     TaskTimedOut; NotExecuted.

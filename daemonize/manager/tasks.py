@@ -20,6 +20,8 @@ Path: TypeAlias = str | bytes | os.PathLike[str]
 GRACE = 10.0
 #: Bytes of the largest limit that can be said (setrlimit(2)).
 _MOST_MEMORY = (1 << 63) - 1
+#: Of a code object: that of a coroutine function.
+_COROUTINE = inspect.CO_COROUTINE
 #: What only a command has.
 _FOR_COMMANDS = ("environment", "directory", "stdin", "stdout", "stderr")
 
@@ -107,8 +109,9 @@ def takes_channel(function: Callable[..., Any]) -> bool:
         # Most are, and `inspect` takes as long as a tenth of a fork.
         code = function.__code__
         required = code.co_argcount - len(function.__defaults__ or ())
-        if required < 2 and not code.co_kwonlyargcount:
+        if required < 2 and not code.co_kwonlyargcount and not code.co_flags & _COROUTINE:
             return required == 1
+    refuse_coroutine(function)
     try:
         parameters = inspect.signature(function).parameters.values()
     except (ValueError, TypeError):
@@ -123,6 +126,14 @@ def takes_channel(function: Callable[..., Any]) -> bool:
             "use functools.partial, or a lambda"
         )
     return bool(asked)
+
+
+def refuse_coroutine(function: Callable[..., Any]) -> None:
+    """Who calls one has nothing yet. Raises UsageError."""
+    if inspect.iscoroutinefunction(function):
+        raise UsageError(
+            f"a task is a function, and {name_of(function)} is a coroutine function: give one that calls asyncio.run"
+        )
 
 
 def checked_words(task: Any) -> list[bytes]:

@@ -267,6 +267,19 @@ def test_what_status_tells(servers: Family) -> None:
     }
 
 
+def test_status_shows_no_words_of_an_earlier_launch(servers: Family) -> None:
+    """They are in the same log, and say nothing of this server; its own are shown as soon as there are some."""
+    fails = [*PYTHON, "-c", "import sys; sys.exit('cannot open database')"]
+    assert cli.run("--name", "web", "-r", "log:up", *fails).status == 1
+    control.started("web", "-r", "started", "sleep", "1000")
+
+    assert "cannot open" not in control.run("status", "web").out.decode()
+    assert "cannot open" in control.run("logs", "web").out.decode()
+    with open(control.record("web")["stderr"], "ab") as log:
+        log.write(b"its own\n")
+    assert "stderr| its own" in control.run("status", "web").out.decode()
+
+
 def test_status_of_a_suspended_one(servers: Family) -> None:
     """It runs, and that it is suspended is said: SIGSTOP is no reason to start another."""
     pid = control.started("web", *program("repoints"))
@@ -353,6 +366,7 @@ def test_misspelt_names(servers: Family, verb: str, name: str, error: bytes) -> 
 @pytest.mark.parametrize(
     ("words", "error"),
     [
+        (["stat", "web"], b'there is no verb "stat"; did you mean "status"? (try \'daemonctl --help\')'),
         (["stpo", "web"], b'there is no verb "stpo"; did you mean "stop"? (try \'daemonctl --help\')'),
         (["xyzzy"], b"there is no verb \"xyzzy\" (try 'daemonctl --help')"),
         (["\x1b[m"], b"there is no verb \"\\x1b[m\" (try 'daemonctl --help')"),

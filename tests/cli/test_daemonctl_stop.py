@@ -104,6 +104,20 @@ def test_what_is_stopped_is_stopped_again(family: Family) -> None:
     assert control.run("stop", "web")[:3] == (0, b"", b"")
 
 
+def test_who_stops_another_than_the_one_that_runs_is_told(family: Family) -> None:
+    """A name that was given is kept, so that the next launch of the command has a number."""
+    control.started("sleep", "-r", "started", "sleep", "1000")
+    assert control.run("stop", "sleep")[:3] == (0, b"", b"")
+    second = cli.run("--json", "-r", "started", "sleep", "1000").json
+    assert second["name"] == "sleep-2"
+
+    told = control.run("stop", "sleep")
+    assert told[:3] == (0, b"", b"daemonctl: sleep did not run; sleep-2 does: daemonctl stop sleep-2\n")
+    assert procs.alive(second["pid"])
+    assert control.run("stop", "sleep", "sleep-2")[:3] == (0, b"", b"")
+    assert control.run("stop", "sleep")[:3] == (0, b"", b"")
+
+
 def test_a_server_that_ignores_sigterm_is_killed_when_its_time_is_over(family: Family) -> None:
     """--timeout is the time until SIGKILL, which comes neither earlier nor never."""
     control.started("web", *program("ignores_term"))

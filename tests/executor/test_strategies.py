@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from typing import TYPE_CHECKING, Any
@@ -98,9 +99,9 @@ def test_a_strategy_of_ones_own(gate: Gate) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"max_workers": 0}, "^max_workers must be greater than 0"),
-        ({"max_workers": -1}, "^max_workers must be greater than 0"),
-        ({"max_workers": "4"}, "^max_workers must be .* '4' is not$"),
+        ({"max_workers": 0}, "^max_workers must be a whole number from 1 on, and not 0$"),
+        ({"max_workers": -1}, "^max_workers must be a whole number from 1 on"),
+        ({"max_workers": "4"}, "^max_workers must be .* and not '4'$"),
         ({"max_workers": True}, "^max_workers must be"),
         ({"max_workers": 2, "strategy": Simple()}, "^give max_workers or a strategy, not both"),
         ({"strategy": print}, r"^a strategy has a method may_start\(running\)"),
@@ -129,6 +130,11 @@ def test_wrong_arguments(options: Any, words: str) -> None:
         (lambda: ByCores("2"), "^times must be greater than 0"),  # type: ignore[arg-type]
         (lambda: ForkExecutor().submit(3), r"^a task is a function, and 3 is none: write submit\(f, x\)"),  # type: ignore[arg-type]
         (lambda: ForkExecutor().map(3, [1], chunksize=2), "^a task is a function"),  # type: ignore[arg-type]
+        (
+            lambda: ForkExecutor().submit(asyncio.sleep, 1),
+            "^a task is a function, and sleep is a coroutine function",
+        ),
+        (lambda: ForkExecutor().map(asyncio.sleep, [1], chunksize=2), "^a task is a function, and sleep is"),
         (lambda: ForkExecutor().map(abs, [1], chunksize=0), "^chunksize must be a whole number, and >= 1"),
         (lambda: ForkExecutor().options(name=1), "^the name of a task is text"),  # type: ignore[arg-type]
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import os
@@ -30,6 +31,12 @@ from tests.support.tasks import completed, hang
         (["a\0b"], {}, "no word of a command can have a NUL"),
         (lambda a, b: (a, b), {}, "wants a, b: use functools.partial, or a lambda"),
         (lambda *, key: key, {}, "wants key: use functools.partial"),
+        (
+            asyncio.sleep,
+            {},
+            "a task is a function, and sleep is a coroutine function: give one that calls asyncio.run",
+        ),
+        (functools.partial(asyncio.sleep, 1), {}, "is a coroutine function"),
         (print, {"on_complete": 1}, "on_complete is called, and 1 cannot be"),
         (print, {"on_message": "x"}, "on_message is called, and 'x' cannot be"),
         (print, {"timeout": 0}, "timeout must be more than 0 seconds"),
