@@ -12,7 +12,7 @@ from daemonize.posix import stop, tree
 from daemonize.posix.identity import read_stat
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from daemonize.posix.loop import Loop
 
@@ -58,15 +58,17 @@ class Endings:
 
     def hurry(self) -> None:
         """SIGKILL now for all that are being ended."""
-        for plan in self.plans:
-            plan.hurry()
+        self._each(stop.Stop.hurry)
 
     def advance(self) -> None:
         """Take the steps whose time has come."""
+        self._each(stop.Stop.advance)
+
+    def _each(self, step: Callable[[stop.Stop], None]) -> None:
         self._hindered = False
         for plan in list(self.plans):
             try:
-                plan.advance()
+                step(plan)
             except OSError as error:
                 if not is_want(error):
                     raise

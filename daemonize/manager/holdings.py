@@ -30,6 +30,9 @@ class Keeper(Protocol):
     def stop(self) -> None:
         """Keep them no longer, and end them."""
 
+    def mend(self) -> None:
+        """Before a step: what the handler of a signal has kept from being done is done."""
+
 
 def foreign(owner: int) -> str:
     """What is said to a process that is not the owner."""
@@ -106,7 +109,7 @@ class Holdings:
                 process.child.send(number)
             except PermissionError:
                 pass  # it has become another user's: in the end it is told of (StillRunning)
-        next_plan = rest if rest and grace <= AGAIN else [(number, grace - AGAIN), *rest]
+        next_plan = rest if rest and grace <= AGAIN else [(number, max(grace - AGAIN, AGAIN)), *rest]
 
         def again(_: object) -> None:
             with Blocked():

@@ -5,7 +5,9 @@ Messages of a channel, one by one; then parts of a result, and the last of it; o
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import struct
 from typing import TYPE_CHECKING, Any
 
 from daemonize.channel import codec
@@ -23,6 +25,7 @@ _READ: dict[bytes, Callable[[bytes], Any]] = {
     frames.OBJECT: codec.object_of,
     frames.ERROR: codec.error_of,
 }
+_INT = struct.Struct("i")
 #: What a task says last.
 _LAST = (frames.RESULT, frames.FAILURE)
 #: Bytes of it: so much memory Python takes out of its own.
@@ -48,20 +51,29 @@ class Inbox:
         self.told: tuple[bytes, bytes] | None = None
         self.broken: ChannelError | MemoryError | None = None
 
-    def take(self, most: int) -> list[Any]:
+    def take(self, most: int | None) -> list[Any]:
         """Messages that have come, at most so many: lists, bytes, dicts; an int is a descriptor, the caller's to close.
 
-        An error is a message, too (RemoteError, DescriptorsLost). A result is none.
+        most: None: all that are there now, and not what others may go on to say who have the task's descriptor. An error is
+        a message, too (RemoteError, DescriptorsLost). A result is none.
         """
         messages: list[Any] = []
         if self._reader is None:
             if self._has_told_all():
                 return messages
             self._reader = frames.Reader(self._sock, frames.TASKS)
-        for _ in range(most):
+        for _ in range(self._waiting if most is None else most):
             if self.ended or not self._take_one(self._reader, messages):
                 break
         return messages
+
+    @property
+    def _waiting(self) -> int:
+        """How many messages there can be at the most: of the shortest kind, and the one that has been half read."""
+        from termios import FIONREAD  # few tasks say more than a result
+
+        size = fcntl.ioctl(self.fd, FIONREAD, bytes(_INT.size))
+        return int(_INT.unpack(size)[0]) // len(frames.NOTHING) + 2
 
     def _has_told_all(self) -> bool:
         """Most tasks say one thing, and that is short: it takes no reader then."""

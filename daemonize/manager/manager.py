@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 #: Frames of one task that are taken in one step: then the others have their turn.
 _TURN = 16
-#: As many as there can be when it has ended: more come from whoever has its descriptor.
-_REST = 4096
 #: What a function is given of what is for commands.
 _NOTHING = (None,) * 5
 
@@ -78,11 +76,9 @@ class ProcessManager:
         held = self._check()
         self._refuse_within()
         try:
-            for keeper in [*held.keepers]:
-                keeper.stop()
-            self.wait_for_all_children()
+            self._wait(held, stops_keepers=True)
         finally:
-            if not self.process_count:
+            if not (held.processes or held.endings.plans):
                 self._close()
 
     def _close(self) -> None:
@@ -103,7 +99,7 @@ class ProcessManager:
             self.teardown()
         except BaseException:
             # Not a callback's, which is raised when all is over: a Ctrl-C has ended the wait at the end of the block.
-            if self.process_count:
+            if self._held:
                 self.kill_processes()
                 self.teardown()
             raise
@@ -220,10 +216,17 @@ class ProcessManager:
         """
         held = self._check()
         self._refuse_within()
+        self._wait(held)
+
+    def _wait(self, held: Holdings, *, stops_keepers: bool = False) -> None:
+        """stops_keepers: also those that callbacks make meanwhile."""
         failure: Exception | None = None
-        while held.waits_for_tasks:
+        while held.waits_for_tasks or (stops_keepers and held.keepers):
             try:
-                self.step()
+                if stops_keepers and held.keepers:
+                    held.keepers[-1].stop()
+                else:
+                    self.step()
             except Exception as error:  # noqa: BLE001 (a callback's: the others are waited for all the same)
                 failure = failure or error
         if failure:
@@ -266,6 +269,8 @@ class ProcessManager:
         self._stepping = True
         try:
             if not self._due:
+                for keeper in held.keepers:
+                    keeper.mend()
                 if held.deadlines.heap or held.endings.plans or held.blind or held.timers.heap:
                     patience = held.patience(patience)
                 held.loop.run_once(patience)
@@ -307,7 +312,7 @@ class ProcessManager:
             return
         ended = process.child.look()
         if process.inbox:
-            for message in process.inbox.take(_REST if ended else _TURN):
+            for message in process.inbox.take(None if ended else _TURN):
                 self._due.append((process.on_message, message, None))
             if process.inbox.heard and (process.inbox.ended or ended):
                 held.loop.forget(process.inbox.fd)
@@ -330,6 +335,8 @@ class ProcessManager:
                 count += 1
                 process.completion = what
                 held.processes.pop(process.number, None)
+                if held.kept:
+                    held.kept.discard(process.number)
                 if held.blind or held.deadlines.heap:
                     held.forget(process)
             # No handler of a signal comes between this line and the callback: what one raises is the callback's.

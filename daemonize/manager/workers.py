@@ -124,7 +124,23 @@ class Workers:
         Raises InvalidState; what `step` raises.
         """
         while self.is_kept or self._leaving:
-            self._manager.step()
+            self.mend()
+            if self.is_kept or self._leaving:
+                self._manager.step()
+
+    def mend(self) -> None:
+        """For the manager, before a step: take up what the handler of a signal has ended between two lines, if anything.
+
+        Whoever has ended has not been seen off, or nobody takes his place.
+        """
+        for place in [*self._places, *self._leaving]:
+            completion = place.process.completion if place.process else None
+            if completion:
+                self._ended(place, completion)
+            elif not place.process and place.call is None:
+                self._leaving.discard(place)
+                if place in self._places:
+                    self._start_later(place, 0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -209,7 +225,8 @@ class Workers:
             self._held.forget_call(place.call)
         if place.process:
             self._held.kept.discard(place.process.number)
-            self._leaving.add(place)
+            if place.process.completion is None:
+                self._leaving.add(place)
             place.process.stop(grace=grace)
 
 

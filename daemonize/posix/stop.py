@@ -49,6 +49,7 @@ class Stop:
         self._signalled: set[tuple[int, int]] = set()
         self._signal, self._deadline = 0, 0.0
         self._looked = False
+        self._gone: list[tuple[int, int]] = []
         self._forbidden: set[tuple[int, int]] = set()
         self._wait = _FIRST_WAIT
 
@@ -62,7 +63,10 @@ class Stop:
             if self._main in self._members:
                 self.had_main = True
                 self._send(self._main)
-                self._tree.living()  # while there is time: when it has ended, only who is new will be read
+                try:
+                    self._tree.living()  # while there is time: when it has ended, only who is new will be read
+                except OSError:
+                    pass  # no descriptors: it has had its signal, and is not to have it twice
         self.advance()
 
     @property
@@ -80,14 +84,14 @@ class Stop:
 
     def advance(self) -> None:
         """See who has ended; signal who is new; take the next step when its time has come."""
-        self._drop_ended()  # the others are dropped by their pidfd
+        self._drop_ended()
         while not self.done:
             if self._main not in self._members:
                 self._main = None
             # Looking through /proc is the dear part: once a step, and whenever everybody known has ended.
             if self._main is None and not (self._looked and self._members):
-                self._looked = True
                 self._signal_tree()
+                self._looked = True
                 if not self._members:
                     self._finish()
                     return
@@ -123,15 +127,22 @@ class Stop:
         fresh, looks = True, 0
         while fresh or (self._tree.torn and not self._members and looks < _LOOKS):
             fresh, looks = False, looks + 1
-            for stat in self._tree.living():
-                if (stat.pid, stat.start) not in self._members and not self._hold(stat.pid, stat.start):
-                    fresh = True
-            for key in list(self._members):
-                if key not in self._signalled:
-                    fresh = True
-                    self._send(key)
+            try:
+                for stat in self._tree.living():
+                    if (stat.pid, stat.start) not in self._members and not self._hold(stat.pid, stat.start):
+                        fresh = True
+            finally:
+                # Without descriptors nobody can be looked for, and those that are known are signalled all the same.
+                fresh = self._send_to_new() or fresh
             if monotonic() >= self._deadline:
                 return  # somebody is born with every look: the next step does not wait for an end of it
+
+    def _send_to_new(self) -> bool:
+        """Whether there are any who have not had this step's signal yet."""
+        new = [key for key in self._members if key not in self._signalled]
+        for key in new:
+            self._send(key)
+        return bool(new)
 
     def _send(self, key: tuple[int, int]) -> None:
         self._signalled.add(key)
@@ -166,24 +177,25 @@ class Stop:
             return False
         self._members[key] = process
         if process.fd is not None:
-            self._loop.watch(process.fd, POLLIN, lambda _events: self._end(key))
+            # Only put down: a handler of a signal that raises in the middle of the rest would leave half of it undone.
+            self._loop.watch(process.fd, POLLIN, lambda _events: self._gone.append(key))
         return True
 
     def _drop_ended(self) -> None:
-        for key, process in list(self._members.items()):
-            if process.fd is None and process.ended:
-                self._end(key)
-
-    def _end(self, key: tuple[int, int]) -> None:
-        self._tree.ended.add(key[0])
-        self._drop(key)
+        unwatched = [key for key, process in self._members.items() if process.fd is None and process.ended]
+        while self._gone:
+            unwatched.append(self._gone.pop())
+        for key in unwatched:
+            self._tree.ended.add(key[0])
+            self._drop(key)
 
     def _drop(self, key: tuple[int, int]) -> None:
-        process = self._members.pop(key, None)
+        process = self._members.get(key)
         if process is None:
             return
         if process.fd is not None:
             self._loop.forget(process.fd)
+        del self._members[key]
         process.close()
 
     def _finish(self) -> None:

@@ -222,7 +222,7 @@ def stop(pid: int, number: int = signal.SIGTERM, timeout: float = 10.0) -> None:
 
 
 def eventually(check: Callable[[], T], deadline: float = 5.0) -> T:
-    """What `check` returns once it no longer raises AssertionError or OSError; after `deadline` s, its last error.
+    """What `check` returns once it raises neither AssertionError nor OSError, and is not False; in `deadline` s, an error.
 
     For the few things of which the kernel tells nobody (a port that begins to listen). It looks often at first.
     """
@@ -230,7 +230,9 @@ def eventually(check: Callable[[], T], deadline: float = 5.0) -> T:
     pause = 0.001
     while True:
         try:
-            return check()
+            found = check()
+            assert found is not False
+            return found
         except (AssertionError, OSError):
             if time.monotonic() >= end:
                 raise

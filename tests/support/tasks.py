@@ -86,7 +86,7 @@ class Storm:
             if done:
                 self.faults.append(f"{number} spoke when it had completed")
 
-        manager.create_process(task, complete, on_message=listen)
+        manager.create_process(task, complete, on_message=listen, usage=number % 2 == 0)
 
 
 def leave(way: str, number: int) -> Any:
@@ -109,7 +109,7 @@ def _is_right(completion: Completion, way: str, number: int) -> bool:
         "signal": (138, signal.SIGUSR1),
         "killed": (137, signal.SIGKILL),
     }
-    if (completion.status, completion.signal) != ends[way] or completion.usage is None:
+    if (completion.status, completion.signal) != ends[way] or bool(completion.usage) != (number % 2 == 0):
         return False
     if way in ("return", "large"):
         return bool(completion.value() == (number if way == "return" else bytes(300_000)))
