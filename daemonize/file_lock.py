@@ -24,9 +24,19 @@ from daemonize.units import seconds_of
 #: Files that this process has open, locked, or to be locked.
 _open: set[int] = set()
 #: Which thread of this process has which file (device, inode), by whatever object.
-_holders: dict[tuple[int, int], int] = {}
+_holders: dict[tuple[int, int], object] = {}
 #: Held while one is opened, and while this process forks: a child knows of all of them.
 _opening = threading.RLock()
+
+
+class _Thread(threading.local):
+    """What is this thread's alone. Its number may be that of another one when it has ended."""
+
+    def __init__(self) -> None:
+        self.token = object()
+
+
+_here = _Thread()
 
 
 class _Known(fds.Descriptors):
@@ -109,7 +119,7 @@ class FileLock:
                 known.shut(*known.all - {fd})
                 file = _file_of(fd)
                 self._held = (os.getpid(), file, known)
-                _holders[file] = threading.get_ident()
+                _holders[file] = _here.token
             return True
         except AlreadyRunning as taken:
             known.close()
@@ -126,7 +136,7 @@ class FileLock:
             file = _file_of(self._path)
         except OSError:
             return  # it is not there yet, or that it cannot be had is about to be told
-        if _holders.get(file) == threading.get_ident():
+        if _holders.get(file) is _here.token:
             raise InvalidState(f"this thread has the lock {self.path} already: release it first")
 
     def release(self) -> None:
@@ -137,6 +147,9 @@ class FileLock:
         with Blocked():
             self._held = None
             _holders.pop(held[1], None)
+            # First: what another thread has just forked, and is not executed yet, has a copy of the descriptor.
+            for fd in held[2].all:
+                fds.unlock(fd)
             held[2].close()
 
     def __enter__(self) -> Self:
@@ -167,7 +180,10 @@ def _file_of(path: bytes | int) -> tuple[int, int]:
 def _let_go() -> None:
     """In a forked child: they are its parent's. No object closes these numbers again: it is not held there."""
     for fd in _open:
-        os.close(fd)
+        try:
+            os.close(fd)
+        except OSError:
+            pass  # the program has closed what is not its own
     _open.clear()
     _holders.clear()
     _opening.release()

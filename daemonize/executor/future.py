@@ -68,8 +68,16 @@ class Future(futures.Future[Any]):
                 waiter.add_cancelled(self)
             self._condition.notify_all()
         self._on_cancel(self)
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        self._invoke_callbacks()
         return True
+
+    def _invoke_callbacks(self) -> None:
+        """As of the standard library, but that whatever one raises keeps no other from being called."""
+        for callback in self._done_callbacks:  # type: ignore[attr-defined]
+            try:
+                callback(self)
+            except BaseException as raised:  # noqa: BLE001 (it harms nobody)
+                log_callback(self, raised)
 
     def begin(self) -> bool:
         """For the dispatcher: its task starts; False: it has been cancelled."""

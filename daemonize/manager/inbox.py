@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
+from termios import FIONREAD
 from typing import TYPE_CHECKING, Any
 
 from daemonize.channel import codec
@@ -70,8 +71,6 @@ class Inbox:
     @property
     def _waiting(self) -> int:
         """How many messages there can be at the most: of the shortest kind, and the one that has been half read."""
-        from termios import FIONREAD  # few tasks say more than a result
-
         size = fcntl.ioctl(self.fd, FIONREAD, bytes(_INT.size))
         return int(_INT.unpack(size)[0]) // len(frames.NOTHING) + 2
 

@@ -130,7 +130,11 @@ def takes_channel(function: Callable[..., Any]) -> bool:
 
 def refuse_coroutine(function: Callable[..., Any]) -> None:
     """Who calls one has nothing yet. Raises UsageError."""
-    if inspect.iscoroutinefunction(function):
+    try:
+        is_one = inspect.iscoroutinefunction(function)
+    except Exception:  # noqa: BLE001 (an object may answer for its attributes as it likes)
+        return
+    if is_one:
         raise UsageError(
             f"a task is a function, and {name_of(function)} is a coroutine function: give one that calls asyncio.run"
         )

@@ -11,6 +11,7 @@ import _signal
 import _thread
 import os
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 from daemonize.posix import signals
@@ -22,6 +23,27 @@ if TYPE_CHECKING:
     Handler = Callable[[int, FrameType | None], object]
 
 
+class _Note:
+    """Stands for a handler while that is held: puts down in `came` that it is to be called; None: calls it.
+
+    Who has asked for the handler meanwhile, to call it from another one, has this.
+    """
+
+    def __init__(self, number: int, handler: Handler, came: list[int]) -> None:
+        self.number, self.handler = number, handler
+        self.came: list[int] | None = came
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.came is None:
+            self.handler(number, frame)
+        else:
+            self.came.append(number)
+
+
+#: Those that hold handlers just now, in the main thread.
+_holding: list[Blocked] = []
+
+
 class Blocked:
     """A context in which every signal with a handler is blocked in this thread: what is done in here is done, or not begun.
 
@@ -30,7 +52,7 @@ class Blocked:
     """
 
     #: Those that are held, and of what has come meanwhile.
-    _handlers: Sequence[tuple[int, Handler]] = ()
+    _notes: Sequence[_Note] = ()
     _came: Sequence[int] = ()
 
     def __enter__(self) -> Self:
@@ -51,7 +73,7 @@ class Blocked:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if self._handlers:
+        if self._notes:
             self._end()
         else:
             _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
@@ -67,11 +89,13 @@ class Blocked:
             self._hold()
 
     def _end(self) -> None:
-        handlers = dict(self._handlers)
+        handlers = {note.number: note.handler for note in self._notes}
         try:
-            self._let_go()
-            came, self._came = self._came, ()
-            _call([(number, handlers[number]) for number in came])
+            try:
+                self._let_go()
+            finally:
+                came, self._came = self._came, ()
+                _call([(number, handlers[number]) for number in came])
         finally:
             signals.restore_mask(self._mask)
 
@@ -79,29 +103,50 @@ class Blocked:
         """The handlers, beside other threads: Python calls them in the main thread alone."""
         if not _thread._count() or _thread.get_native_id() != os.getpid():  # noqa: SLF001 (as threading does)
             return
-        self._handlers = held = []
-        self._came = came = []
-
-        def note(number: int, _frame: object) -> None:
-            came.append(number)
-
+        _restore_in_children()
+        notes: list[_Note] = []
+        self._notes = notes
+        came: list[int] = []
+        self._came = came
+        _holding.append(self)
         for number in signals.handled():
             handler = _signal.getsignal(number)
             if callable(handler):
-                held.append((number, handler))
-                _signal.signal(number, note)
+                notes.append(_Note(number, handler, came))
+                _signal.signal(number, notes[-1])
 
     def _let_go(self) -> None:
-        """All of them, whatever one that has been let go of raises meanwhile."""
+        """All of them, whatever one that has been let go of raises meanwhile.
+
+        What was called within may have installed others: these stay.
+        """
         failure: BaseException | None = None
-        while self._handlers:
+        while self._notes:
+            note = self._notes[-1]
             try:
-                _signal.signal(*self._handlers[-1])
-                self._handlers = self._handlers[:-1]
+                note.came = None
+                if _signal.getsignal(note.number) is note:
+                    _signal.signal(note.number, note.handler)
+                self._notes = self._notes[:-1]
             except BaseException as error:  # noqa: BLE001 (a handler's)
                 failure = failure or error
+        if self in _holding:
+            _holding.remove(self)
         if failure:
             raise failure
+
+
+def _let_go_in_child() -> None:
+    """Forked by another thread meanwhile: the handlers are its own, and nobody calls them for it later."""
+    for blocked in [*_holding]:
+        blocked._let_go()  # noqa: SLF001 (of the same module)
+        blocked._came = ()  # noqa: SLF001
+
+
+@cache
+def _restore_in_children() -> None:
+    """Where there are threads: without any, a hook would only have memory copied in each child."""
+    os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def _call(due: list[tuple[int, Handler]]) -> None:

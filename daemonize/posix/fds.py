@@ -179,6 +179,13 @@ def lock(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX)
 
 
+def unlock(fd: int) -> None:
+    """Give the flock(2) of the open file back, whoever has a copy of the descriptor. Raises OSError."""
+    import fcntl
+
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
 def try_lock(fd: int) -> bool:
     """Take the flock(2) of the open file, without waiting; False if somebody else has it. Raises OSError."""
     import fcntl

@@ -41,6 +41,8 @@ def block(numbers: Iterable[int]) -> AbstractSet[int]:
 
 
 _ALL = frozenset(_signal.valid_signals())
+#: Those that a process may have its own way with.
+_CAUGHT = _ALL - {_signal.SIGKILL, _signal.SIGSTOP}
 
 
 def valid() -> AbstractSet[int]:
@@ -161,7 +163,7 @@ def handled() -> list[int]:
     """The signals that have a handler of Python's, or of the program's."""
     asked = _signal.getsignal
     found: list[int] = []
-    for number in _ALL:
+    for number in _CAUGHT:
         if callable(asked(number)):
             found.append(number)  # noqa: PERF401 (a comprehension is a function, and is made for each call: blocked.py)
     return found
@@ -170,7 +172,7 @@ def handled() -> list[int]:
 def changed() -> tuple[int, ...]:
     """The signals that are handled or ignored, but for those that Python itself ignores, or does not know (faulthandler)."""
     found, asked = [], _signal.getsignal
-    for number in _ALL:
+    for number in _CAUGHT:
         handler = asked(number)
         if handler == _signal.SIG_DFL:
             continue

@@ -198,6 +198,65 @@ def test_descriptors_are_back_before_a_task_has_ended() -> None:
     assert procs.wait_ended(below, 0)
 
 
+def test_sigkill_is_due_while_there_are_no_descriptors() -> None:
+    """It is sent: whom it is for is known."""
+    ended: list[Completion] = []
+    with ProcessManager() as manager:
+        ready: list[Any] = []
+        task = manager.create_process(stubborn, ended.append, on_message=ready.append)
+        step_until(manager, lambda: ready)
+        task.stop(grace=0.05)
+        with no_descriptors():
+            step_until(manager, lambda: ended)
+
+    assert ended[0].signal == signal.SIGKILL
+
+
+def test_sigkill_for_all_without_descriptors() -> None:
+    """Also for those that are being ended already, with patience."""
+    ended: list[Completion] = []
+    with ProcessManager() as manager:
+        ready: list[Any] = []
+        tasks = [manager.create_process(stubborn, ended.append, on_message=ready.append) for _ in range(2)]
+        step_until(manager, lambda: len(ready) == 2)
+        tasks[0].stop(grace=1000)
+        with no_descriptors():
+            manager.kill_processes(signal.SIGKILL)
+            step_until(manager, lambda: len(ended) == 2)
+
+    assert [completion.signal for completion in ended] == [signal.SIGKILL] * 2
+
+
+def test_a_handler_raises_when_a_plan_lets_go_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is half done: the manager does not wake up for it again and again, and has its descriptors back."""
+
+    def handler(_number: int, _frame: object) -> None:
+        raise InterruptedError
+
+    before, descriptors = signal.signal(signal.SIGUSR1, handler), procs.descriptors(os.getpid())
+    drop = stop.Stop._drop
+
+    def drop_and_be_interrupted(plan: stop.Stop, key: tuple[int, int]) -> None:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGUSR1)
+        drop(plan, key)
+
+    with ProcessManager() as manager:
+        ready: list[Any] = []
+        task = manager.create_process(stubborn, on_message=ready.append)
+        step_until(manager, lambda: ready)
+        task.stop(grace=0.0)
+        monkeypatch.setattr(stop.Stop, "_drop", drop_and_be_interrupted)
+        with pytest.raises(InterruptedError):
+            manager.wait_for_all_children()
+        manager.wait_for_all_children()
+        assert manager._check().patience(None) is None
+        assert manager.step(0.01) == 0
+    signal.signal(signal.SIGUSR1, before)
+
+    assert procs.descriptors(os.getpid()) == descriptors
+
+
 def _has_one_child(pid: int) -> None:
     assert len(procs.children(pid)) == 1
 
@@ -336,6 +395,30 @@ def test_a_ctrl_c_at_the_end_of_the_block() -> None:
     assert not any(procs.alive(process.pid) for process in tasks)
     with pytest.raises(InvalidState, match="is not set up"):
         manager.step()
+
+
+def test_a_ctrl_c_when_only_what_a_task_has_left_is_being_ended() -> None:
+    """That is ended, too: the task itself has gone."""
+
+    def task(channel: MessageChannel) -> None:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            channel.write(str(os.getpid()))
+        hang()
+
+    heard: list[Any] = []
+
+    def interrupt(_completion: Completion) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), ProcessManager() as manager:  # noqa: PT012
+        leaves = manager.create_process(task, interrupt, on_message=heard.append)
+        step_until(manager, lambda: heard)
+        leaves.stop(grace="100ms")
+    ((left,),) = heard
+
+    assert procs.wait_ended(int(left), 0)
 
 
 def test_teardown_waits() -> None:

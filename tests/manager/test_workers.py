@@ -356,6 +356,58 @@ def test_a_handler_that_raises_when_one_is_replaced() -> None:
     assert not procs.alive(second)
 
 
+@pytest.mark.parametrize("name", ["_ended", "_replace", "_start", "_take"])
+def test_a_handler_that_raises_as_one_is_seen_off(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first line of what follows: the place is taken all the same, and nobody is counted who has ended."""
+    real = getattr(Workers, name)
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with ProcessManager() as manager:
+        workers = Workers(manager, hang, 2)
+        monkeypatch.setattr(Workers, name, interrupted)
+        os.kill(workers.pids[0], signal.SIGKILL)
+        with pytest.raises(KeyboardInterrupt):
+            step_until(manager, lambda: False)
+        assert getattr(Workers, name) is real
+        step_until(manager, lambda: len([pid for pid in workers.pids if procs.alive(pid)]) == 2)
+        other = manager.create_process(lambda: None)
+        manager.wait_for_all_children()
+        assert other.completion
+        workers.stop()
+        workers.wait()
+        assert manager.process_count == 0
+
+
+def test_a_handler_that_raises_as_the_last_one_is_seen_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for them is not kept waiting."""
+
+    def interrupted(_workers: Workers, *_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with ProcessManager() as manager:
+        workers = Workers(manager, hang, 1)
+        workers.stop()
+        monkeypatch.setattr(Workers, "_ended", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            workers.wait()
+        workers.wait()
+
+
+def test_those_that_a_callback_makes_as_the_manager_is_torn_down() -> None:
+    """Are stopped, too."""
+    made: list[Workers] = []
+    manager = ProcessManager().setup()
+    manager.create_process(lambda: None, lambda _: made.append(Workers(manager, hang, 2)))
+    manager.teardown()
+
+    assert not made[0].is_kept
+    assert manager.process_count == 0
+
+
 def test_one_that_cannot_be_replaced_as_it_was_asked_for() -> None:
     """Its descriptor has been closed meanwhile: that is told, and tried again; of others, whoever asks is told."""
     with ProcessManager() as manager, open(os.devnull, "wb") as null:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import _signal
 import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -142,6 +144,59 @@ def test_a_handler_that_installs_another(heard: Heard, monkeypatch: pytest.Monke
         os.kill(os.getpid(), CAME[1])
         assert not heard
     assert heard == [CAME[1]]
+
+
+def test_what_came_is_called_though_a_handler_raises_as_it_is_let_go_of(
+    heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a thread. It comes to whoever has just got his handler back."""
+    signal.signal(CAME[1], heard.refuse)
+    install = _signal.signal
+
+    def install_and_raise(number: int, handler: Any) -> Any:
+        before = install(number, handler)
+        if (number, handler) == (CAME[1], heard.refuse):
+            monkeypatch.undo()
+            handler(number, None)
+        return before
+
+    with another_thread(), told() as kill, pytest.raises(InterruptedError), Blocked():  # noqa: PT012
+        kill(CAME[0])
+        monkeypatch.setattr(_signal, "signal", install_and_raise)
+
+    assert sorted(heard) == sorted(CAME)
+    assert [signal.getsignal(number) for number in CAME] == [heard.handle, heard.refuse]
+
+
+def test_a_handler_that_is_installed_within_stays(heard: Heard, kill: Kill) -> None:
+    """As an import may do it; and the one before, which it has asked for, is the program's."""
+    with Blocked():
+        before = signal.signal(CAME[0], heard.refuse)
+
+    assert signal.getsignal(CAME[0]) == heard.refuse
+    assert callable(before)
+    before(CAME[0], None)
+    assert heard == [CAME[0]]
+
+
+def test_what_another_thread_forks_meanwhile_has_the_handlers(heard: Heard) -> None:
+    """They are not held there for ever."""
+    done: list[int] = []
+
+    def fork() -> None:
+        pid = os.fork()
+        if pid == 0:
+            os.kill(os.getpid(), CAME[0])
+            os._exit(len(heard))
+        done.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+
+    with another_thread(), Blocked():
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, CAME)  # a thread has the mask of who has started it
+        forks = threading.Thread(target=fork)
+        forks.start()
+        forks.join()
+
+    assert done == [1]
 
 
 def test_lifted(heard: Heard, kill: Kill) -> None:

@@ -234,14 +234,51 @@ def test_a_forked_child_does_not_hold_it(tmp_path: Path) -> None:
 
 
 def test_control_a_child_that_knows_nothing_of_it(tmp_path: Path) -> None:
-    """Negative control: a copy of the descriptor that is not closed holds the lock."""
+    """Negative control: a copy of the descriptor that is not closed holds the lock, when its owner has ended."""
+    lock = FileLock(tmp_path / "lock")
+    lock.acquire()
+    file_lock._open.clear()
+    with forked.holding(lambda: None):
+        held, lock._held = lock._held, None
+        assert held
+        held[2].close()
+        file_lock._holders.clear()
+        assert not _is_free(tmp_path / "lock")
+    assert _is_free(tmp_path / "lock")
+
+
+def test_what_is_released_is_free_whoever_has_a_copy(tmp_path: Path) -> None:
+    """As a command has that another thread starts, until it is executed."""
     lock = FileLock(tmp_path / "lock")
     lock.acquire()
     file_lock._open.clear()
     with forked.holding(lambda: None):
         lock.release()
-        assert not _is_free(tmp_path / "lock")
-    assert _is_free(tmp_path / "lock")
+        assert _is_free(tmp_path / "lock")
+
+
+def test_a_thread_is_not_taken_for_one_that_has_ended(tmp_path: Path) -> None:
+    """Though it has its number."""
+    lock = FileLock(tmp_path / "lock")
+    numbers: list[int] = []
+    waits: list[bool] = []
+
+    def have() -> None:
+        numbers.append(threading.get_ident())
+        lock.acquire()
+
+    def wait() -> None:
+        numbers.append(threading.get_ident())
+        FileLock(tmp_path / "lock")._refuse_twice()  # it would raise InvalidState
+        waits.append(True)
+
+    for function in (have, wait):
+        thread = threading.Thread(target=function)
+        thread.start()
+        thread.join()
+    assert numbers[0] == numbers[1], "the control: the number is another's"
+    assert waits
+    lock.release()
 
 
 def test_a_command_does_not_hold_it(tmp_path: Path) -> None:
