@@ -74,11 +74,14 @@ def waiting(hint: str, program: str = "daemonize") -> Waiting | None:
 def needs_words(failure: DaemonizeError) -> bool:
     """Whether a failure is to be explained.
 
-    A server that explained its own end on stderr is not explained again, unless one has to look into a file.
+    A server that explained its own end on stderr is not explained again, unless one has to look into a file, or some of it
+    still runs.
     """
     from daemonize.outcomes import Exited
 
-    return not isinstance(failure, Exited) or not (failure.spoke and not failure.log and failure.status)
+    if not isinstance(failure, Exited) or failure.survivors:
+        return True
+    return not (failure.spoke and not failure.log and failure.status)
 
 
 def lines(wrapper: Wrapper, outcome: Ready | LaunchError) -> Iterator[str]:

@@ -127,12 +127,15 @@ def test_what_callbacks_raise(error: type[BaseException], caplog: pytest.LogCapt
     def fails(*_: Any) -> None:
         raise error("mine")
 
+    told: list[Any] = []
     with ForkExecutor(1, on_progress=fails) as executor:
         future = executor.submit(speaks, 1, 2)
         future.add_done_callback(fails)
+        future.add_done_callback(told.append)
         waiting = executor.submit(speaks)
 
     assert future.result(0) == waiting.result(0) == "done"
+    assert told == [future]
     assert [record.name for record in caplog.records] == ["concurrent.futures"] * 3
     assert all("exception calling callback for <Future" in record.message for record in caplog.records)
     assert all("mine" in str(record.exc_info and record.exc_info[1]) for record in caplog.records)

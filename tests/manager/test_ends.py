@@ -27,6 +27,7 @@ from daemonize import (
 from daemonize.offspring import mortal
 from daemonize.offspring.process import Child
 from daemonize.posix import stop
+from daemonize.posix.loop import Selectable
 from tests.support import forked, procs
 from tests.support.child_servers import owned
 from tests.support.tasks import completed, hang, step_until, stubborn
@@ -234,11 +235,15 @@ def test_a_handler_raises_when_a_plan_lets_go_of_one(monkeypatch: pytest.MonkeyP
         raise InterruptedError
 
     before, descriptors = signal.signal(signal.SIGUSR1, handler), procs.descriptors(os.getpid())
-    drop = stop.Stop._drop
+    drop, forget = stop.Stop._drop, Selectable.forget
 
-    def drop_and_be_interrupted(plan: stop.Stop, key: tuple[int, int]) -> None:
+    def forget_and_be_interrupted(loop: Selectable, fd: int) -> None:
         monkeypatch.undo()
         signal.raise_signal(signal.SIGUSR1)
+        forget(loop, fd)
+
+    def drop_and_be_interrupted(plan: stop.Stop, key: tuple[int, int]) -> None:
+        monkeypatch.setattr(Selectable, "forget", forget_and_be_interrupted)
         drop(plan, key)
 
     with ProcessManager() as manager:

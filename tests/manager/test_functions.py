@@ -33,6 +33,9 @@ from tests.support.tasks import Poison, completed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+#: Beyond what an administrator allows (socket(7)).
+_SO_SNDBUFFORCE = 32
+
 
 def test_a_result() -> None:
     """With the status."""
@@ -52,6 +55,31 @@ def test_usage(task: Callable[[], object] | list[str]) -> None:
     assert used
     assert used.ru_maxrss > 50_000  # kilobytes
     assert completed(task).usage is None
+
+
+def test_more_messages_than_most_kernels_keep() -> None:
+    """All that a task has said are told when it has ended, and its result."""
+    forked.need_root()
+    read, write = os.pipe()
+
+    def task(channel: MessageChannel) -> str:
+        with socket.socket(fileno=os.dup(channel.fileno())) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 64 << 20)
+        for number in range(10_000):
+            channel.write(str(number))
+        os.close(write)
+        return "said"
+
+    heard: list[Any] = []
+    ended: list[Completion] = []
+    with ProcessManager() as manager:
+        manager.create_process(task, ended.append, on_message=heard.append)
+        os.close(write)
+        assert os.read(read, 1) == b""
+        os.close(read)
+
+    assert heard == [[str(number)] for number in range(10_000)]
+    assert ended[0].value() == "said"
 
 
 @pytest.mark.parametrize("ends", ["returns", "raises"])
