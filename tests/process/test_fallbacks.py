@@ -148,7 +148,7 @@ def test_it_closes_its_streams(launch: Launch) -> None:
     assert launch(*program("closes_streams")).is_running
 
 
-@pytest.mark.parametrize("milliseconds", [0, 20])
+@pytest.mark.parametrize("milliseconds", [0, 5])
 def test_it_closes_its_streams_and_dies(launch: Launch, milliseconds: int) -> None:
     """Not ready: its own status."""
     with pytest.raises(Exited) as caught:
