@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 
 from daemonize.errors import NAMELESS
-from daemonize.posix.identity import read_stat
+from daemonize.posix.identity import has_proc, read_stat
 from daemonize.posix.signals import SIGTERM
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ class Remains:
 
     @property
     def _waits_patiently(self) -> bool:
-        return not self._family.reported or (self._family.nameless and self._stop is None)
+        return not self._family.reported or self._may_leave_somebody
 
     @property
     def timeout(self) -> float | None:
@@ -87,7 +87,20 @@ class Remains:
             self._stop.hurry()
         else:
             self._stop.advance()
+        if self._stop.done and self._may_leave_somebody:
+            return self._out_of_patience() or at_once
         return self._stop.done
+
+    @property
+    def _may_leave_somebody(self) -> bool:
+        """Whether all whom we can name have ended, and there may be others: without /proc their parent alone knows of it."""
+        family = self._family
+        if self._stop and not self._stop.done:
+            return False
+        waits_for_word = (
+            bool(self._stop) and family.left is None and not (family.blind or family.lost or has_proc())
+        )
+        return family.nameless or waits_for_word
 
     @property
     def _anything(self) -> bool:
