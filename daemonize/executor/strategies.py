@@ -55,9 +55,9 @@ def cores() -> int:
 
 
 def checked_number(keyword: str, value: Any) -> int:
-    """Raises UsageError."""
+    """Raises UsageError, which begins as the ValueError of the standard library's executors does."""
     if type(value) is not int or value <= 0:
-        raise UsageError(f"{keyword} must be a whole number from 1 on, and not {value!r}")
+        raise UsageError(f"{keyword} must be greater than 0, a whole number, and not {value!r}")
     return value
 
 

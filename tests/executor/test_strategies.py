@@ -99,8 +99,8 @@ def test_a_strategy_of_ones_own(gate: Gate) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"max_workers": 0}, "^max_workers must be a whole number from 1 on, and not 0$"),
-        ({"max_workers": -1}, "^max_workers must be a whole number from 1 on"),
+        ({"max_workers": 0}, "^max_workers must be greater than 0, a whole number, and not 0$"),
+        ({"max_workers": -1}, "^max_workers must be greater than 0"),
         ({"max_workers": "4"}, "^max_workers must be .* and not '4'$"),
         ({"max_workers": True}, "^max_workers must be"),
         ({"max_workers": 2, "strategy": Simple()}, "^give max_workers or a strategy, not both"),
