@@ -126,6 +126,10 @@ class Holdings:
             self.set_timer()
         return self._count
 
+    def will_call(self, number: int | None) -> bool:
+        """Whether its time is still to come."""
+        return number in self._later
+
     def forget_call(self, number: int) -> None:
         """It is not to be called, if it has not been."""
         self._later.pop(number, None)

@@ -137,7 +137,7 @@ class Workers:
             completion = place.process.completion if place.process else None
             if completion:
                 self._ended(place, completion)
-            elif not place.process and place.call is None:
+            elif not place.process and not self._held.will_call(place.call):
                 self._leaving.discard(place)
                 if place in self._places:
                     self._start_later(place, 0.0)
@@ -163,8 +163,8 @@ class Workers:
 
     def _start(self, place: _Place, *, is_first: bool = False) -> None:
         """is_first: whoever asks for it is told what is wrong with it. Raises UsageError."""
-        # A handler of a signal may stop them between any two lines.
-        if place not in self._places:
+        # A handler of a signal may stop them between any two lines, and the call for it may have been made twice (`mend`).
+        if place not in self._places or place.process:
             return
         place.call, place.since = None, monotonic()
 

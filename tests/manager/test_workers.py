@@ -381,6 +381,28 @@ def test_a_handler_that_raises_as_one_is_seen_off(name: str, monkeypatch: pytest
         assert manager.process_count == 0
 
 
+def test_a_handler_that_raises_as_the_pause_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first line of the start that was waited for: it is started all the same, and once."""
+    monkeypatch.setattr(Workers, "FIRST_PAUSE", 0.01)
+
+    def interrupted(*_: Any, **_options: Any) -> None:
+        patch.undo()
+        raise KeyboardInterrupt
+
+    with ProcessManager() as manager, pytest.MonkeyPatch.context() as patch:
+        workers = Workers(manager, hang, 1)
+        os.kill(workers.pids[0], signal.SIGKILL)
+        step_until(manager, lambda: workers.starts == 2)  # at once, the first time
+        os.kill(workers.pids[0], signal.SIGKILL)
+        step_until(manager, lambda: workers.pauses)
+        patch.setattr(Workers, "_start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            step_until(manager, lambda: False)
+        step_until(manager, lambda: workers.starts == 3)
+        assert (len(workers.pids), manager.process_count, workers.pauses) == (1, 1, [])
+        workers.stop()
+
+
 def test_a_handler_that_raises_as_the_last_one_is_seen_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for them is not kept waiting."""
 
