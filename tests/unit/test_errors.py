@@ -40,6 +40,7 @@ from daemonize.errors import (
     printable,
     signal_name,
 )
+from daemonize.launcher.words import needs_words
 from daemonize.manager_errors import ChildDeath, TaskError, TaskTimedOut
 from daemonize.outcomes import (
     Cancelled,
@@ -458,3 +459,13 @@ def test_already_running_says_by_whom(error: AlreadyRunning, line: str) -> None:
     """The whole line, for all that can be known of who is in the way; nothing is guessed, everything is escaped."""
     assert str(error) == line
     assert (error.exit_status, error.outcome) == (75, "already-running")
+
+
+def test_who_is_left_is_told_though_the_server_has_spoken() -> None:
+    """It has said why it ended, and not that some of it still runs."""
+    ended = Exited(3 << 8)
+    ended.spoke = True
+    assert not needs_words(ended)
+    ended.survivors = ((4711, "sleep"),)
+    assert needs_words(ended)
+    assert "sleep" in str(ended)
